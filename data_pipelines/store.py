@@ -1,0 +1,183 @@
+"""A prepared data set on disk. `data_pipelines/README.md` has the layout."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.shard import SPLITS, Shard
+from data_pipelines.vocabulary import Vocabulary
+from sparsectr.errors import InputError
+from sparsectr.schema import DatasetSchema
+
+FORMAT = "sparsectr-store"
+FORMAT_VERSION = 1
+_MANIFEST = "manifest.json"
+
+
+class Store:
+    """A store opened for reading; its columns are memory-mapped.
+
+    Args:
+        path: Folder of the store.
+
+    Attributes:
+        path: Folder of the store.
+        manifest: What `manifest.json` says.
+        schema: Schema with the size of every table.
+        shards: The shards, in order.
+
+    Raises:
+        InputError: If there is no store, or it is damaged or of another
+            version.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    schema: DatasetSchema
+    shards: tuple[Shard, ...]
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        try:
+            self.schema = DatasetSchema.from_dict(self.manifest["schema"])
+            num_shards = int(self.manifest["num_shards"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.path / _MANIFEST} is damaged: {error}"
+            ) from error
+        self.shards = tuple(
+            Shard.open(_shard_folder(self.path, index, num_shards), self.schema)
+            for index in range(num_shards)
+        )
+
+    def num_requests(self, split: str) -> int:
+        """Returns the number of requests of "train" or "test"."""
+        return sum(shard.splits[split].num_requests for shard in self.shards)
+
+    def vocabulary(self, table: str) -> Vocabulary:
+        """Returns the vocabulary that turns raw values into ids of `table`."""
+        spec = self.schema.table(table)
+        if spec.kind == "hashed":
+            return Vocabulary(spec)
+        path = self.path / "vocabularies" / f"{table}.json"
+        try:
+            return Vocabulary(spec, json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+
+
+def write_store(
+    path: Path,
+    *,
+    schema: DatasetSchema,
+    vocabularies: Sequence[Vocabulary],
+    shards: Sequence[Shard],
+    details: Mapping[str, Any],
+) -> None:
+    """Writes a store, or nothing at all.
+
+    Args:
+        path: Folder of the store. It must not exist, or be empty.
+        schema: Schema whose tables all have their size.
+        vocabularies: One for each table.
+        shards: Users in the same shard as all their rows.
+        details: More entries of the manifest.
+
+    Raises:
+        InputError: If there is something at `path` already.
+        OSError: If the disk is full or not writable.
+    """
+    if not schema.is_resolved:
+        raise ValueError("`schema` has a table without a size.")
+    manifest = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        **details,
+        "counts": _counts(shards),
+        "num_shards": len(shards),
+        "schema": json.loads(schema.to_json()),
+    }
+    with _whole_or_nothing(path) as folder:
+        (folder / "vocabularies").mkdir()
+        for vocabulary in vocabularies:
+            if vocabulary.values is not None:
+                name = f"{vocabulary.table.name}.json"
+                (folder / "vocabularies" / name).write_text(
+                    json.dumps(vocabulary.values.to_pylist()), "utf-8"
+                )
+        for index, shard in enumerate(shards):
+            shard.save(_shard_folder(folder, index, len(shards)))
+        (folder / _MANIFEST).write_text(
+            json.dumps(manifest, indent=2) + "\n", "utf-8"
+        )
+
+
+def check_free(path: Path) -> None:
+    """Raises InputError if a store cannot be written to `path`."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} exists and is not a folder.")
+    if any(path.iterdir()):
+        raise InputError(
+            f"{path} exists and is not empty; remove it or name another folder."
+        )
+
+
+def _counts(shards: Sequence[Shard]) -> dict[str, Any]:
+    counts: dict[str, Any] = {
+        "users": sum(shard.num_users for shard in shards),
+        "behaviors": sum(shard.num_behaviors for shard in shards),
+    }
+    for split in SPLITS:
+        parts = [shard.splits[split] for shard in shards]
+        counts[split] = {
+            "requests": sum(part.num_requests for part in parts),
+            "candidates": sum(part.num_candidates for part in parts),
+            "positives": sum(int(part.label.sum()) for part in parts),
+        }
+    return counts
+
+
+def _shard_folder(path: Path, index: int, num_shards: int) -> Path:
+    return path / f"shard-{index:05d}-of-{num_shards:05d}"
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    file = path / _MANIFEST
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path} is not a store: no {_MANIFEST}.") from error
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{file} does not describe a store.")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise InputError(
+            f"{file} has version {manifest.get('version')}; this code reads "
+            f"version {FORMAT_VERSION}. Prepare the data again."
+        )
+    return manifest
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(path: Path) -> Iterator[Path]:
+    """Yields a folder that becomes `path` at the end, if nothing fails."""
+    path = path.absolute()
+    check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the rename stays within one file system.
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    folder.mkdir()
+    try:
+        yield folder
+        # POSIX lets a folder replace an empty one and no other.
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,121 @@
+"""Raw values to the row numbers of an embedding table."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparsectr.schema import NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID, Table
+
+Array = npt.NDArray[Any]
+
+
+class Vocabulary:
+    """Turns the raw values of one table into ids.
+
+    A missing value is id 0. A value outside a frozen vocabulary is id 1, one
+    in it has its place in `values` plus 2. An integer of a hashed table is 2
+    or more, always the same for the same integer.
+
+    Args:
+        table: The table. For a vocabulary, its size is set from `values`.
+        values: Raw values of ids 2, 3, ...; `None` for a hashed table.
+
+    Attributes:
+        table: The table with its size.
+        values: Raw values of ids 2, 3, ... as an array, or `None`.
+
+    Raises:
+        ValueError: If `values` do not fit the table.
+    """
+
+    def __init__(
+        self, table: Table, values: pa.Array | Sequence[Any] | None = None
+    ) -> None:
+        if (values is None) != (table.kind == "hashed"):
+            raise ValueError(
+                f"A vocabulary needs `values` and a hashed table has none "
+                f"(table {table.name!r}, kind {table.kind!r})."
+            )
+        self.values: pa.Array | None = None
+        self.table = table
+        if values is not None:
+            try:
+                self.values = pa.array(values, type=arrow_type(table))
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise ValueError(
+                    f"Values of table {table.name!r} must be of type "
+                    f"{table.value_type}: {error}"
+                ) from error
+            size = len(self.values) + NUM_RESERVED_IDS
+            self.table = dataclasses.replace(table, size=size)
+
+    @classmethod
+    def build(
+        cls, table: Table, columns: Sequence[pa.ChunkedArray]
+    ) -> "Vocabulary":
+        """Returns the vocabulary of the values in `columns`.
+
+        The most frequent value comes first, the smaller of two equally
+        frequent ones before the larger, so that equal data give equal ids.
+        """
+        if table.kind == "hashed":
+            return cls(table)
+        chunks = [chunk for column in columns for chunk in column.chunks]
+        values = pa.chunked_array(chunks, type=arrow_type(table)).drop_null()
+        found = values.value_counts()
+        counted = pa.table(
+            {"value": found.field("values"), "count": found.field("counts")}
+        )
+        counted = counted.filter(pc.field("count") >= table.min_count)
+        counted = counted.sort_by(
+            [("count", "descending"), ("value", "ascending")]
+        )
+        return cls(table, counted["value"].combine_chunks())
+
+    def encode(self, column: pa.ChunkedArray) -> Array:
+        """Returns the ids of `column` in the smallest dtype of the table."""
+        size = self.table.size
+        if size is None:
+            raise ValueError(f"Table {self.table.name!r} has no size.")
+        if self.values is None:
+            missing = column.is_null().to_numpy()
+            numbers = column.fill_null(0).to_numpy()
+            ids = np.where(missing, 0, hash_integers(numbers, size))
+        else:
+            places = pc.index_in(column, value_set=self.values)
+            known = places.is_valid().to_numpy()
+            ids = places.fill_null(0).to_numpy() + NUM_RESERVED_IDS
+            ids = np.where(known, ids, OUT_OF_VOCABULARY_ID)
+            ids[column.is_null().to_numpy()] = 0
+        return ids.astype(id_dtype(size))
+
+
+def arrow_type(table: Table) -> pa.DataType:
+    """Returns the arrow type of the raw values of `table`."""
+    return pa.int64() if table.value_type == "int" else pa.string()
+
+
+def id_dtype(size: int) -> npt.DTypeLike:
+    """Returns the smallest of uint8, uint16 and int32 that holds the ids."""
+    if size <= 1 << 8:
+        return np.uint8
+    return np.uint16 if size <= 1 << 16 else np.int32
+
+
+def hash_integers(numbers: Array, size: int) -> Array:
+    """Returns ids from 2 to `size - 1`, spread evenly whatever the numbers.
+
+    The finalizer of SplitMix64: raw ids are often consecutive or share a
+    factor, which a plain remainder would map to few rows.
+    """
+    mixed = numbers.astype(np.int64).view(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    rows = mixed % np.uint64(size - NUM_RESERVED_IDS)
+    return rows.astype(np.int64) + NUM_RESERVED_IDS

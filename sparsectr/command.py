@@ -1,0 +1,62 @@
+"""What every command line does alike: flags, help, errors, exit status."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags
+
+from sparsectr.errors import InputError
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags, runs `main` and exits.
+
+    Bad input (`InputError`, a flag that does not parse) and what the file
+    system refuses (`OSError`) end in one line on stderr and status 2. Any
+    other exception is a defect of ours and keeps its traceback. `--help`
+    prints the docstring of the main module and its flags.
+
+    Args:
+        main: The command. It gets `[program]`, and what it returns is the
+            exit status (`None` for 0).
+    """
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except InputError as error:
+        _exit_with_error(str(error))
+    except OSError as error:
+        _exit_with_error(_describe(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    try:
+        remaining = flags.FLAGS(arguments)
+    except flags.Error as error:
+        _exit_with_error(f"{error} (--help lists the flags)")
+    except SystemExit:
+        # A help flag has answered. absl exits with 1 then, which scripts
+        # would read as a failure.
+        sys.exit(0)
+    if len(remaining) > 1:
+        _exit_with_error(
+            f"Unexpected argument {remaining[1]!r}: every option is a flag "
+            "(--help lists them)"
+        )
+    return remaining
+
+
+def _describe(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _exit_with_error(message: str) -> NoReturn:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(_BAD_INPUT)

@@ -1,0 +1,1 @@
+"""The layers of SparseCTR and of the models it is compared with."""

@@ -1,0 +1,82 @@
+"""The gate that fuses the three branches of EvoAttention.
+
+Axes: B batch, Q queries, H heads, d width, d_h = d / H.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="sparsectr")
+class BranchGate(keras.layers.Layer):
+    """Fuses global, transition and local outputs head by head (Eqs. 9, 10).
+
+        a = softmax([o_global, o_transition, o_local] W[h])
+        o = a_1 o_global + a_2 o_transition + a_3 o_local
+
+    Args:
+        num_heads: H.
+
+    Call arguments:
+        branches: Three float tensors `[B, Q, d]`, the heads side by side.
+
+    Returns:
+        float `[B, Q, d]`.
+
+    Raises:
+        ValueError: If `num_heads` is below 1 or does not divide d.
+
+    Numerics:
+        The softmax is float32 under every policy.
+
+    Differs from the paper:
+        Eq. 9 writes one `W_gate` of `[3 d, 3]`; Eq. 11 fuses inside each
+        head, so there is one `[3 d_h, 3]` a head.
+    """
+
+    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_heads < 1:
+            raise ValueError(
+                "`num_heads` must be at least 1. "
+                f"Received: num_heads={num_heads}"
+            )
+        self.num_heads = num_heads
+
+    def build(self, branches_shape: Any) -> None:
+        width = branches_shape[0][-1]
+        if width % self.num_heads:
+            raise ValueError(
+                f"`num_heads` must divide the width {width}. "
+                f"Received: num_heads={self.num_heads}"
+            )
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.num_heads, 3 * width // self.num_heads, 3),
+            initializer="glorot_uniform",
+        )
+        self.built = True
+
+    def call(self, branches: Any) -> Any:
+        batch, queries, width = ops.shape(branches[0])
+        head_width = width // self.num_heads
+        heads = (batch, queries, self.num_heads, head_width)
+        stacked = [ops.reshape(branch, heads) for branch in branches]
+        logits = ops.einsum(
+            "bqhx,hxg->bqhg", ops.concatenate(stacked, axis=-1), self.kernel
+        )  # [B, Q, H, 3]
+        weights = ops.softmax(ops.cast(logits, "float32"), axis=-1)
+        weights = ops.cast(weights, self.compute_dtype)
+        fused = sum(
+            weights[..., index : index + 1] * branch
+            for index, branch in enumerate(stacked)
+        )  # [B, Q, H, d_h]
+        return ops.reshape(fused, (batch, queries, width))
+
+    def compute_output_shape(self, branches_shape: Any) -> Any:
+        return branches_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_heads": self.num_heads}

@@ -1,0 +1,302 @@
+"""Exact metrics over real candidates, in NumPy.
+
+Every function takes flat arrays with one entry for each real candidate
+(`candidate_mask` applied), n entries in all.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparsectr.errors import InputError
+
+Weighting = Literal["samples", "positives", "none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupedAUC:
+    """A mean of the AUCs of groups.
+
+    Args:
+        value: The mean; NaN if every group was skipped.
+        num_groups: Groups that count.
+        num_groups_skipped: Groups of one class, which have no AUC.
+    """
+
+    value: float
+    num_groups: int
+    num_groups_skipped: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What a run reports.
+
+    Args:
+        auc: Exact AUC over all candidates.
+        gauc: AUC per user, weighted by the user's candidates.
+        logloss: Mean binary cross-entropy.
+        calibration: Mean prediction / mean label.
+        num_candidates: Candidates behind the numbers.
+        num_groups_skipped: Users of one class, left out of `gauc`.
+    """
+
+    auc: float
+    gauc: float
+    logloss: float
+    calibration: float
+    num_candidates: int
+    num_groups_skipped: int
+
+    def log_line(self) -> str:
+        """Returns the line that logs and tools read."""
+        return (
+            f"[Metrics] AUC: {self.auc:.6f} - GAUC: {self.gauc:.6f} - "
+            f"logloss: {self.logloss:.6f}"
+        )
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Returns the values for JSON, which has no NaN: `None` instead."""
+        return {
+            name: value if math.isfinite(value) else None
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+def compute_metrics(
+    labels: ArrayLike, logits: ArrayLike, users: ArrayLike
+) -> Metrics:
+    """Returns all metrics of the candidates.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        logits: Scores before the sigmoid, `[n]`.
+        users: User of each candidate, `[n]`.
+
+    Raises:
+        InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ.
+    """
+    per_user = gauc(labels, logits, users)
+    return Metrics(
+        auc=auc(labels, logits),
+        gauc=per_user.value,
+        logloss=log_loss(labels, logits),
+        calibration=calibration(labels, logits),
+        num_candidates=np.size(np.asarray(labels)),
+        num_groups_skipped=per_user.num_groups_skipped,
+    )
+
+
+def auc(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Returns the exact area under the ROC curve.
+
+    It is the share of (click, non-click) pairs in the right order, a tie
+    counting one half.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        predictions: Scores of any scale, `[n]`. Logits are better than
+            probabilities, whose rounding near 0 and 1 makes ties.
+
+    Returns:
+        The AUC; NaN if the labels are of one class.
+
+    Raises:
+        InputError: If a prediction is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ.
+
+    Numerics:
+        Pairs are counted in int64, so one division is all that rounds.
+
+    Cost:
+        O(n log n).
+    """
+    labels, predictions = _check(labels, predictions)
+    order = np.argsort(predictions)
+    is_new_group = np.zeros(labels.size, bool)
+    is_new_group[0] = True
+    counts = _count_pairs(labels[order], predictions[order], is_new_group)
+    return float(counts.auc()[0])
+
+
+def gauc(
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    groups: ArrayLike,
+    weighting: Weighting = "samples",
+) -> GroupedAUC:
+    """Returns the mean of the AUCs of groups, such as users.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        predictions: Scores of any scale, `[n]`.
+        groups: Group of each candidate, in any order, `[n]`.
+        weighting: Weight of a group: "samples" for its candidates,
+            "positives" for its clicks, "none" for 1.
+
+    Raises:
+        InputError: If a prediction is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ or the weighting is unknown.
+
+    Cost:
+        O(n log n).
+    """
+    labels, predictions = _check(labels, predictions)
+    groups = np.asarray(groups)
+    _check_shape("groups", groups, labels)
+    order = np.lexsort((predictions, groups))
+    groups = groups[order]
+    is_new_group = np.ones(groups.size, bool)
+    is_new_group[1:] = groups[1:] != groups[:-1]
+    counts = _count_pairs(labels[order], predictions[order], is_new_group)
+
+    keep = (counts.positives > 0) & (counts.negatives > 0)
+    num_groups = int(keep.sum())
+    weights = _group_weights(counts, weighting)[keep]
+    value = (
+        float(np.average(counts.auc()[keep], weights=weights))
+        if num_groups
+        else math.nan
+    )
+    return GroupedAUC(
+        value=value,
+        num_groups=num_groups,
+        num_groups_skipped=keep.size - num_groups,
+    )
+
+
+def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Returns the mean binary cross-entropy.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        logits: Scores before the sigmoid, `[n]`. From probabilities the loss
+            would be infinite as soon as one rounds to 0 or 1.
+
+    Raises:
+        InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ.
+    """
+    labels, logits = _check(labels, logits)
+    logits = logits.astype(np.float64)
+    return float(np.logaddexp(0.0, np.where(labels, -logits, logits)).mean())
+
+
+def calibration(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Returns mean prediction / mean label; NaN if there is no click.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        logits: Scores before the sigmoid, `[n]`.
+
+    Raises:
+        InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ.
+    """
+    labels, logits = _check(labels, logits)
+    if not labels.any():
+        return math.nan
+    probabilities = np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
+    return float(probabilities.mean() / labels.mean())
+
+
+def relative_improvement(auc: float, base_auc: float) -> float:
+    """Returns RelaImpr = (AUC - 0.5) / (AUC_base - 0.5) - 1.
+
+    Raises:
+        ValueError: If `base_auc` is 0.5, which nothing can be relative to.
+    """
+    if base_auc == 0.5:
+        raise ValueError("`base_auc` must not be 0.5. Received: base_auc=0.5")
+    return (auc - 0.5) / (base_auc - 0.5) - 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _PairCounts:
+    """Counts of each group, int64 `[num_groups]`."""
+
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    # Pairs in the right order; doubled, since a tie is worth one half.
+    doubled_concordant: NDArray[np.int64]
+
+    def auc(self) -> NDArray[np.float64]:
+        """Returns each group's AUC; NaN for groups of one class."""
+        pairs = self.positives * self.negatives
+        result = np.full(pairs.size, np.nan)
+        np.divide(
+            self.doubled_concordant, 2 * pairs, out=result, where=pairs > 0
+        )
+        return result
+
+
+def _count_pairs(
+    labels: NDArray[np.bool_],
+    predictions: NDArray[Any],
+    is_new_group: NDArray[np.bool_],
+) -> _PairCounts:
+    """Counts from rows sorted by group, then by prediction."""
+    is_new_run = is_new_group.copy()  # A run is a group's rows that tie.
+    is_new_run[1:] |= predictions[1:] != predictions[:-1]
+    run_starts = np.flatnonzero(is_new_run)
+    group_starts = np.flatnonzero(is_new_group[run_starts])
+
+    positives = np.add.reduceat(labels, run_starts, dtype=np.int64)
+    negatives = np.diff(run_starts, append=labels.size) - positives
+    below = np.cumsum(negatives) - negatives
+    runs_in_group = np.diff(group_starts, append=run_starts.size)
+    below -= np.repeat(below[group_starts], runs_in_group)
+    doubled = positives * (2 * below + negatives)
+    return _PairCounts(
+        positives=np.add.reduceat(positives, group_starts),
+        negatives=np.add.reduceat(negatives, group_starts),
+        doubled_concordant=np.add.reduceat(doubled, group_starts),
+    )
+
+
+def _group_weights(
+    counts: _PairCounts, weighting: Weighting
+) -> NDArray[np.int64]:
+    if weighting == "samples":
+        return counts.positives + counts.negatives
+    if weighting == "positives":
+        return counts.positives
+    if weighting == "none":
+        return np.ones_like(counts.positives)
+    raise ValueError(
+        '`weighting` must be "samples", "positives" or "none". '
+        f"Received: weighting={weighting!r}"
+    )
+
+
+def _check(
+    labels: ArrayLike, predictions: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"`labels` must be flat. Received: labels.shape={labels.shape}"
+        )
+    _check_shape("predictions", predictions, labels)
+    if not labels.size:
+        raise InputError("There is no candidate to measure.")
+    if not ((labels == 0) | (labels == 1)).all():
+        raise InputError("Labels must be 0 or 1.")
+    num_nan = int(np.isnan(predictions).sum())
+    if num_nan:
+        raise InputError(
+            f"{num_nan} of {predictions.size} predictions are NaN."
+        )
+    return labels.astype(bool), predictions
+
+
+def _check_shape(name: str, array: NDArray[Any], labels: NDArray[Any]) -> None:
+    if array.shape != labels.shape:
+        raise ValueError(
+            f"`{name}` must have the shape of `labels`, {labels.shape}. "
+            f"Received: {name}.shape={array.shape}"
+        )

@@ -1,0 +1,114 @@
+"""Multi-head attention of many queries to few keys.
+
+Axes: B batch, Q queries, S keys, H heads, d width, d_h = d / H.
+"""
+
+from typing import Any
+
+from keras import ops
+
+from sparsectr.ops.masked_softmax import masked_softmax
+
+
+def head_indicator(width: int, num_heads: int, dtype: str) -> Any:
+    """Which column belongs to which head.
+
+    Returns:
+        Tensor `[d, H]`, 1 where column `d` is one of head `h`.
+    """
+    head = ops.arange(width) // (width // num_heads)
+    return ops.cast(
+        ops.expand_dims(head, 1) == ops.expand_dims(ops.arange(num_heads), 0),
+        dtype,
+    )
+
+
+def _spread_heads(rows: Any, num_heads: int) -> Any:
+    """Copies rows once a head, zero outside that head's columns.
+
+    Args:
+        rows: `[B, S, d]`.
+
+    Returns:
+        `[B, H * S, d]`.
+    """
+    width = rows.shape[-1]
+    indicator = head_indicator(width, num_heads, rows.dtype)  # [d, H]
+    own = ops.reshape(ops.transpose(indicator), (1, num_heads, 1, width))
+    spread = ops.expand_dims(rows, 1) * own  # [B, H, S, d]
+    return ops.reshape(
+        spread, (-1, num_heads * ops.shape(rows)[1], width)
+    )  # [B, H * S, d]
+
+
+def attend(
+    query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
+) -> Any:
+    """Eq. 16 for queries that all read the same few keys.
+
+    The keys of all heads are laid out block-diagonally, so that scores and
+    values are one dense product of width d each. Heads of width 4 would
+    otherwise be a batch of products too narrow for any matrix unit.
+
+    Args:
+        query: float `[B, Q, d]`, the heads side by side.
+        keys: float `[B, S, d]`.
+        values: float `[B, S, d]`.
+        bias: float32 added to the logits, broadcasts to `[B, Q, H, S]`, or
+            `None`.
+        mask: bool, broadcasts to `[B, Q, S]`; True = keep.
+        num_heads: H.
+
+    Returns:
+        float `[B, Q, d]`, exactly 0 where a query has no valid key.
+
+    Cost:
+        O(Q S H d) multiplications, O(Q S H) memory.
+    """
+    width = query.shape[-1]
+    scale = (width // num_heads) ** -0.5
+    wide_keys = _spread_heads(keys, num_heads)  # [B, H * S, d]
+    logits = ops.matmul(query, ops.transpose(wide_keys, (0, 2, 1)))
+    num_queries, num_keys = ops.shape(query)[1], ops.shape(keys)[1]
+    logits = ops.reshape(
+        logits, (-1, num_queries, num_heads, num_keys)
+    )  # [B, Q, H, S]
+    logits = ops.cast(logits, "float32") * scale
+    if bias is not None:
+        logits = logits + bias
+    weights = masked_softmax(logits, ops.expand_dims(mask, 2))
+    weights = ops.reshape(
+        ops.cast(weights, values.dtype),
+        (-1, num_queries, num_heads * num_keys),
+    )  # [B, Q, H * S]
+    return ops.matmul(weights, _spread_heads(values, num_heads))  # [B, Q, d]
+
+
+def attend_all(
+    query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
+) -> Any:
+    """Eq. 16 head by head, for queries that read many keys.
+
+    Args and returns are those of `attend`. With as many keys as queries the
+    block-diagonal form would do H times the work for nothing.
+
+    Cost:
+        O(Q S d) multiplications, O(Q S H) memory.
+    """
+    width = query.shape[-1]
+    head_width = width // num_heads
+
+    def split(rows: Any) -> Any:
+        count = ops.shape(rows)[1]
+        rows = ops.reshape(rows, (-1, count, num_heads, head_width))
+        return ops.transpose(rows, (0, 2, 1, 3))  # [B, H, rows, d_h]
+
+    keys = ops.transpose(split(keys), (0, 1, 3, 2))  # [B, H, d_h, S]
+    logits = ops.matmul(split(query), keys)  # [B, H, Q, S]
+    logits = ops.cast(logits, "float32") * head_width**-0.5
+    if bias is not None:
+        logits = logits + ops.transpose(bias, (0, 2, 1, 3))
+    weights = masked_softmax(logits, ops.expand_dims(mask, 1))
+    outputs = ops.matmul(ops.cast(weights, values.dtype), split(values))
+    outputs = ops.transpose(outputs, (0, 2, 1, 3))  # [B, Q, H, d_h]
+    return ops.reshape(outputs, (-1, ops.shape(query)[1], width))

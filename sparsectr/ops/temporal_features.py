@@ -1,0 +1,101 @@
+"""The three quantities of RelTemporal, before the factor of each head.
+
+Axes: B batch, Q queries, S keys.
+"""
+
+import math
+from typing import Any
+
+from keras import ops
+
+SECONDS_PER_HOUR = 3600
+SECONDS_PER_DAY = 86400
+
+# Differences are taken in int32; 2^30 s are 34 years. Padding (time 0) lies
+# beyond that and is masked wherever it is read.
+_LONGEST_GAP = 2**30
+
+
+def is_weekend(time: Any, utc_offset_hours: int) -> Any:
+    """Whether a time is a Saturday or a Sunday where the data comes from.
+
+    Args:
+        time: int64 tensor, Unix seconds.
+        utc_offset_hours: The data set's time zone.
+
+    Returns:
+        bool tensor like `time`.
+    """
+    day = (time + utc_offset_hours * SECONDS_PER_HOUR) // SECONDS_PER_DAY
+    # Day 0, 1970-01-01, was a Thursday; 5 and 6 are Saturday and Sunday.
+    return (day + 3) % 7 >= 5
+
+
+def floor_log2(value: Any) -> Any:
+    """Exact `floor(log2(value))` of positive integers.
+
+    Clearing every bit that stands below another set bit leaves a number
+    `y` with `2^k <= y < 1.5 * 2^k`: rounding it to float32 cannot reach the
+    next power of two, and 0.2 keeps the rounding of `log2` away from both
+    ends of `[k, k + 0.59)`.
+
+    Args:
+        value: int32 or int64 tensor, at least 1.
+
+    Returns:
+        float32 tensor of whole numbers, like `value`.
+    """
+    one = ops.ones_like(value)
+    cleared = ops.bitwise_and(
+        value, ops.bitwise_not(ops.right_shift(value, one))
+    )
+    return ops.floor(ops.log2(ops.cast(cleared, "float32")) + 0.2)
+
+
+def time_gaps(query_time: Any, key_time: Any) -> Any:
+    """Absolute differences of two tensors of times that broadcast.
+
+    Args:
+        query_time: int64 tensor, Unix seconds.
+        key_time: int64 tensor, Unix seconds.
+
+    Returns:
+        int32 tensor, seconds, at most 2^30.
+    """
+    gap = ops.abs(query_time - key_time)
+    return ops.cast(ops.minimum(gap, _LONGEST_GAP), "int32")
+
+
+def temporal_features(
+    query_time: Any, key_time: Any, utc_offset_hours: int
+) -> tuple[Any, Any, Any]:
+    """The parts of Eqs. 12 to 14 that no weight enters.
+
+    With `dt = |query_time - key_time|` in seconds: `floor(log2(max(dt, 1)))`,
+    `sin(pi * ((dt // 3600) mod 24) / 24)`, and 1 where one of the two is on a
+    weekend and the other is not.
+
+    Args:
+        query_time: int64 `[B, Q, 1]`, Unix seconds.
+        key_time: int64 `[B, 1, S]` or `[B, Q, S]`, Unix seconds.
+        utc_offset_hours: The data set's time zone.
+
+    Returns:
+        Three float32 tensors `[B, Q, S]`.
+
+    Numerics:
+        Times are integers until the difference is taken; float32 holds Unix
+        time only to 128 s.
+    """
+    gap = time_gaps(query_time, key_time)
+    log_gap = floor_log2(ops.maximum(gap, 1))
+    hour = ops.cast((gap // SECONDS_PER_HOUR) % 24, "float32")
+    hour_wave = ops.sin(hour * (math.pi / 24.0))
+    weekend_differs = ops.cast(
+        ops.not_equal(
+            is_weekend(query_time, utc_offset_hours),
+            is_weekend(key_time, utc_offset_hours),
+        ),
+        "float32",
+    )
+    return log_gap, hour_wave, weekend_differs

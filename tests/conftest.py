@@ -1,0 +1,27 @@
+"""What all tests share."""
+
+import pathlib
+
+import hypothesis
+import pytest
+
+# No deadline: a busy machine is not a defect. Derandomized: the suite gives
+# the same answer on every machine.
+hypothesis.settings.register_profile(
+    "repeatable", deadline=None, derandomize=True
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def repository() -> pathlib.Path:
+    return pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data(repository: pathlib.Path) -> pathlib.Path:
+    """The folder of real data beside the checkout."""
+    folder = repository.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data: there is no shared/data beside the checkout")
+    return folder

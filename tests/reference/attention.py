@@ -1,0 +1,359 @@
+"""EvoAttention (3.4.2 to 3.4.5) and full attention, for one request.
+
+Axes: L history length, C candidates, N = L + C, d width, H heads,
+d_h = d / H, K keys of a branch.
+
+The rows of padding in an output are 0 here; nothing ever reads them.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsectr.config import ModelConfig
+from tests.reference.times import chunk_time, temporal_bias, time_chunks
+
+Array = NDArray[np.float64]
+Weights = Mapping[str, Any]
+
+Bias = Callable[[int, int | None], Array]
+"""(time of query, time of key) -> bias of each head [H]."""
+
+
+def mlp(weights: Weights, inputs: Array) -> Array:
+    """Two dense layers with ReLU between them."""
+    hidden = inputs @ weights["kernel_1"] + weights["bias_1"]
+    return np.maximum(hidden, 0.0) @ weights["kernel_2"] + weights["bias_2"]
+
+
+def softmax(logits: Array) -> Array:
+    """Softmax of a vector."""
+    powers = np.exp(logits - np.max(logits))
+    return powers / np.sum(powers)
+
+
+def rel_temporal(
+    block: Weights, config: ModelConfig, utc_offset_hours: int
+) -> Bias:
+    """The bias of Eq. 15, with the block's own coefficients.
+
+    It is 0 for a key without a time, which is the user, and everywhere in
+    variant B1.
+    """
+
+    def bias(query_time: int, key_time: int | None) -> Array:
+        if key_time is None or not config.temporal_bias:
+            return np.zeros(config.num_heads)
+        return temporal_bias(
+            query_time,
+            key_time,
+            block["slopes_time"],
+            block["slopes_hour"],
+            block["slopes_weekend"],
+            utc_offset_hours,
+        )
+
+    return bias
+
+
+def attend(
+    queries: Array,
+    keys: Array,
+    values: Array,
+    query_times: Sequence[int],
+    key_times: Sequence[int | None],
+    visible: Sequence[Sequence[int]],
+    bias: Bias,
+    num_heads: int,
+) -> Array:
+    """Multi-head softmax attention over the keys that a query sees (Eq. 16).
+
+    Args:
+        queries: Q `[N, d]`.
+        keys: `[K, d]`.
+        values: `[K, d]`.
+        query_times: Times of the queries `[N]`.
+        key_times: Times of the keys `[K]`.
+        visible: For each query the numbers of the keys that it sees.
+        bias: RelTemporal.
+        num_heads: H.
+
+    Returns:
+        `[N, d]`, the heads side by side. A query that sees nothing gets 0.
+    """
+    width = queries.shape[1]
+    head_width = width // num_heads
+    outputs = np.zeros((len(queries), width))
+    for n, query in enumerate(queries):
+        if not visible[n]:
+            continue
+        for h in range(num_heads):
+            columns = slice(h * head_width, (h + 1) * head_width)
+            logits = []
+            for k in visible[n]:
+                product = float(np.dot(query[columns], keys[k, columns]))
+                bias_h = bias(query_times[n], key_times[k])[h]
+                logits.append(product / math.sqrt(head_width) + bias_h)
+            attention = softmax(np.array(logits))
+            for weight, k in zip(attention, visible[n], strict=True):
+                outputs[n, columns] += weight * values[k, columns]
+    return outputs
+
+
+def query_times_of(
+    behavior_times: Sequence[int], request_time: int, num_queries: int
+) -> list[int]:
+    """Times of the mixed sequence S: a candidate's is the request's."""
+    num_candidates = num_queries - len(behavior_times)
+    return [int(t) for t in behavior_times] + num_candidates * [
+        int(request_time)
+    ]
+
+
+def visible_positions(
+    query_times: Sequence[int], num_behaviors: int
+) -> list[list[int]]:
+    """Positions of the behaviours that each query may know of (3.2).
+
+    A behaviour knows itself and the earlier ones, a candidate all of them,
+    padding nothing.
+    """
+    positions = []
+    for n, query_time in enumerate(query_times):
+        if query_time == 0:
+            positions.append([])
+            continue
+        end = min(n + 1, num_behaviors)
+        positions.append([j for j in range(end) if query_times[j] != 0])
+    return positions
+
+
+def global_attention(
+    block: Weights,
+    queries: Array,
+    keys: Array,
+    values: Array,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: ModelConfig,
+    utc_offset_hours: int,
+) -> Array:
+    """Attention over whole chunks (Eqs. 4 to 6).
+
+    A chunk's key mixes all its members, so that a behaviour sees only the
+    chunks whose last member it may know of.
+
+    Returns:
+        `[N, d]`.
+    """
+    times = query_times_of(behavior_times, request_time, len(queries))
+    known = visible_positions(times, len(keys))
+    chunks = time_chunks(behavior_times, config.num_chunks)
+    chunk_keys, chunk_values, chunk_times = [], [], []
+    for start, end in chunks:
+        mean_key = np.mean(keys[start:end], axis=0)
+        mean_value = np.mean(values[start:end], axis=0)
+        chunk_keys.append(mlp(block["key_aggregate"], mean_key))  # Eq. 4
+        chunk_values.append(mlp(block["value_aggregate"], mean_value))  # Eq. 5
+        chunk_times.append(chunk_time(behavior_times[start:end]))
+    visible = [
+        [p for p, (_, end) in enumerate(chunks) if end - 1 in known[n]]
+        for n in range(len(queries))
+    ]
+    return attend(
+        queries,
+        np.array(chunk_keys),
+        np.array(chunk_values),
+        times,
+        chunk_times,
+        visible,
+        rel_temporal(block, config, utc_offset_hours),
+        config.num_heads,
+    )  # Eq. 6
+
+
+def transition_attention(
+    block: Weights,
+    queries: Array,
+    keys: Array,
+    values: Array,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: ModelConfig,
+    utc_offset_hours: int,
+) -> Array:
+    """Attention over the last m behaviours of each chunk (Eq. 7).
+
+    Returns:
+        `[N, d]`.
+    """
+    times = query_times_of(behavior_times, request_time, len(queries))
+    known = visible_positions(times, len(keys))
+    transition = set()
+    for start, end in time_chunks(behavior_times, config.num_chunks):
+        transition.update(range(max(start, end - config.num_transition), end))
+    visible = [
+        [j for j in known[n] if j in transition] for n in range(len(queries))
+    ]
+    return attend(
+        queries,
+        keys,
+        values,
+        times,
+        times[: len(keys)],
+        visible,
+        rel_temporal(block, config, utc_offset_hours),
+        config.num_heads,
+    )
+
+
+def local_attention(
+    block: Weights,
+    queries: Array,
+    keys: Array,
+    values: Array,
+    user_key: Array | None,
+    user_value: Array | None,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: ModelConfig,
+    utc_offset_hours: int,
+) -> Array:
+    """Attention over the user and the w newest known behaviours (Eq. 8).
+
+    Args:
+        block: Weights of the block.
+        queries: Q `[N, d]`.
+        keys: K `[L, d]`.
+        values: V `[L, d]`.
+        user_key: `[d]`, or `None` without user fields.
+        user_value: `[d]`, or `None` without user fields.
+        behavior_times: `[L]`.
+        request_time: Unix seconds.
+        config: The model's.
+        utc_offset_hours: Time zone that decides what a weekend is.
+
+    Returns:
+        `[N, d]`.
+    """
+    times = query_times_of(behavior_times, request_time, len(queries))
+    known = visible_positions(times, len(keys))
+    key_times: list[int | None] = list(times[: len(keys)])
+    visible = [known[n][-config.num_local :] for n in range(len(queries))]
+    if user_key is not None:
+        # The user is one more key, behind the behaviours and without a time.
+        user_position = len(keys)
+        keys = np.concatenate([keys, user_key[np.newaxis]])
+        values = np.concatenate([values, user_value[np.newaxis]])
+        key_times.append(None)
+        visible = [
+            [user_position, *window] if times[n] != 0 else []
+            for n, window in enumerate(visible)
+        ]
+    return attend(
+        queries,
+        keys,
+        values,
+        times,
+        key_times,
+        visible,
+        rel_temporal(block, config, utc_offset_hours),
+        config.num_heads,
+    )
+
+
+def gate(branches: Sequence[Array], weights: Array, num_heads: int) -> Array:
+    """Mixes the three branches inside each head (Eqs. 9 and 10).
+
+    Args:
+        branches: Outputs of global, transition and local attention, each
+            `[N, d]`.
+        weights: `[H, 3 d_h, 3]`.
+        num_heads: H.
+
+    Returns:
+        `[N, d]`.
+    """
+    outputs = np.zeros_like(branches[0])
+    num_queries, width = outputs.shape
+    head_width = width // num_heads
+    for n in range(num_queries):
+        for h in range(num_heads):
+            columns = slice(h * head_width, (h + 1) * head_width)
+            heads = [branch[n, columns] for branch in branches]
+            alpha = softmax(np.concatenate(heads) @ weights[h])  # Eq. 9
+            for alpha_i, head in zip(alpha, heads, strict=True):
+                outputs[n, columns] += alpha_i * head  # Eq. 10
+    return outputs
+
+
+def evo_attention(
+    block: Weights,
+    sequence: Array,
+    user: Array | None,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: ModelConfig,
+    utc_offset_hours: int,
+) -> Array:
+    """EvoAttention of one request (Eqs. 3 to 11).
+
+    Args:
+        block: Weights of the block.
+        sequence: E_S `[N, d]`, normalised; behaviours, then candidates.
+        user: u_c `[d]`, normalised; `None` without user fields.
+        behavior_times: `[L]`, left-padded with 0.
+        request_time: Unix seconds.
+        config: The model's.
+        utc_offset_hours: Time zone that decides what a weekend is.
+
+    Returns:
+        E_S^Evo `[N, d]`.
+    """
+    behaviors = sequence[: len(behavior_times)]
+    queries = sequence @ block["query"]  # Eq. 3
+    keys = behaviors @ block["key"]
+    values = behaviors @ block["value"]
+    user_key = None if user is None else user @ block["key"]
+    user_value = None if user is None else user @ block["value"]
+    times = (behavior_times, request_time, config, utc_offset_hours)
+    branches = [
+        global_attention(block, queries, keys, values, *times),
+        transition_attention(block, queries, keys, values, *times),
+        local_attention(
+            block, queries, keys, values, user_key, user_value, *times
+        ),
+    ]
+    fused = gate(branches, block["gate"], config.num_heads)
+    return fused @ block["output"]  # Eq. 11
+
+
+def full_attention(
+    block: Weights,
+    sequence: Array,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: ModelConfig,
+    utc_offset_hours: int,
+) -> Array:
+    """Variant A1: every behaviour is a key (Eqs. 3, 16 and 11).
+
+    No chunks, no user key and no gate; RelTemporal is kept. Arguments and
+    result are those of `evo_attention`.
+    """
+    behaviors = sequence[: len(behavior_times)]
+    times = query_times_of(behavior_times, request_time, len(sequence))
+    heads = attend(
+        sequence @ block["query"],
+        behaviors @ block["key"],
+        behaviors @ block["value"],
+        times,
+        times[: len(behaviors)],
+        visible_positions(times, len(behaviors)),
+        rel_temporal(block, config, utc_offset_hours),
+        config.num_heads,
+    )
+    return heads @ block["output"]

@@ -1,0 +1,194 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from sparsectr import config_flags
+from sparsectr.config import (
+    SPARSITY_PRESETS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+)
+from sparsectr.errors import InputError
+
+# Every field, and a value that is neither the default nor against a rule.
+GIVEN = {
+    "model": {
+        "name": ("mean_pooling", "mean_pooling"),
+        "width": ("64", 64),
+        "embedding_dim": ("48", 48),
+        "num_blocks": ("3", 3),
+        "num_heads": ("4", 4),
+        "num_chunks": ("9", 9),
+        "num_transition": ("7", 7),
+        "num_local": ("11", 11),
+        "attention": ("full", "full"),
+        "temporal_bias": ("false", False),
+        "head_units": ("16", 16),
+        "dropout_rate": ("0.25", 0.25),
+    },
+    "data": {
+        "max_history": ("77", 77),
+        "length_buckets": ("10,20", (10, 20)),
+        "candidate_buckets": ("5", (5,)),
+    },
+    "train": {
+        "batch_size": ("8", 8),
+        "eval_batch_size": ("9", 9),
+        "epochs": ("2", 2),
+        "max_steps": ("10", 10),
+        "learning_rate": ("1e-4", 1e-4),
+        "embedding_learning_rate": ("2e-3", 2e-3),
+        "seed": ("3", 3),
+        "mixed_precision": ("true", True),
+        "jit_compile": ("true", True),
+        "num_devices": ("2", 2),
+        "checkpoint_every": ("11", 11),
+        "keep_checkpoints": ("4", 4),
+        "log_every": ("6", 6),
+    },
+}
+CLASSES = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+PREFIXES = {"model": "model.", "data": "data.", "train": ""}
+FIELDS = [
+    (part, field.name)
+    for part, config_class in CLASSES.items()
+    for field in dataclasses.fields(config_class)
+]
+
+
+def config_of(*arguments: str) -> Config:
+    values = flags.FlagValues()
+    config_flags.define_config_flags(values)
+    values(["program", *arguments])
+    return config_flags.config_from_flags(values)
+
+
+@pytest.mark.parametrize(("part", "name"), FIELDS)
+def test_each_flag_sets_its_field_and_no_other(part, name):
+    text, value = GIVEN[part][name]
+    recipe = config_of("--dataset=alibaba")
+    assert getattr(getattr(recipe, part), name) != value
+
+    changed = config_of("--dataset=alibaba", f"--{PREFIXES[part]}{name}={text}")
+
+    values = dataclasses.replace(getattr(recipe, part), **{name: value})
+    assert changed == dataclasses.replace(recipe, **{part: values})
+    assert type(getattr(getattr(changed, part), name)) is type(value)
+
+
+@pytest.mark.parametrize(("part", "name"), FIELDS)
+def test_help_shows_text_and_default(part, name):
+    values = flags.FlagValues()
+    config_flags.define_config_flags(values)
+    field = next(f for f in dataclasses.fields(CLASSES[part]) if f.name == name)
+    flag = values[PREFIXES[part] + name]
+    assert flag.default is None
+    assert flag.help.startswith(field.metadata["help"])
+    text, value = GIVEN[part][name]
+    assert f"(default: {text})" not in flag.help
+    default = flag.help.rpartition("(default: ")[2].removesuffix(")")
+    assert flag.parser.parse(default) == field.default != value
+
+
+@pytest.mark.parametrize("dataset", ["alibaba", "movielens", "kuairand"])
+def test_without_flags_it_is_the_recipe(dataset):
+    module = pytest.importorskip(f"configs.{dataset}")
+    assert config_of(f"--dataset={dataset}") == module.CONFIG
+    assert module.CONFIG.dataset == dataset
+
+
+@pytest.mark.parametrize("preset", SPARSITY_PRESETS)
+def test_preset(preset):
+    model = config_of("--dataset=alibaba", f"--model.preset={preset}").model
+    assert model == ModelConfig(**SPARSITY_PRESETS[preset])
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["--model.preset=sparsity-4", "--model.num_local=3"],
+        ["--model.num_local=3", "--model.preset=sparsity-4"],
+    ],
+)
+def test_an_explicit_flag_wins_over_the_preset(order):
+    model = config_of("--dataset=alibaba", *order).model
+    assert (model.num_chunks, model.num_local) == (32, 3)
+
+
+def test_boolean_by_its_negation():
+    config = config_of("--dataset=alibaba", "--nomodel.temporal_bias")
+    assert config.model.temporal_bias is False
+
+
+def test_no_length_buckets():
+    config = config_of("--dataset=alibaba", "--data.length_buckets=")
+    assert config.data.length_buckets == ()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.num_heads=7", r"--model.num_heads must divide width=32\."),
+        ("--model.attention=half", r"--model.attention must be"),
+        ("--data.length_buckets=9,8", r"--data.length_buckets must be pos"),
+        ("--batch_size=0", r"--batch_size must be at least 1\."),
+        ("--learning_rate=nan", r"--learning_rate must be positive\."),
+    ],
+)
+def test_a_value_against_a_rule(argument, message):
+    with pytest.raises(InputError, match=rf"^{message}"):
+        config_of("--dataset=alibaba", argument)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--batch_size=many", "flag --batch_size=many: invalid literal"),
+        ("--data.length_buckets=8,x", "flag --data.length_buckets=8,x: inv"),
+        ("--dataset=taobao", "value should be one of <alibaba|eleme|"),
+        ("--model.preset=sparse", "should be one of <sparsity-1|sparsity-2"),
+        ("--model.num_head=4", "Did you mean: model.num_heads ?"),
+        ("--batchsize=4", "Did you mean: batch_size ?"),
+    ],
+)
+def test_a_flag_that_does_not_parse(argument, message):
+    with pytest.raises(flags.Error) as error:
+        config_of("--dataset=alibaba", argument)
+    assert message in str(error.value)
+
+
+def test_dataset_is_missing():
+    with pytest.raises(InputError, match="^--dataset is missing. One of: alib"):
+        config_of()
+
+
+def test_dataset_without_a_recipe(monkeypatch):
+    datasets = (*config_flags.DATASETS, "tomorrow")
+    monkeypatch.setattr(config_flags, "DATASETS", datasets)
+    with pytest.raises(InputError, match="^--dataset=tomorrow is not built"):
+        config_of("--dataset=tomorrow")
+
+
+def test_help_of_a_command_shows_the_flags(tmp_path, repository):
+    program = tmp_path / "program.py"
+    program.write_text(
+        '"""Trains."""\n'
+        "from sparsectr import command, config_flags\n"
+        "config_flags.define_config_flags()\n"
+        "command.run(print)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, program, "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(repository)},
+    )
+    for part, name in FIELDS:
+        kind = "[no]" if isinstance(GIVEN[part][name][1], bool) else ""
+        assert f"--{kind}{PREFIXES[part]}{name}:" in result.stdout

@@ -1,0 +1,590 @@
+"""The reference itself, against cases worked out by hand."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from sparsectr.config import ModelConfig
+from sparsectr.schema import CategoricalField, DatasetSchema, DenseField, Table
+from tests import reference
+
+HOUR = 3600
+DAY = 24 * HOUR
+MONDAY = 4 * DAY
+"""1970-01-05 00:00 UTC, a Monday."""
+
+
+class TestTimeChunks:
+    def test_cuts_at_largest_gaps(self) -> None:
+        times = [10, 11, 50, 51, 52, 99]
+        assert reference.time_chunks(times, 3) == [(0, 2), (2, 5), (5, 6)]
+
+    def test_padding_cut_is_not_counted(self) -> None:
+        times = [0, 0, 10, 11, 50, 51, 52, 99]
+        assert reference.time_chunks(times, 3) == [(2, 4), (4, 7), (7, 8)]
+
+    def test_equal_gaps_cut_the_more_recent(self) -> None:
+        assert reference.time_chunks([5, 10, 15, 20], 2) == [(0, 3), (3, 4)]
+        assert reference.time_chunks([0, 5, 10, 15, 20, 21], 3) == [
+            (1, 3),
+            (3, 4),
+            (4, 6),
+        ]
+
+    def test_equal_times_are_cut_while_cuts_are_left(self) -> None:
+        assert reference.time_chunks([7, 7, 7], 2) == [(0, 2), (2, 3)]
+
+    def test_fewer_behaviors_than_chunks(self) -> None:
+        assert reference.time_chunks([0, 0, 3, 9], 5) == [(2, 3), (3, 4)]
+
+    def test_one_chunk(self) -> None:
+        assert reference.time_chunks([0, 3, 900, 901], 1) == [(1, 4)]
+
+    def test_nothing_but_padding(self) -> None:
+        assert reference.time_chunks([0, 0, 0], 2) == []
+        assert reference.time_chunks([], 2) == []
+
+    def test_gap_far_below_float32_resolution(self) -> None:
+        start = 1_494_604_800
+        times = [start, start + 1, start + 3, start + 4]
+        assert reference.time_chunks(times, 2) == [(0, 2), (2, 4)]
+
+
+def test_chunk_time_rounds_up() -> None:
+    assert reference.chunk_time([10, 11]) == 11
+    assert reference.chunk_time([10, 12]) == 11
+    assert reference.chunk_time([10, 10, 11]) == 11
+    assert reference.chunk_time(np.array([1_494_604_800] * 3)) == 1_494_604_800
+
+
+def test_initial_slopes_are_geometric() -> None:
+    np.testing.assert_allclose(
+        reference.initial_slopes(8), [2.0**-h for h in range(8)]
+    )
+    np.testing.assert_allclose(reference.initial_slopes(2), [1.0, 1 / 16])
+
+
+class TestTemporalBias:
+    @pytest.mark.parametrize(
+        ("difference", "bucket"),
+        [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (7, 2), (8, 3)]
+        + [(2**k, k) for k in (15, 24, 29, 30)]
+        + [(2**k - 1, k - 1) for k in (15, 24, 29, 30)],
+    )
+    def test_bucket_is_exact(self, difference: int, bucket: int) -> None:
+        query, key = MONDAY + difference, MONDAY
+        for pair in ((query, key), (key, query)):
+            bias = reference.temporal_bias(*pair, [1.0, 0.5], [0, 0], [0, 0], 0)
+            assert bias.tolist() == [-bucket, -bucket / 2]
+
+    @pytest.mark.parametrize(
+        ("difference", "hour"),
+        [
+            (0, 0),
+            (HOUR - 1, 0),
+            (HOUR, 1),
+            (12 * HOUR, 12),
+            (24 * HOUR - 1, 23),
+            (24 * HOUR, 0),
+            (30 * HOUR, 6),
+        ],
+    )
+    def test_hour_is_a_half_sine_of_a_day(
+        self, difference: int, hour: int
+    ) -> None:
+        bias = reference.temporal_bias(
+            MONDAY + difference, MONDAY, [0], [2.0], [0], 0
+        )
+        assert bias[0] == pytest.approx(-2.0 * math.sin(math.pi * hour / 24))
+
+    def test_weekend_in_its_own_time_zone(self) -> None:
+        # In UTC+8 Saturday begins on Friday 16:00 UTC.
+        saturday = MONDAY + 4 * DAY + 16 * HOUR
+        assert not reference.is_weekend(saturday - 1, 8)
+        assert reference.is_weekend(saturday, 8)
+        assert reference.is_weekend(saturday + 2 * DAY - 1, 8)
+        assert not reference.is_weekend(saturday + 2 * DAY, 8)
+        assert not reference.is_weekend(saturday, 0)
+        # 2017-05-13 was a Saturday, and Alibaba's last day.
+        assert reference.is_weekend(1_494_604_800, 8)
+
+    def test_weekend_bias(self) -> None:
+        for day, expected in ((0, 0), (4, 0), (5, -3), (6, -3), (7, 0)):
+            bias = reference.temporal_bias(
+                MONDAY + day * DAY, MONDAY, [0], [0], [3.0], 0
+            )
+            assert bias[0] == expected
+
+    def test_parts_add_up(self) -> None:
+        bias = reference.temporal_bias(
+            MONDAY + 6 * DAY + 6 * HOUR, MONDAY, [1.0], [10.0], [100.0], 0
+        )
+        # log2(540000) is 19.04, and sin(pi / 4) is that of 6 hours.
+        assert bias[0] == pytest.approx(-19 - 10 * math.sqrt(0.5) - 100)
+
+
+def _identity_mlp(width: int) -> dict[str, np.ndarray]:
+    return {
+        "kernel_1": np.eye(width),
+        "bias_1": np.zeros(width),
+        "kernel_2": np.eye(width),
+        "bias_2": np.zeros(width),
+    }
+
+
+def _plain_block(num_heads: int = 1, slope: float = 0.0) -> dict:
+    """A block whose projections and MLPs change nothing; an even gate."""
+    identity = {name: np.eye(2) for name in ("query", "key", "value", "output")}
+    slopes = {
+        f"slopes_{kind}": np.full(num_heads, slope * (kind == "time"))
+        for kind in ("time", "hour", "weekend")
+    }
+    return {
+        **identity,
+        **slopes,
+        "key_aggregate": _identity_mlp(2),
+        "value_aggregate": _identity_mlp(2),
+        "gate": np.zeros((num_heads, 6 // num_heads, 3)),
+    }
+
+
+TWO_BEHAVIORS = np.array([[1.0, 0.0], [0.0, 1.0]])
+CANDIDATE = np.array([[math.sqrt(2.0) * math.log(3.0), 0.0]])
+"""Its scaled logits are ln 3 with the first behavior and 0 with the second,
+so that softmax gives 3/4 and 1/4."""
+
+
+def _config(**values: object) -> ModelConfig:
+    defaults = {
+        "width": 2,
+        "num_heads": 1,
+        "num_chunks": 1,
+        "num_transition": 2,
+        "num_local": 1,
+    }
+    return ModelConfig(**{**defaults, **values})
+
+
+class TestTwoBehaviors:
+    def test_candidate_mixes_three_branches(self) -> None:
+        output = reference.evo_attention(
+            _plain_block(),
+            np.concatenate([TWO_BEHAVIORS, CANDIDATE]),
+            None,
+            [MONDAY, MONDAY + 1],
+            MONDAY + 2,
+            _config(),
+            0,
+        )
+        # The first behavior sees itself, in two branches of three.
+        np.testing.assert_allclose(output[0], [2 / 3, 0])
+        # The second ends the one chunk; its transition keys are both.
+        other = 1 / (1 + math.exp(1 / math.sqrt(2)))
+        np.testing.assert_allclose(
+            output[1], np.array([0.5 + other, 0.5 + 1 - other + 1]) / 3
+        )
+        # The candidate: the mean; 3/4 and 1/4; the newest.
+        np.testing.assert_allclose(
+            output[2], np.array([0.5 + 0.75, 0.5 + 0.25 + 1]) / 3
+        )
+
+    def test_user_is_one_more_local_key(self) -> None:
+        user = np.array([1.0, 0.0])
+        output = reference.local_attention(
+            _plain_block(slope=1.0),
+            CANDIDATE,
+            np.zeros((0, 2)),
+            np.zeros((0, 2)),
+            user,
+            user,
+            [],
+            MONDAY,
+            _config(),
+            0,
+        )
+        np.testing.assert_allclose(output, [user])
+        output = reference.local_attention(
+            _plain_block(slope=1.0),
+            np.concatenate([TWO_BEHAVIORS, CANDIDATE]),
+            TWO_BEHAVIORS,
+            TWO_BEHAVIORS,
+            user,
+            np.array([0.0, 5.0]),
+            [MONDAY, MONDAY + 3],
+            MONDAY + 5,
+            _config(),
+            0,
+        )
+        # User: ln 3, bias 0. Newest behavior: 0, bias -floor(log2(2)) = -1.
+        share = 3 / (3 + math.exp(-1))
+        np.testing.assert_allclose(output[2], [0, 5 * share + (1 - share)])
+
+    def test_bias_is_added_to_the_logits(self) -> None:
+        block = _plain_block(slope=math.log(2.0))
+        arguments = (
+            np.concatenate([TWO_BEHAVIORS, CANDIDATE]),
+            [MONDAY, MONDAY + 3],
+            MONDAY + 4,
+        )
+        # Buckets 2 and 0: the first behavior's odds fall from 3 to 3/4.
+        output = reference.full_attention(block, *arguments, _config(), 0)
+        np.testing.assert_allclose(output[2], [3 / 7, 4 / 7])
+        np.testing.assert_allclose(output[0], [1, 0])
+        without = _config(temporal_bias=False)
+        output = reference.full_attention(block, *arguments, without, 0)
+        np.testing.assert_allclose(output[2], [3 / 4, 1 / 4])
+
+    def test_heads_are_columns(self) -> None:
+        output = reference.full_attention(
+            _plain_block(num_heads=2),
+            np.array([[1.0, 3.0], [2.0, 5.0], [math.log(3.0), 0.0]]),
+            [MONDAY, MONDAY + 1],
+            MONDAY + 2,
+            _config(num_heads=2),
+            0,
+        )
+        # Head 1: logits ln 3 and 2 ln 3 over values 1, 2. Head 2: even.
+        np.testing.assert_allclose(output[2], [1.75, 4.0])
+
+    def test_gate_reads_its_own_head(self) -> None:
+        # d_h = 1: logits (g, t, l) @ gate; only head 1 prefers, by ln 2
+        # times its global output, the transition branch.
+        weights = np.zeros((2, 3, 3))
+        weights[0, 0, 1] = math.log(2.0)
+        branches = [np.array([[v, 10 * v]]) for v in (1.0, 4.0, 5.0)]
+        output = reference.gate(branches, weights, 2)
+        np.testing.assert_allclose(
+            output, [[(1 + 2 * 4 + 5) / 4, 10 * (1 + 4 + 5) / 3]]
+        )
+
+
+def test_aggregate_is_masked_mean_then_mlp() -> None:
+    block = _plain_block()
+    block["value_aggregate"] = {
+        "kernel_1": np.eye(2),
+        "bias_1": np.array([-1.0, 1.0]),
+        "kernel_2": np.array([[2.0, 0.0], [0.0, 3.0]]),
+        "bias_2": np.array([0.5, 0.0]),
+    }
+    output = reference.global_attention(
+        block,
+        np.ones((5, 2)),
+        np.full((4, 2), 7.0),
+        np.array([[99.0, 99.0], [99.0, 99.0], [0.0, 1.0], [1.0, 2.0]]),
+        [0, 0, MONDAY, MONDAY + 1],
+        MONDAY + 2,
+        _config(),
+        0,
+    )
+    # The mean is (0.5, 1.5); ReLU cuts 0.5 - 1 to 0.
+    np.testing.assert_allclose(output[4], [0.5, 7.5])
+    # Padding and the first behavior, which does not end the chunk, see none.
+    np.testing.assert_array_equal(output[:3], np.zeros((3, 2)))
+    np.testing.assert_allclose(output[3], output[4])
+
+
+def test_transition_takes_the_last_of_each_chunk() -> None:
+    values = np.array([[1.0, 0], [2.0, 0], [4.0, 0], [8.0, 0]])
+    output = reference.transition_attention(
+        _plain_block(),
+        np.zeros((5, 2)),
+        np.zeros((4, 2)),
+        values,
+        [MONDAY, MONDAY + 1, MONDAY + 2, MONDAY + 99],
+        MONDAY + 100,
+        _config(num_chunks=2, num_transition=2),
+        0,
+    )
+    # Positions 1 and 2 end the first chunk; 3 is the whole second one.
+    np.testing.assert_allclose(output[:, 0], [0, 2, 3, 14 / 3, 14 / 3])
+
+
+def test_local_window_of_behaviors_and_candidates() -> None:
+    values = np.array([[9.0, 0], [1.0, 0], [2.0, 0], [4.0, 0]])
+    output = reference.local_attention(
+        _plain_block(),
+        np.zeros((6, 2)),
+        np.zeros((4, 2)),
+        values,
+        None,
+        None,
+        [0, MONDAY, MONDAY + 1, MONDAY + 2],
+        MONDAY + 3,
+        _config(num_local=2),
+        0,
+    )
+    np.testing.assert_allclose(output[:, 0], [0, 1, 1.5, 3, 3, 3])
+
+
+@pytest.mark.parametrize("times", [[], [0, 0]])
+def test_empty_branches_are_exactly_zero(times: list[int]) -> None:
+    length = len(times)
+    arguments = (
+        np.ones((length + 1, 2)),
+        np.ones((length, 2)),
+        np.ones((length, 2)),
+    )
+    rest = (times, MONDAY, _config(), 0)
+    block = _plain_block()
+    for output in (
+        reference.global_attention(block, *arguments, *rest),
+        reference.transition_attention(block, *arguments, *rest),
+        reference.local_attention(block, *arguments, None, None, *rest),
+        reference.full_attention(block, arguments[0], *rest),
+    ):
+        np.testing.assert_array_equal(output, np.zeros((length + 1, 2)))
+
+
+def test_rms_norm() -> None:
+    output = reference.rms_norm(np.array([[3.0, 4.0]]), np.array([1.0, 2.0]))
+    root = math.sqrt(12.5 + 1e-6)
+    np.testing.assert_allclose(output, [[3 / root, 8 / root]])
+
+
+def test_swiglu() -> None:
+    block = {
+        "swiglu_gate": np.array([[1.0, -1.0]]),
+        "swiglu_up": np.array([[1.0, 2.0]]),
+        "swiglu_down": np.array([[1.0], [10.0]]),
+    }
+    # x = ln 3: sigmoid(x) = 3/4 and sigmoid(-x) = 1/4.
+    x = math.log(3.0)
+    output = reference.swiglu(block, np.array([[x]]))
+    np.testing.assert_allclose(output, [[0.75 * x * x - 10 * 0.5 * x * x]])
+
+
+def test_prediction_layer() -> None:
+    head = {
+        "candidate": np.eye(2),
+        "user": np.array([[1.0, 0.0]]),
+        **_identity_mlp(2),
+        "kernel_2": np.array([[1.0], [1.0]]),
+        "bias_2": np.array([0.25]),
+    }
+    candidates = np.array([[4.0, 2.0], [-4.0, 2.0]])
+    output = reference.prediction_layer(
+        head, candidates, np.array([math.log(3.0)])
+    )
+    np.testing.assert_allclose(output, [3 + 1 + 0.25, 1 + 0.25])
+    # Without user fields the factor is 1.
+    output = reference.prediction_layer(head, candidates, np.zeros(0))
+    np.testing.assert_allclose(output, [4 + 2 + 0.25, 2 + 0.25])
+
+
+def test_loss_is_the_mean_over_real_candidates() -> None:
+    logits = np.array([[0.0, math.log(3.0)], [math.log(3.0), 800.0]])
+    labels = np.array([[1.0, 1.0], [0.0, 0.0]])
+    mask = np.array([[True, True], [True, False]])
+    loss = reference.binary_cross_entropy(logits, labels, mask)
+    assert loss == pytest.approx(
+        (math.log(2) + math.log(4 / 3) + math.log(4)) / 3
+    )
+
+
+SCHEMA = DatasetSchema(
+    name="toy",
+    tables=(Table(name="item", size=11), Table(name="age", size=5)),
+    user_fields=(CategoricalField(name="age", table="age"),),
+    behavior_fields=(CategoricalField(name="item", table="item"),),
+    candidate_fields=(CategoricalField(name="item", table="item"),),
+    candidate_dense_fields=(
+        DenseField(name="price", transform="log1p", mean=1.0, scale=2.0),
+    ),
+    utc_offset_hours=8,
+)
+CONFIG = ModelConfig(
+    width=4,
+    embedding_dim=3,
+    num_blocks=2,
+    num_heads=2,
+    num_chunks=3,
+    num_transition=2,
+    num_local=2,
+    head_units=5,
+)
+
+
+def _random_weights(seed: int = 0) -> dict:
+    random = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        return random.normal(size=shape)
+
+    def mlp(inputs: int, hidden: int, outputs: int) -> dict[str, np.ndarray]:
+        return {
+            "kernel_1": draw(inputs, hidden),
+            "bias_1": draw(hidden),
+            "kernel_2": draw(hidden, outputs),
+            "bias_2": draw(outputs),
+        }
+
+    def block() -> dict:
+        square = {
+            name: draw(4, 4) for name in ("query", "key", "value", "output")
+        }
+        vectors = {
+            f"slopes_{kind}": draw(2) for kind in ("time", "hour", "weekend")
+        }
+        return {
+            **square,
+            **vectors,
+            "attention_norm": draw(4),
+            "feed_forward_norm": draw(4),
+            "key_aggregate": mlp(4, 4, 4),
+            "value_aggregate": mlp(4, 4, 4),
+            "gate": draw(2, 6, 3),
+            "swiglu_gate": draw(4, 12),
+            "swiglu_up": draw(4, 12),
+            "swiglu_down": draw(12, 4),
+        }
+
+    return {
+        "tables": {"item": draw(11, 3), "age": draw(5, 3)},
+        "behavior_projection": {"kernel": draw(3, 4), "bias": draw(4)},
+        "candidate_projection": {"kernel": draw(4, 4), "bias": draw(4)},
+        "user_mlp": mlp(3, 4, 4),
+        "blocks": [block(), block()],
+        "head": {
+            "candidate": draw(4, 4),
+            "user": draw(3, 4),
+            **mlp(4, 5, 1),
+        },
+    }
+
+
+def _inputs() -> dict[str, np.ndarray]:
+    first = MONDAY + DAY * np.array([0, 1, 3, 4, 6, 7, 7]) + 7 * np.arange(7)
+    second = MONDAY + DAY * np.array([1, 2, 2, 5, 9])
+    return {
+        "user_age": np.array([2, 3], np.int32),
+        "behavior_item": np.array(
+            [[2, 3, 4, 5, 6, 7, 8], [0, 0, 9, 4, 3, 10, 2]], np.int32
+        ),
+        "behavior_time": np.array([first, np.pad(second, (2, 0))]),
+        "request_time": MONDAY + DAY * np.array([9, 10]),
+        "candidate_item": np.array([[3, 9, 5], [2, 2, 0]], np.int32),
+        "candidate_price": np.array([[0.0, 9.5, np.nan], [3.0, 4.0, 0.0]]),
+        "candidate_mask": np.array([[True] * 3, [True, True, False]]),
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        dataclasses.replace(CONFIG, attention="full"),
+        dataclasses.replace(CONFIG, temporal_bias=False),
+    ],
+    ids=["evo", "full", "no_bias"],
+)
+class TestForward:
+    def test_padding_changes_nothing(self, config: ModelConfig) -> None:
+        inputs = _inputs()
+        weights = _random_weights()
+        logits = reference.forward(weights, inputs, SCHEMA, config)
+        assert logits.shape == (2, 3)
+        assert np.all(np.isfinite(logits))
+        for name in ("behavior_item", "behavior_time"):
+            inputs[name] = np.pad(inputs[name], ((0, 0), (3, 0)))
+        padded = reference.forward(weights, inputs, SCHEMA, config)
+        np.testing.assert_allclose(padded, logits, rtol=1e-12)
+
+    def test_candidates_are_isolated(self, config: ModelConfig) -> None:
+        inputs = _inputs()
+        weights = _random_weights()
+        logits = reference.forward(weights, inputs, SCHEMA, config)
+        for name, values in inputs.items():
+            if name.startswith("candidate_"):
+                inputs[name] = values[:, 1:2]
+        alone = reference.forward(weights, inputs, SCHEMA, config)
+        np.testing.assert_allclose(alone, logits[:, 1:2], rtol=1e-12)
+
+    def test_whole_weeks_change_nothing(self, config: ModelConfig) -> None:
+        inputs = _inputs()
+        weights = _random_weights()
+        logits = reference.forward(weights, inputs, SCHEMA, config)
+        times = inputs["behavior_time"]
+        inputs["behavior_time"] = np.where(times == 0, 0, times + 21 * DAY)
+        inputs["request_time"] = inputs["request_time"] + 21 * DAY
+        later = reference.forward(weights, inputs, SCHEMA, config)
+        np.testing.assert_array_equal(later, logits)
+
+    def test_times_matter_through_chunks_and_bias(
+        self, config: ModelConfig
+    ) -> None:
+        inputs = _inputs()
+        weights = _random_weights()
+        logits = reference.forward(weights, inputs, SCHEMA, config)
+        inputs["behavior_time"][0] = MONDAY + 60 * np.arange(1, 8) ** 3
+        moved = reference.forward(weights, inputs, SCHEMA, config)
+        assert np.all(np.abs(moved - logits)[0] > 1e-6)
+        np.testing.assert_array_equal(moved[1], logits[1])
+
+
+def _leaves(node: dict, path: str = "") -> dict[str, tuple[dict, str]]:
+    """Returns path -> (dict that holds the array, its key) for all arrays."""
+    leaves = {}
+    for name, value in node.items():
+        if isinstance(value, dict):
+            leaves.update(_leaves(value, f"{path}{name}/"))
+        elif isinstance(value, list):
+            for number, part in enumerate(value):
+                leaves.update(_leaves(part, f"{path}{name}/{number}/"))
+        else:
+            leaves[path + name] = (node, name)
+    return leaves
+
+
+def test_every_weight_matters() -> None:
+    inputs = _inputs()
+    weights = _random_weights()
+    logits = reference.forward(weights, inputs, SCHEMA, CONFIG)
+    leaves = _leaves(weights)
+    assert len(leaves) == 2 + 4 + 4 + 2 * 21 + 6
+    idle = set()
+    for path, (node, name) in leaves.items():
+        before = node[name]
+        change = np.linspace(0.5, 1.5, before.size).reshape(before.shape)
+        node[name] = before + change
+        changed = reference.forward(weights, inputs, SCHEMA, CONFIG)
+        node[name] = before
+        if np.max(np.abs(changed - logits)) < 1e-9:
+            idle.add(path)
+    # One and the same vector added to all chunk keys moves all logits of a
+    # query alike, and softmax does not see it.
+    assert idle == {f"blocks/{n}/key_aggregate/bias_2" for n in (0, 1)}
+
+
+def test_forward_without_user_fields() -> None:
+    schema = dataclasses.replace(SCHEMA, user_fields=())
+    inputs = _inputs()
+    del inputs["user_age"]
+    weights = _random_weights()
+    del weights["user_mlp"], weights["head"]["user"]
+    # No behaviors either: every branch is empty, attention adds nothing.
+    for name in ("behavior_item", "behavior_time"):
+        inputs[name] = np.zeros_like(inputs[name])
+    logits = reference.forward(weights, inputs, schema, CONFIG)
+    row = weights["tables"]["item"][9]
+    features = np.append(row, (math.log(10.5) - 1.0) / 2.0)
+    kernel = weights["candidate_projection"]
+    candidate = features @ kernel["kernel"] + kernel["bias"]
+    for block in weights["blocks"]:
+        normalized = reference.rms_norm(candidate, block["feed_forward_norm"])
+        candidate = candidate + reference.swiglu(block, normalized)
+    expected = reference.prediction_layer(
+        weights["head"], candidate[np.newaxis], np.zeros(0)
+    )
+    np.testing.assert_allclose(logits[0, 1], expected[0], rtol=1e-12)
+
+
+def test_missing_dense_feature_is_zero_after_the_transform() -> None:
+    inputs = _inputs()
+    weights = _random_weights()
+    logits = reference.forward(weights, inputs, SCHEMA, CONFIG)
+    # log1p(e - 1) = 1 is the mean.
+    inputs["candidate_price"][0, 2] = math.e - 1
+    at_mean = reference.forward(weights, inputs, SCHEMA, CONFIG)
+    np.testing.assert_allclose(at_mean, logits, rtol=1e-12)
