@@ -29,13 +29,13 @@ EXTRAS_REQUIRE = {
     # An environment of its own. tensorflow-io 0.37.1, the newest, imports on
     # any TensorFlow but works on 2.16 alone; that one needs numpy below 2,
     # which pyarrow 26 refuses at import although its metadata allows it.
-    # Its TensorBoard reads pkg_resources, which setuptools 81 dropped.
+    # Its TensorBoard reads pkg_resources, which setuptools 82 dropped.
     "io": [
         "tensorflow>=2.16.2,<2.17",
         "tensorflow-io==0.37.1",
         "numpy<2",
         "pyarrow<26",
-        "setuptools<81",
+        "setuptools<82",
     ],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,8 @@ from sparsectr.errors import InputError
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _INT64_LIMIT = 1 << 63
+_SHORT_DELIMITER = "\x1f"
+"""Stands in for a delimiter of several characters."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,7 @@ class CsvFile:
                 pc.is_valid(self.table[name]), f"`{name}` is missing", name
             )
 
-    def require(
-        self, valid: pa.ChunkedArray, rule: str, *shown: str
-    ) -> None:
+    def require(self, valid: pa.ChunkedArray, rule: str, *shown: str) -> None:
         """Checks that a condition holds in every row.
 
         Args:
@@ -108,94 +107,116 @@ class CsvFile:
         return InputError(f"{self.source.path}, line {line}: {rule}.{found}")
 
     def _read(self, columns: Mapping[str, pa.DataType]) -> pa.Table:
-        layout = self._format
-        delimiter = layout.delimiter
         with self.source.open() as stream:
-            text: IO[bytes] = stream
-            if len(delimiter) > 1:
+            text: io.BufferedIOBase = io.BufferedReader(stream)
+            if len(self._format.delimiter) > 1:
                 # Arrow knows delimiters of one character alone, and such
                 # files (MovieLens) are small enough to be replaced in memory.
-                data = stream.read().replace(delimiter.encode(), b"\x1f")
-                text, delimiter = io.BytesIO(data), "\x1f"
+                text = io.BytesIO(self._with_short_delimiter(text.read()))
             names = self._header(text, columns)
             try:
-                table = pyarrow.csv.read_csv(
-                    text,
-                    pyarrow.csv.ReadOptions(
-                        column_names=names, encoding=layout.encoding
-                    ),
-                    pyarrow.csv.ParseOptions(
-                        delimiter=delimiter,
-                        quote_char='"' if layout.quoted else False,
-                        ignore_empty_lines=False,
-                    ),
-                    pyarrow.csv.ConvertOptions(
-                        column_types=dict(columns),
-                        include_columns=list(columns),
-                        null_values=list(layout.null_values),
-                        strings_can_be_null=True,
-                    ),
-                )
+                table = self._parse(text, names, columns)
             except pa.ArrowInvalid as error:
-                if "Empty CSV file" not in str(error):
-                    raise self._locate(names, columns, error) from error
-                table = pa.schema(list(columns.items())).empty_table()
+                raise self._locate(names, columns, str(error)) from error
+            num_lines = table.num_rows + self._num_header_lines
             if stream.last_byte not in (b"\n", b""):
                 raise self._error(
-                    table.num_rows + self._num_header_lines,
+                    num_lines,
                     "the last line has no line end, so the file looks cut off",
                 )
+            # To arrow a quote that is not closed holds all lines that follow.
+            if num_lines != stream.num_line_ends:
+                raise self._locate(names, columns, "rows are not lines")
         return table
 
+    def _parse(
+        self,
+        text: io.BufferedIOBase,
+        names: Sequence[str],
+        columns: Mapping[str, pa.DataType],
+    ) -> pa.Table:
+        try:
+            return pyarrow.csv.read_csv(
+                text,
+                pyarrow.csv.ReadOptions(
+                    column_names=names, encoding=self._format.encoding
+                ),
+                pyarrow.csv.ParseOptions(
+                    delimiter=self._delimiter,
+                    quote_char='"' if self._format.quoted else False,
+                    ignore_empty_lines=False,
+                ),
+                pyarrow.csv.ConvertOptions(
+                    column_types=dict(columns),
+                    include_columns=list(columns),
+                    null_values=list(self._format.null_values),
+                    strings_can_be_null=True,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" not in str(error):
+                raise
+            return pa.schema(list(columns.items())).empty_table()
+
+    @property
+    def _delimiter(self) -> str:
+        delimiter = self._format.delimiter
+        return delimiter if len(delimiter) == 1 else _SHORT_DELIMITER
+
+    def _with_short_delimiter(self, text: bytes) -> bytes:
+        return text.replace(
+            self._format.delimiter.encode(), self._delimiter.encode()
+        )
+
+    def _split(self, line: str) -> list[str]:
+        reader = csv.reader(
+            [line],
+            delimiter=self._delimiter,
+            quoting=csv.QUOTE_MINIMAL
+            if self._format.quoted
+            else csv.QUOTE_NONE,
+        )
+        try:
+            return next(reader, [])
+        except csv.Error:
+            # A carriage return within the line, or a value without an end.
+            return [line]
+
     def _header(
-        self, text: IO[bytes], columns: Mapping[str, pa.DataType]
+        self, text: io.BufferedIOBase, columns: Mapping[str, pa.DataType]
     ) -> list[str]:
         if self._format.column_names is not None:
             return list(self._format.column_names)
-        line = _read_line(text)
         try:
-            decoded = line.decode("utf-8-sig").rstrip("\r\n")
+            line = text.readline().decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise self._error(1, "the header is not UTF-8 text") from error
-        names = [
-            name.strip()
-            for name in next(csv.reader([decoded], **self._csv_options()), [])
-        ]
+        names = [name.strip() for name in self._split(line)]
         absent = [name for name in columns if name not in names]
         if absent:
             raise self._error(
-                1, f"the header has no column {', '.join(absent)}", decoded
+                1, f"the header has no column {', '.join(absent)}", line
             )
         repeated = sorted({n for n in names if names.count(n) > 1})
         if repeated:
             raise self._error(1, f"columns repeat: {', '.join(repeated)}")
         return names
 
-    def _csv_options(self) -> dict[str, object]:
-        quoting = csv.QUOTE_MINIMAL if self._format.quoted else csv.QUOTE_NONE
-        # A stand-in for a delimiter of several characters, as in `_read`.
-        delimiter = self._format.delimiter
-        return {
-            "delimiter": delimiter if len(delimiter) == 1 else "\x1f",
-            "quoting": quoting,
-        }
-
     def _locate(
         self,
         names: Sequence[str],
         columns: Mapping[str, pa.DataType],
-        error: pa.ArrowInvalid,
+        reason: str,
     ) -> InputError:
         """Finds the line that arrow refused, which it does not tell itself."""
-        with self.source.open() as stream, io.BufferedReader(stream) as lines:
-            for number, line in enumerate(lines, 1):
+        with self.source.open() as stream:
+            for number, line in enumerate(io.BufferedReader(stream), 1):
                 if number <= self._num_header_lines:
                     continue
                 fault = self._fault(line, names, columns)
                 if fault:
                     return self._error(number, fault)
-        reason = " ".join(str(error).split())
-        return InputError(f"{self.source.path}: {reason}")
+        return InputError(f"{self.source.path}: {' '.join(reason.split())}")
 
     def _fault(
         self,
@@ -205,33 +226,26 @@ class CsvFile:
     ) -> str:
         """Returns what is wrong with a line, or an empty text."""
         cut_off = "" if line.endswith(b"\n") else "; the file looks cut off"
-        delimiter = self._format.delimiter
-        if len(delimiter) > 1:
-            line = line.replace(delimiter.encode(), b"\x1f")
         try:
-            text = line.decode(self._format.encoding).rstrip("\r\n")
+            text = self._with_short_delimiter(line).decode(
+                self._format.encoding
+            )
         except UnicodeDecodeError:
             return f"not {self._format.encoding} text"
-        values = next(csv.reader([text], **self._csv_options()), [])
+        if self._format.quoted and text.count('"') % 2:
+            return f"a quoted value does not end on its line{cut_off}"
+        values = self._split(text.rstrip("\r\n"))
         if len(values) != len(names):
             return f"{len(values)} values where {len(names)} belong{cut_off}"
         for name, value in zip(names, values, strict=True):
             if name not in columns or value in self._format.null_values:
                 continue
             if not _is_a(value.strip(), columns[name]):
-                return f"`{name}` is not {_describe(columns[name])}: {value!r}"
+                return (
+                    f"`{name}` is not {_describe(columns[name])}: "
+                    f"{value!r}{cut_off}"
+                )
         return ""
-
-
-def _read_line(text: IO[bytes]) -> bytes:
-    line = bytearray()
-    # Byte by byte, since a raw stream has no buffer to hand on to arrow.
-    while not line.endswith(b"\n"):
-        byte = text.read(1)
-        if not byte:
-            break
-        line += byte
-    return bytes(line)
 
 
 def _is_a(value: str, arrow_type: pa.DataType) -> bool:

@@ -68,14 +68,15 @@ def build_listwise(raw: RawDataset) -> Listwise:
     Raises:
         InputError: If the training or the test split has no request.
     """
-    rows, dropped, incomplete = _sort(raw)
-    in_training = rows.request_time < raw.test_time
-    for split, chosen in (("training", in_training), ("test", ~in_training)):
+    is_training = _numpy(raw.impressions["time"]) < raw.test_time
+    for split, chosen in (("training", is_training), ("test", ~is_training)):
         if not chosen.any():
             raise InputError(
                 f"There is no {split} request: the split is {raw.split}, at "
                 f"Unix second {raw.test_time}."
             )
+    rows, dropped, incomplete = _sort(raw)
+    in_training = rows.request_time < raw.test_time
     vocabularies = _vocabularies(raw, rows, in_training)
     schema = _fit(raw.schema, vocabularies, rows, in_training)
     return Listwise(
@@ -222,9 +223,7 @@ def _fit(
         mean = float(values.mean()) if len(values) else 0.0
         # A constant feature says nothing; a scale of 1 leaves it at 0.
         scale = (float(values.std()) if len(values) else 0.0) or 1.0
-        dense_fields.append(
-            dataclasses.replace(field, mean=mean, scale=scale)
-        )
+        dense_fields.append(dataclasses.replace(field, mean=mean, scale=scale))
     return dataclasses.replace(
         schema,
         tables=tuple(vocabularies[t.name].table for t in schema.tables),

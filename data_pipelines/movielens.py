@@ -117,9 +117,7 @@ def read_movielens(raw_dir: Path) -> RawDataset:
     )
 
 
-def _read(
-    raw_dir: Path, name: str, columns: dict[str, pa.DataType]
-) -> CsvFile:
+def _read(raw_dir: Path, name: str, columns: dict[str, pa.DataType]) -> CsvFile:
     return CsvFile(
         SourceFile.find(raw_dir, name),
         columns,

@@ -123,15 +123,15 @@ def _open_requests(
         return values
 
     num_candidates = int(offset[-1])
-    fields = (*schema.candidate_fields, *schema.candidate_dense_fields)
+    names = [field.name for field in schema.candidate_fields]
+    names += [field.name for field in schema.candidate_dense_fields]
     return RequestColumns(
         user=user,
         time=column("time", len(user)),
         history_end=column("history_end", len(user)),
         candidate_offset=offset,
         candidates={
-            field.name: column(f"candidate_{field.name}", num_candidates)
-            for field in fields
+            name: column(f"candidate_{name}", num_candidates) for name in names
         },
         label=column("candidate_label", num_candidates),
     )

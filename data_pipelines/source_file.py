@@ -9,12 +9,16 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from data_pipelines.progress import Progress
 from sparsectr.errors import InputError
 
 _SUFFIXES = ("", ".gz", ".tar.gz")
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,8 @@ class SourceFile:
         """
         name = self.path.name
         with contextlib.ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(self.path.open("rb"))
-            unpacked = file
+            file = stack.enter_context(self.path.open("rb"))
+            unpacked: _Readable = file
             try:
                 if name.endswith(".tar.gz"):
                     archive = stack.enter_context(
@@ -85,12 +89,24 @@ class SourceFile:
 
 
 class SourceStream(io.RawIOBase):
-    """Bytes that are read once; it knows the last one and shows progress."""
+    """Bytes that are read once; it counts lines and shows progress.
+
+    Args:
+        name: Name of the file.
+        file: The file on disk.
+        unpacked: Its bytes, unpacked.
+        size: Size of the file on disk.
+
+    Attributes:
+        num_line_ends: Number of line ends that were read.
+        last_byte: The last byte that was read.
+    """
 
     def __init__(
-        self, name: str, file: IO[bytes], unpacked: IO[bytes], size: int
+        self, name: str, file: IO[bytes], unpacked: _Readable, size: int
     ) -> None:
         super().__init__()
+        self.num_line_ends = 0
         self.last_byte = b""
         self._file = file
         self._unpacked = unpacked
@@ -101,13 +117,16 @@ class SourceStream(io.RawIOBase):
         """Returns True."""
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        """Returns the next bytes, at most `size` unless that is negative."""
-        data = self._unpacked.read(size)
+    # The type of a buffer is a name that Python has from 3.12 on.
+    def readinto(self, buffer: Any) -> int:
+        """Reads the next bytes into `buffer` and returns how many."""
+        data = self._unpacked.read(len(buffer))
+        buffer[: len(data)] = data
         if data:
+            self.num_line_ends += data.count(b"\n")
             self.last_byte = data[-1:]
         self._progress.report(f"{100 * self._file.tell() // self._size} %")
-        return data
+        return len(data)
 
 
 def _only_member(archive: tarfile.TarFile, path: Path) -> IO[bytes]:

@@ -1,13 +1,11 @@
 """A prepared data set on disk. `data_pipelines/README.md` has the layout."""
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.new_folder import new_folder
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.vocabulary import Vocabulary
 from sparsectr.errors import InputError
@@ -102,7 +100,7 @@ def write_store(
         "num_shards": len(shards),
         "schema": json.loads(schema.to_json()),
     }
-    with _whole_or_nothing(path) as folder:
+    with new_folder(path) as folder:
         (folder / "vocabularies").mkdir()
         for vocabulary in vocabularies:
             if vocabulary.values is not None:
@@ -114,18 +112,6 @@ def write_store(
             shard.save(_shard_folder(folder, index, len(shards)))
         (folder / _MANIFEST).write_text(
             json.dumps(manifest, indent=2) + "\n", "utf-8"
-        )
-
-
-def check_free(path: Path) -> None:
-    """Raises InputError if a store cannot be written to `path`."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if not path.is_dir():
-        raise InputError(f"{path} exists and is not a folder.")
-    if any(path.iterdir()):
-        raise InputError(
-            f"{path} exists and is not empty; remove it or name another folder."
         )
 
 
@@ -164,20 +150,3 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
             f"version {FORMAT_VERSION}. Prepare the data again."
         )
     return manifest
-
-
-@contextlib.contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    """Yields a folder that becomes `path` at the end, if nothing fails."""
-    path = path.absolute()
-    check_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the rename stays within one file system.
-    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    folder.mkdir()
-    try:
-        yield folder
-        # POSIX lets a folder replace an empty one and no other.
-        folder.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

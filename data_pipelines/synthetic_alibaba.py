@@ -19,27 +19,28 @@ high inside and nearly 0 outside of a weekend or an episode.
 
 *Sessions.* A user's time falls into sessions, by the traffic of the hours and
 weekdays in UTC+8. A session follows one interest z, drawn in proportion to
-a(u, z, start). Of its behaviors 80 % are in favorite categories of z, 8 % in
-those of any interest of the user, and 12 % anywhere. In a category, a user
+a(u, z, start). Of its behaviors 85 % are in favorite categories of z, 7 % in
+those of any interest of the user, and 8 % anywhere. In a category, a user
 takes the favorite brand at least 35 % of the time.
 
 *Requests.* A request belongs to a session: it comes up to a minute before the
-first behavior (40 %), so that z must be foreseen from the same hour, earlier
-weekends and the last days, or after one of its behaviors (60 %), so that the
+first behavior (25 %), so that z must be foreseen from the same hour, earlier
+weekends and the last days, or after one of its behaviors (75 %), so that the
 last minutes show it. It has one to six candidates: 20 % in the session's
 interest, 35 % in another of the user's, and 45 % anything.
 
 *Clicks.* The click logit of the ad c for user u in a session of interest z is
 
-    base(pid) + 2.6 * match(c, z) + 0.4 * max_k match(c, k)
+    base(pid) + 2.6 * match(c, z) + 0.2 * max_k match(c, k)
     + 0.7 * [brand of c is u's favorite in the category of c]
     + quality(c) + price_effect(c) + user_effect(u),
 
 where match is 1 for a favorite category of the interest, 0.5 for another
 category of its topic, and 0 elsewhere. Quality, price and user have standard
-deviations of about 0.5, 0.3 and 0.2. `base` makes the click rates of the two
-placements the published ones. All that the label depends on was fixed before
-the request: no behavior is a consequence of a click.
+deviations of about 0.4, 0.3 and 0.2. `base` makes the click rates of the two
+placements the published ones. No behavior is a consequence of a click, but
+those right after a request show z as those right before do: a reader that lets
+a later behavior through would be rewarded for its leak.
 """
 
 import dataclasses
@@ -126,10 +127,9 @@ def write_sample(
         seed: Seed of everything; the same seed gives the same bytes.
 
     Raises:
-        ValueError: If `num_users` is less than 1 or `seed` is negative.
+        ValueError: If `num_users` is less than 10 or `seed` is negative.
         InputError: If `raw_dir` exists and is not an empty folder.
     """
-    raw_dir = Path(raw_dir)
     if raw_dir.exists() and (not raw_dir.is_dir() or any(raw_dir.iterdir())):
         raise InputError(f"{raw_dir} exists and is not an empty folder.")
     logs = simulate(num_users=num_users, seed=seed)
@@ -154,11 +154,11 @@ def simulate(*, num_users: int, seed: int) -> SyntheticLogs:
     """Returns the tables of the sample, with the true click logits.
 
     Raises:
-        ValueError: If `num_users` is less than 1 or `seed` is negative.
+        ValueError: If `num_users` is less than 10 or `seed` is negative.
     """
-    if num_users < 1:
+    if num_users < 10:
         raise ValueError(
-            f"`num_users` must be at least 1. Received: num_users={num_users}"
+            f"`num_users` must be at least 10. Received: num_users={num_users}"
         )
     if seed < 0:
         raise ValueError(f"`seed` must not be negative. Received: seed={seed}")
@@ -266,7 +266,9 @@ def _draw_behavior_log(
     rng: np.random.Generator, behaviors: Behaviors, ids: _Ids
 ) -> pa.Table:
     """Returns the log with its quirks: repeated rows, impossible times."""
-    has_log = rng.random(len(ids.user)) >= NO_BEHAVIOR_RATE
+    has_log = np.ones(len(ids.user), dtype=bool)
+    num_without = round(NO_BEHAVIOR_RATE * len(ids.user))
+    has_log[rng.permutation(len(ids.user))[:num_without]] = False
     shown = np.flatnonzero(has_log[behaviors.user] & (behaviors.time < LOG_END))
     size = len(shown)
     btag = rng.choice(len(BTAGS), size, p=BTAG_SHARES)

@@ -71,7 +71,7 @@ def draw_catalog(rng: np.random.Generator) -> Catalog:
         ad_category=ad_category,
         ad_brand=ad_brand,
         ad_price=price,
-        ad_quality=rng.normal(0.0, 0.5, NUM_ADS),
+        ad_quality=rng.normal(0.0, 0.4, NUM_ADS),
         ad_price_effect=-0.2 * np.clip(relative_price, -3.0, 3.0),
     )
 

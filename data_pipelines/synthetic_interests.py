@@ -104,7 +104,7 @@ def draw_users(
 ) -> Users:
     """Returns users with their interests."""
     shape = (num_users, NUM_INTERESTS)
-    topic_appeal = -0.5 * np.log(np.arange(1, NUM_TOPICS + 1))
+    topic_appeal = -0.8 * np.log(np.arange(1, NUM_TOPICS + 1))
     topic = _draw_distinct(rng, topic_appeal, (num_users,), NUM_INTERESTS)
     # Category c has the topic c mod NUM_TOPICS, and the k-th of a topic is
     # about as popular as 1 / k.
@@ -140,13 +140,13 @@ def interest_weights(
     hour = (local % DAY / 3600.0)[:, None]
     distance = np.abs(hour - users.hour[user])
     distance = np.minimum(distance, 24.0 - distance)
-    hourly = 0.03 + 8.0 * np.exp(-0.5 * (distance / 1.5) ** 2)
-    weekend = np.where(is_weekend(time), 6.0, 0.05)[:, None]
+    hourly = 0.03 + 12.0 * np.exp(-0.5 * (distance / 1.5) ** 2)
+    weekend = np.where(is_weekend(time), 10.0, 0.05)[:, None]
     day = ((time - LOG_START) / DAY)[:, None, None]
     in_episode = (users.episode_start[user] <= day) & (
         day < users.episode_end[user]
     )
-    episodic = np.where(in_episode.any(axis=-1), 6.0, 0.03)
+    episodic = np.where(in_episode.any(axis=-1), 8.0, 0.03)
     weights = np.concatenate(
         [
             np.full((len(user), NUM_STEADY), 0.5),
@@ -216,17 +216,17 @@ def _draw_category(
     session_interest: IntArray,
     session: IntArray,
 ) -> IntArray:
-    """Returns 80 % the session's interest, 8 % another's, 12 % anything."""
+    """Returns 85 % the session's interest, 7 % any interest, 8 % anything."""
     size = len(session)
     kind = rng.random(size)
     interest = np.where(
-        kind < 0.8,
+        kind < 0.85,
         session_interest[session],
         rng.integers(0, NUM_INTERESTS, size),
     )
     favorite = draw_favorite(rng, users, session_user[session], interest)
     anything = rng.choice(NUM_CATEGORIES, size, p=catalog.category_popularity)
-    return np.where(kind < 0.88, favorite, anything)
+    return np.where(kind < 0.92, favorite, anything)
 
 
 def _draw_distinct(

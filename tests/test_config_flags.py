@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import subprocess
 import sys
 
@@ -89,15 +90,13 @@ def test_help_shows_text_and_default(part, name):
     flag = values[PREFIXES[part] + name]
     assert flag.default is None
     assert flag.help.startswith(field.metadata["help"])
-    text, value = GIVEN[part][name]
-    assert f"(default: {text})" not in flag.help
     default = flag.help.rpartition("(default: ")[2].removesuffix(")")
-    assert flag.parser.parse(default) == field.default != value
+    assert flag.parser.parse(default) == field.default
 
 
 @pytest.mark.parametrize("dataset", ["alibaba", "movielens", "kuairand"])
 def test_without_flags_it_is_the_recipe(dataset):
-    module = pytest.importorskip(f"configs.{dataset}")
+    module = importlib.import_module(f"configs.{dataset}")
     assert config_of(f"--dataset={dataset}") == module.CONFIG
     assert module.CONFIG.dataset == dataset
 
@@ -163,14 +162,14 @@ def test_a_flag_that_does_not_parse(argument, message):
 
 
 def test_dataset_is_missing():
-    with pytest.raises(InputError, match="^--dataset is missing. One of: alib"):
+    with pytest.raises(InputError, match=r"^--dataset is missing\. One"):
         config_of()
 
 
 def test_dataset_without_a_recipe(monkeypatch):
     datasets = (*config_flags.DATASETS, "tomorrow")
     monkeypatch.setattr(config_flags, "DATASETS", datasets)
-    with pytest.raises(InputError, match="^--dataset=tomorrow is not built"):
+    with pytest.raises(InputError, match=r"^--dataset=tomorrow is not"):
         config_of("--dataset=tomorrow")
 
 

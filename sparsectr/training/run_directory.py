@@ -1,0 +1,162 @@
+"""The folder of a run: what was asked for, and what came out."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sparsectr.config import Config
+from sparsectr.errors import InputError
+
+_PACKAGES = ("sparsectr", "tensorflow", "keras", "numpy", "pandas", "pyarrow")
+
+
+class RunDirectory:
+    """Writes and reads the files of one run.
+
+    `config.json` and `environment.json` are there from the start,
+    `metrics.jsonl` grows, `result.json` is there when the run is done.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the TensorBoard events."""
+        return self.path / "tensorboard"
+
+    def create(self, config: Config, data_dir: Path) -> None:
+        """Begins a run.
+
+        Raises:
+            InputError: If the folder holds a run already.
+            OSError: If it cannot be written.
+        """
+        if (self.path / "config.json").exists():
+            raise InputError(
+                f"{self.path} holds a run already. Go on with it by --resume, "
+                "or name another --workdir."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("environment.json", environment())
+        self.write_json(
+            "config.json",
+            {"data_dir": str(data_dir), **json.loads(config.to_json())},
+        )
+
+    def read_config(self) -> tuple[Config, Path]:
+        """Returns the configuration and the store of the run.
+
+        Raises:
+            InputError: If there is no run here.
+        """
+        values = self._read_json("config.json")
+        try:
+            data_dir = Path(values.pop("data_dir"))
+            return Config.from_dict(values), data_dir
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{self.path / 'config.json'} is damaged: {error}"
+            ) from error
+
+    def read_result(self) -> dict[str, Any]:
+        """Returns `result.json`, or an empty dict if the run is not done."""
+        if not (self.path / "result.json").exists():
+            return {}
+        return self._read_json("result.json")
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Writes a JSON file, whole or not at all."""
+        target = self.path / name
+        partial = target.with_name(f".{name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def log(self, **values: Any) -> None:
+        """Appends one line to `metrics.jsonl`."""
+        line = json.dumps({"time": round(time.time(), 3), **values})
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path} is not a run: no {name}.") from error
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+        return values
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions, devices and commit of this process."""
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    names = [
+        tf.config.experimental.get_device_details(device).get(
+            "device_name", device.name
+        )
+        for device in devices
+    ]
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_cores": os.cpu_count(),
+        "gpus": names,
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """Returns the name of the processor, as exact as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _commit() -> str | None:
+    """Returns the commit of the code, marked where it was changed since."""
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git
+        return None
+    return done.stdout.strip() or None

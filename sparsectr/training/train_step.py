@@ -1,0 +1,154 @@
+"""One compiled training step, on one device or on several."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Batch = Mapping[str, Any]
+
+_AUC_THRESHOLDS = 1000
+
+
+class TrainStep:
+    """Forward pass, backward pass and update of one batch.
+
+    The loss is the binary cross-entropy, mean over the real candidates of
+    the whole batch (Eq. 18), however its parts are spread over devices: each
+    replica sums over its own candidates, and the sums and counts are reduced
+    before the division.
+
+    Args:
+        model: Maps a batch to logits `[B, C]`.
+        optimizer: What updates it.
+        strategy: Where it runs. `model` and `optimizer` belong to its scope.
+        jit_compile: Whether forward and backward pass are compiled with XLA.
+            The update never is: it writes rows of tables.
+
+    Attributes:
+        num_traces: How often the step was traced: once for each new shape.
+        auc: Running, binned AUC since `reset_metrics`.
+        loss: Running mean loss likewise.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        strategy: tf.distribute.Strategy,
+        jit_compile: bool,
+    ) -> None:
+        self.num_traces = 0
+        self._model = model
+        self._optimizer = optimizer
+        self._strategy = strategy
+        with strategy.scope():
+            self.auc = keras.metrics.AUC(
+                num_thresholds=_AUC_THRESHOLDS, name="auc"
+            )
+            self.loss = keras.metrics.Mean(name="loss")
+            # Creates the variables of the metrics now, in the scope.
+            self.auc.reset_state()
+            self.loss.reset_state()
+        self._variables = model.trainable_variables
+        self._forward_backward = tf.function(
+            self._loss_and_gradients, jit_compile=jit_compile, autograph=False
+        )
+        self._step = tf.function(self._distributed_step, autograph=False)
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        """Trains on one batch.
+
+        Args:
+            batch: The dict of tensors of the requests, with labels: an
+                element of the dataset, per replica.
+
+        Returns:
+            float32 scalar, the loss before the update.
+        """
+        return self._step(batch)
+
+    def reset_metrics(self) -> None:
+        """Starts the running metrics anew."""
+        self.auc.reset_state()
+        self.loss.reset_state()
+
+    def _distributed_step(self, batch: Batch) -> tf.Tensor:
+        self.num_traces += 1
+        losses = self._strategy.run(self._replica_step, args=(batch,))
+        return self._strategy.reduce(
+            tf.distribute.ReduceOp.SUM, losses, axis=None
+        )
+
+    def _replica_step(self, batch: Batch) -> tf.Tensor:
+        loss, count, logits, gradients = self._forward_backward(batch)
+        context = tf.distribute.get_replica_context()
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+        total = tf.maximum(total, 1.0)
+        self._optimizer.apply_gradients(
+            [
+                (_divide(gradient, total), variable)
+                for gradient, variable in zip(
+                    gradients, self._variables, strict=True
+                )
+            ]
+        )
+        mask = tf.cast(batch["candidate_mask"], tf.float32)
+        self.auc.update_state(
+            batch["label"], tf.sigmoid(logits), sample_weight=mask
+        )
+        self.loss.update_state(loss / tf.maximum(count, 1.0), count)
+        return loss / total
+
+    def _loss_and_gradients(self, batch: Batch) -> Any:
+        """Returns summed loss, candidates, logits and gradients."""
+        with tf.GradientTape() as tape:
+            logits = self._model(batch, training=True)
+            mask = tf.cast(batch["candidate_mask"], tf.float32)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(
+                labels=batch["label"], logits=logits
+            )
+            loss = tf.reduce_sum(losses * mask)
+        gradients = tape.gradient(
+            loss, [variable.value for variable in self._variables]
+        )
+        return loss, tf.reduce_sum(mask), logits, gradients
+
+
+def _divide(gradient: Any, total: tf.Tensor) -> Any:
+    if gradient is None:
+        return None
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            gradient.values / total, gradient.indices, gradient.dense_shape
+        )
+    return gradient / total
+
+
+class PredictStep:
+    """Logits of one batch, without an update.
+
+    Args:
+        model: Maps a batch to logits `[B, C]`.
+        strategy: Where it runs.
+        jit_compile: Whether the pass is compiled with XLA.
+    """
+
+    def __init__(
+        self, model: Any, strategy: tf.distribute.Strategy, jit_compile: bool
+    ) -> None:
+        self._strategy = strategy
+        forward = tf.function(
+            lambda batch: model(batch, training=False),
+            jit_compile=jit_compile,
+            autograph=False,
+        )
+        self._run = tf.function(
+            lambda batch: strategy.run(forward, args=(batch,)), autograph=False
+        )
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        """Returns the logits of all replicas' parts, in order, `[B, C]`."""
+        parts = self._strategy.experimental_local_results(self._run(batch))
+        return tf.concat(parts, axis=0)

@@ -1,0 +1,231 @@
+"""The training loop."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from data_pipelines.batches import Batches
+from data_pipelines.reader import read
+from data_pipelines.store import Store
+from sparsectr.config import Config
+from sparsectr.errors import InputError
+from sparsectr.metrics import Metrics, compute_metrics
+from sparsectr.models.model_from_config import model_from_config
+from sparsectr.optimizers.lazy_adam import LazyAdam
+from sparsectr.training.checkpointing import Checkpointing
+from sparsectr.training.progress_bar import ProgressBar
+from sparsectr.training.run_directory import RunDirectory
+from sparsectr.training.train_step import PredictStep, TrainStep
+
+
+class Trainer:
+    """Trains, evaluates and saves one model.
+
+    Args:
+        config: What to train and how.
+        store: The data.
+        run: Where the run's files go.
+        strategy: The devices.
+
+    Attributes:
+        model: The Keras model.
+        batches: The training batches.
+        num_steps: Steps of the whole run.
+        train_step: The compiled step, with the running metrics.
+        train_seconds: Seconds spent in the loop of this process.
+        steps_done: Steps that this process has done.
+
+    Raises:
+        InputError: If there is nothing to train on, or the batch size cannot
+            be divided among the devices.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        run: RunDirectory,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        train = config.train
+        self._config = config
+        self._store = store
+        self._run = run
+        self._strategy = strategy
+        replicas = strategy.num_replicas_in_sync
+        for name in ("batch_size", "eval_batch_size"):
+            size = getattr(train, name)
+            if size % replicas:
+                raise InputError(
+                    f"--{name}={size} cannot be divided among {replicas} "
+                    "devices."
+                )
+        self.batches = Batches(
+            store, "train", config.data, train.batch_size, train.seed
+        )
+        if self.batches.num_requests == 0:
+            raise InputError(f"{store.path} has no training requests.")
+        self.num_steps = train.epochs * self.batches.num_batches
+        if train.max_steps:
+            self.num_steps = min(self.num_steps, train.max_steps)
+        with strategy.scope():
+            self.model = model_from_config(
+                config.model,
+                store.schema,
+                "mixed_bfloat16" if train.mixed_precision else "float32",
+            )
+            optimizer = LazyAdam(
+                train.learning_rate,
+                table_learning_rate=train.embedding_learning_rate or None,
+            )
+            optimizer.build(self.model.trainable_variables)
+        self.train_step = TrainStep(
+            self.model, optimizer, strategy, train.jit_compile
+        )
+        self._checkpointing = Checkpointing(
+            run.checkpoints,
+            self.model,
+            optimizer,
+            self.train_step,
+            keep=train.keep_checkpoints,
+        )
+        self.train_seconds = 0.0
+        self.steps_done = 0
+
+    def train(self, resume: bool = False) -> None:
+        """Runs the loop to its end and saves the last state.
+
+        Args:
+            resume: Whether to go on from the newest checkpoint.
+
+        Raises:
+            InputError: If the loss is not finite, or a checkpoint does not
+                fit.
+        """
+        first = (self._checkpointing.restore() or 0) if resume else 0
+        train = self._config.train
+        bar = ProgressBar("train", self.num_steps, "step", first)
+        events = tf.summary.create_file_writer(str(self._run.tensorboard))
+        start = time.monotonic()
+        before: tuple[int, tf.Tensor] | None = None
+        dataset = self._distributed(self.batches, first, self.num_steps)
+        for step, batch in enumerate(dataset, first):
+            if step % self.batches.num_batches == 0:
+                self.train_step.reset_metrics()
+            loss = self.train_step(batch)
+            # The loss of the step before is looked at while this one runs:
+            # the device never waits for the host.
+            if before is not None:
+                self._check_loss(*before)
+            before = step, loss
+            done = step + 1
+            if done % train.log_every == 0 or done == self.num_steps:
+                self._log(done, bar, events)
+            if done % train.checkpoint_every == 0 or done == self.num_steps:
+                self._check_loss(step, loss)
+                self._checkpointing.save(done)
+        bar.close()
+        events.close()
+        self.steps_done = self.num_steps - first
+        self.train_seconds = time.monotonic() - start
+
+    def evaluate(self, split: str = "test") -> Metrics:
+        """Returns the exact metrics of a split, nothing dropped.
+
+        Raises:
+            InputError: If the split has no requests.
+        """
+        config = self._config
+        batches = Batches(
+            self._store, split, config.data, config.train.eval_batch_size, None
+        )
+        if batches.num_requests == 0:
+            raise InputError(f"{self._store.path} has no {split} requests.")
+        predict = PredictStep(
+            self.model, self._strategy, config.train.jit_compile
+        )
+        return evaluate(
+            predict, batches, self._distributed(batches, 0, batches.num_batches)
+        )
+
+    def _distributed(self, batches: Batches, first: int, last: int) -> Any:
+        """Returns the batches of some steps, per replica."""
+
+        def of_worker(context: Any) -> tf.data.Dataset:
+            replicas = context.num_replicas_in_sync
+            own = replicas // context.num_input_pipelines
+            start = own * context.input_pipeline_id
+            return read(
+                batches,
+                first,
+                last,
+                parts=range(start, start + own),
+                num_parts=replicas,
+            )
+
+        return self._strategy.distribute_datasets_from_function(of_worker)
+
+    def _check_loss(self, step: int, loss: tf.Tensor) -> None:
+        """Stops the run, naming the batch, if the loss is not finite."""
+        value = float(loss)
+        if math.isfinite(value):
+            return
+        user, request_time = self.batches.users(step)
+        path = self._run.path / f"bad_batch_step_{step}.npz"
+        np.savez_compressed(path, **self.batches.batch(step))
+        requests = ", ".join(
+            f"user {u} at {t}"
+            for u, t in zip(user[:3], request_time[:3], strict=True)
+        )
+        raise InputError(
+            f"The loss is {value} at step {step} (the first is 0). Its batch "
+            f"of {len(user)} requests ({requests}, ...) is in {path}."
+        )
+
+    def _log(self, done: int, bar: ProgressBar, events: Any) -> None:
+        loss = float(self.train_step.loss.result())
+        auc = float(self.train_step.auc.result())
+        bar.update(done, f"loss {loss:.4f} - AUC {auc:.4f}")
+        self._run.log(step=done, loss=loss, running_auc=auc)
+        with events.as_default(step=done):
+            tf.summary.scalar("train/loss", loss)
+            tf.summary.scalar("train/running_auc", auc)
+        events.flush()
+
+
+def evaluate(predict: Any, batches: Batches, dataset: Any) -> Metrics:
+    """Returns the exact metrics over all requests of `batches`.
+
+    Args:
+        predict: Maps a batch to logits `[B, C]`.
+        batches: Where the batches of `dataset` come from.
+        dataset: One epoch of them.
+    """
+    labels, logits, users = [], [], []
+    bar = ProgressBar("evaluate", batches.num_batches, "batch")
+    for step, batch in enumerate(dataset):
+        score = np.asarray(predict(batch))
+        host = batches.labels(step, score.shape[1])
+        labels.append(host.label)
+        logits.append(score[: len(host.mask)][host.mask])
+        users.append(host.user)
+        bar.update(step + 1, "")
+    bar.close()
+    return compute_metrics(
+        np.concatenate(labels), np.concatenate(logits), np.concatenate(users)
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Returns the peak memory of this process, or of its first GPU."""
+    import resource
+
+    if tf.config.list_physical_devices("GPU"):
+        info = tf.config.experimental.get_memory_info("GPU:0")
+        return int(info["peak"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,83 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_pipelines.vocabulary import Vocabulary, hash_integers, id_dtype
+from sparsectr.schema import Table
+
+
+def _column(*values: object) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values)])
+
+
+def test_orders_by_count_then_value_over_all_columns() -> None:
+    vocabulary = Vocabulary.build(
+        Table(name="t"), [_column(5, 9, 9), _column(3, None, 9, 5, 3, 8)]
+    )
+    assert vocabulary.values is not None
+    assert vocabulary.values.to_pylist() == [9, 3, 5, 8]
+    assert vocabulary.table.size == 6
+
+
+def test_min_count_leaves_rare_values_out_of_vocabulary() -> None:
+    vocabulary = Vocabulary.build(
+        Table(name="t", min_count=2, value_type="string"),
+        [_column("a", "b", "a")],
+    )
+    ids = vocabulary.encode(_column("b", "a", None, "new"))
+    assert ids.tolist() == [1, 2, 0, 1]
+    assert ids.dtype == np.uint8
+
+
+def test_zero_is_a_value_like_any_other() -> None:
+    vocabulary = Vocabulary.build(Table(name="t"), [_column(0, 0, 1)])
+    assert vocabulary.encode(_column(0, 1, None)).tolist() == [2, 3, 0]
+
+
+def test_encodes_an_empty_column() -> None:
+    vocabulary = Vocabulary(Table(name="t"), [4])
+    empty = pa.chunked_array([], type=pa.int64())
+    assert vocabulary.encode(empty).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        (256, np.uint8),
+        (257, np.uint16),
+        (65536, np.uint16),
+        (65537, np.int32),
+    ],
+)
+def test_id_dtype_holds_the_largest_id(
+    size: int, dtype: type[np.integer]
+) -> None:
+    assert id_dtype(size) is dtype
+    assert np.iinfo(dtype).max >= size - 1
+
+
+def test_hashed_ids_are_spread_and_reserve_two() -> None:
+    numbers = np.arange(-5000, 5000) * 64
+    ids = hash_integers(numbers, 12)
+    assert ids.min() == 2
+    assert ids.max() == 11
+    counts = np.bincount(ids)[2:]
+    assert counts.min() > 850
+    assert counts.max() < 1150
+
+
+def test_hashed_table_keeps_missing_apart() -> None:
+    vocabulary = Vocabulary(Table(name="t", kind="hashed", size=1000))
+    first = vocabulary.encode(_column(7, None, 123456789012))
+    again = vocabulary.encode(_column(123456789012, 7, 0))
+    assert first[1] == 0
+    assert first[0] == again[1] >= 2
+    assert first[2] == again[0] >= 2
+    assert again[2] >= 2
+
+
+def test_values_must_fit_the_table() -> None:
+    with pytest.raises(ValueError, match="must be of type int"):
+        Vocabulary(Table(name="t"), ["a"])
+    with pytest.raises(ValueError, match="needs `values`"):
+        Vocabulary(Table(name="t"))

@@ -1,0 +1,153 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from sparsectr.config import (
+    SPARSITY_PRESETS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+)
+
+CLASSES = [ModelConfig, DataConfig, TrainConfig]
+
+
+@pytest.mark.parametrize("config_class", CLASSES)
+def test_frozen_and_keyword_only(config_class):
+    config = config_class()
+    name = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, name, getattr(config, name))
+    with pytest.raises(TypeError, match="positional argument"):
+        config_class(1)
+
+
+@pytest.mark.parametrize("config_class", CLASSES)
+def test_every_field_has_a_help_text(config_class):
+    for field in dataclasses.fields(config_class):
+        assert field.metadata["help"].endswith("."), field.name
+
+
+def test_defaults_are_sparsity_2():
+    assert ModelConfig().with_preset("sparsity-2") == ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("preset", "sparsity"),
+    [
+        ("sparsity-1", (8, 1, 2)),
+        ("sparsity-2", (16, 2, 5)),
+        ("sparsity-3", (16, 3, 10)),
+        ("sparsity-4", (32, 4, 20)),
+    ],
+)
+def test_presets_are_those_of_the_paper(preset, sparsity):
+    assert len(SPARSITY_PRESETS) == 4
+    before = ModelConfig(width=64, num_heads=4)
+    model = before.with_preset(preset)
+    found = (model.num_chunks, model.num_transition, model.num_local)
+    assert found == sparsity
+    assert (model.width, model.num_heads) == (64, 4)
+
+
+def test_unknown_preset():
+    message = (
+        "`preset` must be one of sparsity-1, sparsity-2, sparsity-3, "
+        "sparsity-4. Received: preset='sparsity-5'"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ModelConfig().with_preset("sparsity-5")
+
+
+AT_LEAST_1 = {
+    ModelConfig: (
+        "width",
+        "embedding_dim",
+        "num_blocks",
+        "num_heads",
+        "num_chunks",
+        "num_transition",
+        "num_local",
+        "head_units",
+    ),
+    DataConfig: ("max_history",),
+    TrainConfig: (
+        "batch_size",
+        "eval_batch_size",
+        "epochs",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+    ),
+}
+NOT_NEGATIVE = ("max_steps", "num_devices", "seed", "embedding_learning_rate")
+BAD = [
+    *[
+        (config_class, name, 0, f"`{name}` must be at least 1.")
+        for config_class, names in AT_LEAST_1.items()
+        for name in names
+    ],
+    *[
+        (TrainConfig, name, -1, f"`{name}` must not be negative.")
+        for name in NOT_NEGATIVE
+    ],
+    (TrainConfig, "learning_rate", 0.0, "`learning_rate` must be positive."),
+    (TrainConfig, "learning_rate", float("nan"), "must be positive."),
+    (ModelConfig, "name", "din", '`name` must be "sparse_ctr" or'),
+    (ModelConfig, "num_heads", 5, "`num_heads` must divide width=32."),
+    (ModelConfig, "attention", "half", '`attention` must be "evo" or "full".'),
+    (ModelConfig, "dropout_rate", 1.0, "must be at least 0 and below 1."),
+    (ModelConfig, "dropout_rate", -0.1, "must be at least 0 and below 1."),
+    (DataConfig, "length_buckets", (8, 8), "must be positive and ascending."),
+    (DataConfig, "length_buckets", (0, 8), "must be positive and ascending."),
+    (DataConfig, "candidate_buckets", (2, 1), "must be positive and ascend"),
+    (DataConfig, "candidate_buckets", (), "must have at least one entry."),
+]
+
+
+@pytest.mark.parametrize(("config_class", "name", "value", "message"), BAD)
+def test_a_value_against_a_rule(config_class, name, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        config_class(**{name: value})
+    assert str(error.value).endswith(f"Received: {name}={value!r}")
+
+
+def test_values_on_the_edge_are_allowed():
+    ModelConfig(**dict.fromkeys(AT_LEAST_1[ModelConfig], 1), dropout_rate=0.0)
+    DataConfig(max_history=1, length_buckets=())
+    TrainConfig(
+        **dict.fromkeys(AT_LEAST_1[TrainConfig], 1),
+        **dict.fromkeys(NOT_NEGATIVE, 0),
+    )
+
+
+CONFIG = Config(
+    dataset="movielens",
+    model=ModelConfig(width=48, temporal_bias=False, dropout_rate=0.25),
+    data=DataConfig(length_buckets=(3, 7), candidate_buckets=(5,)),
+    train=TrainConfig(learning_rate=3e-4, jit_compile=True),
+)
+
+
+def test_json_round_trip():
+    assert Config.from_dict(json.loads(CONFIG.to_json())) == CONFIG
+
+
+def test_from_dict_fills_in_defaults():
+    assert Config.from_dict({"dataset": "alibaba"}) == Config(dataset="alibaba")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "Not a configuration: 'dataset'"),
+        ({"dataset": "a", "model": {"hieght": 1}}, "'hieght'"),
+        ({"dataset": "a", "train": {"epochs": 0}}, "`epochs` must be at least"),
+    ],
+)
+def test_from_bad_dict(values, message):
+    with pytest.raises(ValueError, match=message):
+        Config.from_dict(values)
