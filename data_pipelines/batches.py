@@ -221,9 +221,7 @@ class Batches:
             for field in schema.user_fields
         }
         for field in schema.behavior_fields:
-            batch[f"behavior_{field.name}"] = np.zeros(
-                (rows, length), np.int32
-            )
+            batch[f"behavior_{field.name}"] = np.zeros((rows, length), np.int32)
         batch["behavior_time"] = np.zeros((rows, length), np.int64)
         # A row that only fills up the batch gets a time that is none.
         batch["request_time"] = np.ones(rows, np.int64)

@@ -70,6 +70,14 @@ class CsvFile:
         self._format = file_format or CsvFormat()
         self._num_header_lines = int(self._format.column_names is None)
         self.table = self._read(columns)
+        for name, column_type in columns.items():
+            if pa.types.is_floating(column_type):
+                column = self.table[name]
+                finite = pc.or_(
+                    pc.is_null(column),
+                    pc.fill_null(pc.is_finite(column), False),
+                )
+                self.require(finite, f"`{name}` is not finite", name)
         for name in required:
             self.require(
                 pc.is_valid(self.table[name]), f"`{name}` is missing", name

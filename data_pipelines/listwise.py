@@ -119,8 +119,7 @@ def _sort(raw: RawDataset) -> tuple[_Sorted, dict[str, int], dict[str, int]]:
         time = _numpy(getattr(raw, name)["time"])
         if len(time) and not 0 < time.min() <= time.max() < LATEST_TIME:
             raise ValueError(f"`{name}` has a time that is not Unix seconds.")
-    impressions = raw.impressions
-    user_id = np.unique(_numpy(impressions["user_id"]))
+    user_id = np.unique(_numpy(raw.impressions["user_id"]))
     place = pc.index_in(pa.array(user_id), value_set=raw.users["user_id"])
     profiles = raw.users.take(place)
     # A user without a profile has its own id all the same.
@@ -129,22 +128,8 @@ def _sort(raw: RawDataset) -> tuple[_Sorted, dict[str, int], dict[str, int]]:
         "user_id",
         pa.chunked_array([user_id]),
     )
-
-    user = np.searchsorted(user_id, _numpy(impressions["user_id"]))
-    order = np.lexsort((_numpy(impressions["request"]), user))
-    impressions = impressions.take(pa.array(order))
-    user, request = user[order], _numpy(impressions["request"])
-    is_start = np.ones(len(user), bool)
-    is_start[1:] = (user[1:] != user[:-1]) | (request[1:] != request[:-1])
-    start = np.flatnonzero(is_start)
-
-    behaviors = raw.behaviors
-    behavior_user, num_left_out = _known_users(behaviors, user_id)
-    order = np.lexsort((_numpy(behaviors["time"]), behavior_user))
-    # Unknown users are at the end: their row is one beyond the last user.
-    order = order[: len(order) - num_left_out]
-    behaviors = behaviors.take(pa.array(order))
-    behavior_user = behavior_user[order]
+    behaviors, behavior_user = _sort_behaviors(raw.behaviors, user_id)
+    impressions, user, start = _sort_impressions(raw.impressions, user_id)
     rows = _Sorted(
         user_id=user_id,
         profiles=profiles,
@@ -159,7 +144,9 @@ def _sort(raw: RawDataset) -> tuple[_Sorted, dict[str, int], dict[str, int]]:
     num_profiles = int(pc.sum(pc.is_valid(place)).as_py() or 0)
     num_active = len(np.unique(behavior_user))
     dropped = {
-        "behaviors of users without a request": num_left_out,
+        "behaviors of users without a request": (
+            len(raw.behaviors) - len(behaviors)
+        ),
         "profiles of users without a request": len(raw.users) - num_profiles,
     }
     incomplete = {
@@ -169,12 +156,39 @@ def _sort(raw: RawDataset) -> tuple[_Sorted, dict[str, int], dict[str, int]]:
     return rows, dropped, incomplete
 
 
-def _known_users(behaviors: pa.Table, user_id: Array) -> tuple[Array, int]:
-    """Returns each behavior's user row, and how many have no such user."""
+def _sort_behaviors(
+    behaviors: pa.Table, user_id: Array
+) -> tuple[pa.Table, Array]:
+    """Sorts by user and time, without the users that have no request.
+
+    Returns:
+        The behaviors and the user row of each.
+    """
     raw_id = _numpy(behaviors["user_id"])
-    row = np.searchsorted(user_id, raw_id)
-    known = user_id[np.minimum(row, len(user_id) - 1)] == raw_id
-    return np.where(known, row, len(user_id)), int((~known).sum())
+    user = np.searchsorted(user_id, raw_id)
+    known = user_id[np.minimum(user, len(user_id) - 1)] == raw_id
+    # Unknown users come last, with a row beyond the last user.
+    user = np.where(known, user, len(user_id))
+    order = np.lexsort((_numpy(behaviors["time"]), user))[: known.sum()]
+    return behaviors.take(pa.array(order)), user[order]
+
+
+def _sort_impressions(
+    impressions: pa.Table, user_id: Array
+) -> tuple[pa.Table, Array, Array]:
+    """Sorts by user and request.
+
+    Returns:
+        The impressions, the user row of each, and the first row of each
+        request.
+    """
+    user = np.searchsorted(user_id, _numpy(impressions["user_id"]))
+    order = np.lexsort((_numpy(impressions["request"]), user))
+    impressions = impressions.take(pa.array(order))
+    user, request = user[order], _numpy(impressions["request"])
+    is_start = np.ones(len(user), bool)
+    is_start[1:] = (user[1:] != user[:-1]) | (request[1:] != request[:-1])
+    return impressions, user, np.flatnonzero(is_start)
 
 
 def _vocabularies(

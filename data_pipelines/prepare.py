@@ -11,7 +11,8 @@ r"""Raw files to a store that training reads.
     kuairand   log_standard_*_<v>.csv, user_features_<v>.csv,
                video_features_basic_<v>.csv, where <v> is pure, 1k or 27k
 
-`--data_dir` must not exist yet. It is written whole or not at all.
+`--data_dir` must not exist yet. It is written whole or not at all. Files that
+`data_pipelines.synthetic_alibaba` made give a store that says so.
 """
 
 import datetime
@@ -29,6 +30,7 @@ from data_pipelines.movielens import read_movielens
 from data_pipelines.new_folder import check_free
 from data_pipelines.raw_dataset import RawDataset
 from data_pipelines.store import Store, write_store
+from data_pipelines.synthetic_alibaba import MARKER
 from sparsectr import command
 from sparsectr.errors import InputError
 
@@ -41,7 +43,6 @@ def prepare(
     data_dir: Path,
     *,
     test_start: datetime.date | None = None,
-    data_source: str = "raw files",
 ) -> Store:
     """Reads raw files and writes a store.
 
@@ -50,7 +51,6 @@ def prepare(
         raw_dir: Folder of the raw files.
         data_dir: Folder of the store. It must not exist, or be empty.
         test_start: First day of the test split. KuaiRand alone.
-        data_source: What the manifest calls the files.
 
     Returns:
         The new store.
@@ -61,6 +61,7 @@ def prepare(
     """
     check_free(data_dir)
     raw = _read(dataset, raw_dir, test_start)
+    is_synthetic = (raw_dir / MARKER).exists()
     listwise = build_listwise(raw)
     write_store(
         data_dir,
@@ -69,7 +70,7 @@ def prepare(
         shards=[listwise.shard],
         details={
             "dataset": dataset,
-            "data_source": data_source,
+            "data_source": "synthetic sample" if is_synthetic else "raw files",
             "sources": [source.describe() for source in raw.sources],
             "split": {"rule": raw.split, "test_time": raw.test_time},
             "dropped": dict(listwise.dropped),

@@ -1,8 +1,11 @@
 """A synthetic sample in the raw schema of the Alibaba display-ad data.
 
+    python -m data_pipelines.synthetic_alibaba --raw_dir=RAW
+
 The real files need an account, so this makes files of the same form: the same
 headers, quirks and published statistics, from a seed. Numbers that come from
-it are numbers of a synthetic sample and must be called so.
+it are numbers of a synthetic sample and must be called so. A file beside them,
+`SYNTHETIC.txt`, says what they are; a store made from them carries it on.
 
 The model behind it, so that everybody can judge what a result on it means:
 
@@ -44,11 +47,12 @@ a later behavior through would be rewarded for its leak.
 """
 
 import dataclasses
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from absl import flags
 from pyarrow import csv
 
 from data_pipelines import (
@@ -56,6 +60,7 @@ from data_pipelines import (
     synthetic_impressions,
     synthetic_interests,
 )
+from data_pipelines.new_folder import new_folder
 from data_pipelines.synthetic_catalog import (
     NUM_ADS,
     NUM_BRANDS,
@@ -66,7 +71,14 @@ from data_pipelines.synthetic_catalog import (
 )
 from data_pipelines.synthetic_impressions import Impressions
 from data_pipelines.synthetic_interests import DAY, LOG_END, Behaviors
+from sparsectr import command
 from sparsectr.errors import InputError
+
+MARKER = "SYNTHETIC.txt"
+"""Name of the file that tells made files from real ones."""
+
+DEFAULT_NUM_USERS = 4000
+MIN_NUM_USERS = 10
 
 PIDS = np.array(["430548_1007", "430539_1007"])
 BTAGS = np.array(["pv", "cart", "fav", "buy"])
@@ -117,9 +129,9 @@ class _Ids:
 
 
 def write_sample(
-    raw_dir: Path, *, num_users: int = 4000, seed: int = 0
+    raw_dir: Path, *, num_users: int = DEFAULT_NUM_USERS, seed: int = 0
 ) -> None:
-    """Writes the four raw files of the synthetic sample.
+    """Writes the four raw files of the synthetic sample, and the marker.
 
     Args:
         raw_dir: Folder to make. It appears when all files are whole.
@@ -128,26 +140,25 @@ def write_sample(
 
     Raises:
         ValueError: If `num_users` is less than 10 or `seed` is negative.
-        InputError: If `raw_dir` exists and is not an empty folder.
+        InputError: If there is something at `raw_dir` already.
+        OSError: If the disk is full or not writable.
     """
-    if raw_dir.exists() and (not raw_dir.is_dir() or any(raw_dir.iterdir())):
-        raise InputError(f"{raw_dir} exists and is not an empty folder.")
-    logs = simulate(num_users=num_users, seed=seed)
-    raw_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=raw_dir.parent, prefix=f".{raw_dir.name}-"
-    ) as temporary:
-        # A folder inside, because the temporary one is closed to others.
-        whole = Path(temporary) / raw_dir.name
-        whole.mkdir()
+    with new_folder(raw_dir) as folder:
+        logs = simulate(num_users=num_users, seed=seed)
         for name in (
             "raw_sample",
             "ad_feature",
             "user_profile",
             "behavior_log",
         ):
-            _write_csv(whole / f"{name}.csv", getattr(logs, name))
-        whole.rename(raw_dir)
+            _write_csv(folder / f"{name}.csv", getattr(logs, name))
+        (folder / MARKER).write_text(
+            "These files are synthetic. They have the form of the Alibaba "
+            "display-ad data and nothing in them is real. Made by: python -m "
+            "data_pipelines.synthetic_alibaba "
+            f"--num_users={num_users} --seed={seed}\n",
+            "utf-8",
+        )
 
 
 def simulate(*, num_users: int, seed: int) -> SyntheticLogs:
@@ -156,9 +167,10 @@ def simulate(*, num_users: int, seed: int) -> SyntheticLogs:
     Raises:
         ValueError: If `num_users` is less than 10 or `seed` is negative.
     """
-    if num_users < 10:
+    if num_users < MIN_NUM_USERS:
         raise ValueError(
-            f"`num_users` must be at least 10. Received: num_users={num_users}"
+            f"`num_users` must be at least {MIN_NUM_USERS}. "
+            f"Received: num_users={num_users}"
         )
     if seed < 0:
         raise ValueError(f"`seed` must not be negative. Received: seed={seed}")
@@ -308,3 +320,34 @@ def _write_csv(path: Path, table: pa.Table) -> None:
             stream,
             csv.WriteOptions(include_header=False, quoting_style="none"),
         )
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("raw_dir", None, "Folder to make.", required=True)
+    flags.DEFINE_integer(
+        "num_users",
+        DEFAULT_NUM_USERS,
+        "Number of users; each has about six requests.",
+    )
+    flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    for name, least in (("num_users", MIN_NUM_USERS), ("seed", 0)):
+        value = getattr(values, name)
+        if value < least:
+            raise InputError(
+                f"--{name} must be at least {least}. Received: {value}"
+            )
+    raw_dir = Path(values.raw_dir)
+    write_sample(raw_dir, num_users=values.num_users, seed=values.seed)
+    print((raw_dir / MARKER).read_text("utf-8"), end="")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

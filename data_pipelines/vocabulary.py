@@ -41,6 +41,8 @@ class Vocabulary:
                 f"A vocabulary needs `values` and a hashed table has none "
                 f"(table {table.name!r}, kind {table.kind!r})."
             )
+        if table.kind == "hashed" and table.size == NUM_RESERVED_IDS:
+            raise ValueError(f"Table {table.name!r} has no row to hash into.")
         self.values: pa.Array | None = None
         self.table = table
         if values is not None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SPARSITY_PRESETS: dict[str, dict[str, int]] = {
+SPARSITY_PRESETS: dict[str, dict[str, Any]] = {
     "sparsity-1": {"num_chunks": 8, "num_transition": 1, "num_local": 2},
     "sparsity-2": {"num_chunks": 16, "num_transition": 2, "num_local": 5},
     "sparsity-3": {"num_chunks": 16, "num_transition": 3, "num_local": 10},
@@ -115,7 +115,7 @@ class DataConfig:
         "one bucket, so each is a static shape and short histories are cheap.",
     )
     candidate_buckets: tuple[int, ...] = _field(
-        (1, 2, 4, 8, 16, 32, 64, 128),
+        (4, 16, 64, 256),
         "Padded candidate counts; above the last, its multiples.",
     )
 
@@ -147,7 +147,7 @@ class TrainConfig:
     """How the model is trained."""
 
     batch_size: int = _field(256, "Requests of one step, over all devices.")
-    eval_batch_size: int = _field(512, "Requests of one evaluation batch.")
+    eval_batch_size: int = _field(128, "Requests of one evaluation batch.")
     epochs: int = _field(1, "Passes over the training requests.")
     max_steps: int = _field(0, "Stop after so many steps; 0 for no limit.")
     learning_rate: float = _field(1e-3, "Learning rate of Adam.")
@@ -159,7 +159,7 @@ class TrainConfig:
         False, "Compute in bfloat16; weights, times and loss stay float32."
     )
     jit_compile: bool = _field(
-        False, "Compile forward and backward pass with XLA."
+        True, "Compile forward and backward pass with XLA."
     )
     num_devices: int = _field(
         0,
@@ -217,7 +217,7 @@ class Config:
         Raises:
             ValueError: If a key is missing, unknown, or has a bad value.
         """
-        data = {
+        data: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in dict(values.get("data", {})).items()
         }

@@ -155,9 +155,10 @@ def candidate_features(
 
 def _without_time(features: Features) -> Features:
     """Appends the user key, which has no time and so bias 0."""
-    return tuple(  # type: ignore[return-value]
+    log_gap, hour_wave, weekend_differs = (
         ops.pad(feature, [(0, 0), (0, 0), (0, 1)]) for feature in features
     )
+    return log_gap, hour_wave, weekend_differs
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -181,7 +182,7 @@ class EvoAttention(keras.layers.Layer):
         keys: float `[B, S, d]`: P global, m P transition, w + 1 local ones.
         values: float `[B, S, d]`, in the same order.
         features: What `candidate_features` returns.
-        mask: bool `[B, S]`; True = keep.
+        key_mask: bool `[B, S]`; True = keep.
 
     Returns:
         float `[B, Q, d]`.
@@ -217,7 +218,9 @@ class EvoAttention(keras.layers.Layer):
         self.num_transition = num_transition
         self.temporal_bias = temporal_bias
 
-    def build(self, query_shape: Any, *unused: Any, **unused_named: Any) -> None:
+    def build(
+        self, query_shape: Any, *unused: Any, **unused_named: Any
+    ) -> None:
         width = query_shape[-1]
         if width % self.num_heads:
             raise ValueError(
@@ -239,7 +242,8 @@ class EvoAttention(keras.layers.Layer):
         self.output_projection = dense("output_projection", use_bias=False)
         self.key_aggregate = [
             dense("key_aggregate_hidden", activation="relu"),
-            dense("key_aggregate_output"),
+            # A bias here would move all of a query's logits alike.
+            dense("key_aggregate_output", use_bias=False),
         ]
         self.value_aggregate = [
             dense("value_aggregate_hidden", activation="relu"),
@@ -291,11 +295,16 @@ class EvoAttention(keras.layers.Layer):
         return ops.concatenate([summary, rows[:, self.num_chunks :]], axis=1)
 
     def call(
-        self, query: Any, keys: Any, values: Any, features: Features, mask: Any
+        self,
+        query: Any,
+        keys: Any,
+        values: Any,
+        features: Features,
+        key_mask: Any,
     ) -> Any:
         query = self.query_projection(query)
         bias = self._bias(features)
-        mask = ops.expand_dims(mask, 1)  # [B, 1, S]
+        mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
 
         def branch(start: int, end: int | None) -> Any:
             return attend(
@@ -372,7 +381,7 @@ class EvoAttention(keras.layers.Layer):
         keys_shape: Any = None,
         values_shape: Any = None,
         features_shape: Any = None,
-        mask_shape: Any = None,
+        key_mask_shape: Any = None,
     ) -> Any:
         return query_shape
 

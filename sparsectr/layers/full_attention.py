@@ -80,7 +80,7 @@ class FullAttention(keras.layers.Layer):
         keys: float `[B, L, d]`.
         values: float `[B, L, d]`.
         features: Three float32 tensors `[B, 1, L]`.
-        mask: bool `[B, L]`; True = keep.
+        key_mask: bool `[B, L]`; True = keep.
 
     Returns:
         float `[B, Q, d]`.
@@ -99,7 +99,9 @@ class FullAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.temporal_bias = temporal_bias
 
-    def build(self, query_shape: Any, *unused: Any, **unused_named: Any) -> None:
+    def build(
+        self, query_shape: Any, *unused: Any, **unused_named: Any
+    ) -> None:
         width = query_shape[-1]
         if width % self.num_heads:
             raise ValueError(
@@ -130,10 +132,15 @@ class FullAttention(keras.layers.Layer):
         return self.key_projection(hidden), self.value_projection(hidden)
 
     def call(
-        self, query: Any, keys: Any, values: Any, features: Features, mask: Any
+        self,
+        query: Any,
+        keys: Any,
+        values: Any,
+        features: Features,
+        key_mask: Any,
     ) -> Any:
         return self._attend(
-            query, keys, values, features, ops.expand_dims(mask, 1)
+            query, keys, values, features, ops.expand_dims(key_mask, 1)
         )
 
     def attend_history(
@@ -171,7 +178,7 @@ class FullAttention(keras.layers.Layer):
         keys_shape: Any = None,
         values_shape: Any = None,
         features_shape: Any = None,
-        mask_shape: Any = None,
+        key_mask_shape: Any = None,
     ) -> Any:
         return query_shape
 

@@ -38,7 +38,7 @@ class SparseBlock(keras.layers.Layer):
         keys: float `[B, S, d]`, from `encode`.
         values: float `[B, S, d]`, from `encode`.
         features: Three float32 tensors `[B, 1, S]`, the temporal features.
-        mask: bool `[B, S]`; True = keep.
+        key_mask: bool `[B, S]`; True = keep.
 
     Returns:
         float `[B, C, d]`.
@@ -138,10 +138,15 @@ class SparseBlock(keras.layers.Layer):
         return self._feed_forward(behaviors + attended), keys, values
 
     def call(
-        self, candidates: Any, keys: Any, values: Any, features: Any, mask: Any
+        self,
+        candidates: Any,
+        keys: Any,
+        values: Any,
+        features: Any,
+        key_mask: Any,
     ) -> Any:
         attended = self.attention_layer(
-            self.attention_norm(candidates), keys, values, features, mask
+            self.attention_norm(candidates), keys, values, features, key_mask
         )
         return self._feed_forward(candidates + attended)
 
@@ -154,7 +159,7 @@ class SparseBlock(keras.layers.Layer):
         keys_shape: Any = None,
         values_shape: Any = None,
         features_shape: Any = None,
-        mask_shape: Any = None,
+        key_mask_shape: Any = None,
     ) -> Any:
         return candidates_shape
 

@@ -21,7 +21,7 @@ def model_from_config(
     Returns:
         A `keras.Model` that maps the dict of a request to logits `[B, C]`.
     """
-    shared = {
+    shared: dict[str, Any] = {
         "schema": schema,
         "width": config.width,
         "embedding_dim": config.embedding_dim,

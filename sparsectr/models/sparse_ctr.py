@@ -92,7 +92,7 @@ class SparseCTR(keras.Model):
         self.schema = schema
         self.num_local = num_local
         self.attention = attention
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "width": width,
             "embedding_dim": embedding_dim,
             "num_blocks": num_blocks,

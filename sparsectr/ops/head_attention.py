@@ -28,6 +28,7 @@ def _spread_heads(rows: Any, num_heads: int) -> Any:
 
     Args:
         rows: `[B, S, d]`.
+        num_heads: H.
 
     Returns:
         `[B, H * S, d]`.

@@ -88,6 +88,8 @@ def _merge(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _variable_of(variable: Any) -> Any:
     """Returns the `tf.Variable` of a Keras variable."""
-    return getattr(variable, "value", variable) if isinstance(
-        variable, keras.Variable
-    ) else variable
+    return (
+        getattr(variable, "value", variable)
+        if isinstance(variable, keras.Variable)
+        else variable
+    )

@@ -50,7 +50,15 @@ class Checkpointing:
     def save(self, step: int) -> None:
         """Saves the state after `step` steps."""
         self.step.assign(step)
-        self._manager.save(checkpoint_number=step)
+        try:
+            self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            # A full or read-only disk, which TensorFlow does not call OSError.
+            reason = str(error.message).splitlines()[0]
+            raise OSError(
+                f"{self._manager.directory}: the checkpoint of step {step} "
+                f"was not written: {reason}"
+            ) from error
 
     def restore(self) -> int | None:
         """Restores the newest checkpoint.

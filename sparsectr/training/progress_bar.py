@@ -57,4 +57,8 @@ class ProgressBar:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return (
+        f"{hours}:{minutes:02d}:{rest:02d}"
+        if hours
+        else f"{minutes}:{rest:02d}"
+    )

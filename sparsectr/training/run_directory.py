@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsectr.config import Config
 from sparsectr.errors import InputError
+from sparsectr.schema import DatasetSchema
 
 _PACKAGES = ("sparsectr", "tensorflow", "keras", "numpy", "pandas", "pyarrow")
 
@@ -39,23 +40,40 @@ class RunDirectory:
         """Folder of the TensorBoard events."""
         return self.path / "tensorboard"
 
-    def create(self, config: Config, data_dir: Path) -> None:
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / "config.json").exists()
+
+    def create(
+        self, config: Config, schema: DatasetSchema, data_dir: Path
+    ) -> None:
         """Begins a run.
+
+        Args:
+            config: What is asked for.
+            schema: What the model is built from.
+            data_dir: The store.
 
         Raises:
             InputError: If the folder holds a run already.
             OSError: If it cannot be written.
         """
-        if (self.path / "config.json").exists():
+        if self.exists:
             raise InputError(
                 f"{self.path} holds a run already. Go on with it by --resume, "
                 "or name another --workdir."
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("environment.json", environment())
+        self.write_json("schema.json", json.loads(schema.to_json()))
+        # The last of them: a run exists from here on.
         self.write_json(
             "config.json",
-            {"data_dir": str(data_dir), **json.loads(config.to_json())},
+            {
+                "data_dir": str(data_dir.absolute()),
+                **json.loads(config.to_json()),
+            },
         )
 
     def read_config(self) -> tuple[Config, Path]:
@@ -71,6 +89,21 @@ class RunDirectory:
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"{self.path / 'config.json'} is damaged: {error}"
+            ) from error
+
+    def read_schema(self) -> DatasetSchema:
+        """Returns the schema that the model was built from.
+
+        Raises:
+            InputError: If there is no run here.
+        """
+        try:
+            return DatasetSchema.from_dict(self._read_json("schema.json"))
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.path / 'schema.json'} is damaged: {error}"
             ) from error
 
     def read_result(self) -> dict[str, Any]:
@@ -94,6 +127,30 @@ class RunDirectory:
         line = json.dumps({"time": round(time.time(), 3), **values})
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def drop_log_after(self, step: int) -> dict[str, Any]:
+        """Drops the lines of `metrics.jsonl` that a resumed run will repeat.
+
+        Returns:
+            The last line that is kept, or an empty dict.
+        """
+        path = self.path / "metrics.jsonl"
+        last: dict[str, Any] = {}
+        if not path.exists():
+            return last
+        kept = []
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:  # the line that a kill cut off
+                continue
+            if values["step"] <= step and "seconds" in values:
+                kept.append(line + "\n")
+                last = values
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(kept), "utf-8")
+        partial.replace(path)
+        return last
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -129,26 +129,32 @@ def _divide(gradient: Any, total: tf.Tensor) -> Any:
 class PredictStep:
     """Logits of one batch, without an update.
 
+    Traced once for all lengths and numbers of candidates, and not compiled
+    with XLA, which would compile anew for each of them: an evaluation is
+    short.
+
     Args:
         model: Maps a batch to logits `[B, C]`.
         strategy: Where it runs.
-        jit_compile: Whether the pass is compiled with XLA.
+        spec: `tf.TensorSpec` of a replica's batch by name.
     """
 
     def __init__(
-        self, model: Any, strategy: tf.distribute.Strategy, jit_compile: bool
+        self,
+        model: Any,
+        strategy: tf.distribute.Strategy,
+        spec: Mapping[str, tf.TensorSpec],
     ) -> None:
         self._strategy = strategy
-        forward = tf.function(
+        self._forward = tf.function(
             lambda batch: model(batch, training=False),
-            jit_compile=jit_compile,
+            input_signature=[dict(spec)],
             autograph=False,
-        )
-        self._run = tf.function(
-            lambda batch: strategy.run(forward, args=(batch,)), autograph=False
         )
 
     def __call__(self, batch: Batch) -> tf.Tensor:
         """Returns the logits of all replicas' parts, in order, `[B, C]`."""
-        parts = self._strategy.experimental_local_results(self._run(batch))
+        parts = self._strategy.experimental_local_results(
+            self._strategy.run(self._forward, args=(batch,))
+        )
         return tf.concat(parts, axis=0)

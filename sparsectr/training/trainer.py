@@ -9,16 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipelines.batches import Batches
-from data_pipelines.reader import read
+from data_pipelines.reader import element_spec, read
 from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
-from sparsectr.metrics import Metrics, compute_metrics
+from sparsectr.metrics import Metrics
 from sparsectr.models.model_from_config import model_from_config
 from sparsectr.optimizers.lazy_adam import LazyAdam
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.progress_bar import ProgressBar
 from sparsectr.training.run_directory import RunDirectory
+from sparsectr.training.scoring import score_requests
 from sparsectr.training.train_step import PredictStep, TrainStep
 
 
@@ -36,8 +37,7 @@ class Trainer:
         batches: The training batches.
         num_steps: Steps of the whole run.
         train_step: The compiled step, with the running metrics.
-        train_seconds: Seconds spent in the loop of this process.
-        steps_done: Steps that this process has done.
+        train_seconds: Seconds spent in the loop, over all resumed parts.
 
     Raises:
         InputError: If there is nothing to train on, or the batch size cannot
@@ -94,7 +94,6 @@ class Trainer:
             keep=train.keep_checkpoints,
         )
         self.train_seconds = 0.0
-        self.steps_done = 0
 
     def train(self, resume: bool = False) -> None:
         """Runs the loop to its end and saves the last state.
@@ -107,10 +106,11 @@ class Trainer:
                 fit.
         """
         first = (self._checkpointing.restore() or 0) if resume else 0
+        before_stop = self._run.drop_log_after(first)
         train = self._config.train
         bar = ProgressBar("train", self.num_steps, "step", first)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
-        start = time.monotonic()
+        start = time.monotonic() - before_stop.get("seconds", 0.0)
         before: tuple[int, tf.Tensor] | None = None
         dataset = self._distributed(self.batches, first, self.num_steps)
         for step, batch in enumerate(dataset, first):
@@ -124,13 +124,13 @@ class Trainer:
             before = step, loss
             done = step + 1
             if done % train.log_every == 0 or done == self.num_steps:
+                self.train_seconds = time.monotonic() - start
                 self._log(done, bar, events)
             if done % train.checkpoint_every == 0 or done == self.num_steps:
                 self._check_loss(step, loss)
                 self._checkpointing.save(done)
         bar.close()
         events.close()
-        self.steps_done = self.num_steps - first
         self.train_seconds = time.monotonic() - start
 
     def evaluate(self, split: str = "test") -> Metrics:
@@ -143,14 +143,14 @@ class Trainer:
         batches = Batches(
             self._store, split, config.data, config.train.eval_batch_size, None
         )
-        if batches.num_requests == 0:
-            raise InputError(f"{self._store.path} has no {split} requests.")
+        replicas = self._strategy.num_replicas_in_sync
         predict = PredictStep(
-            self.model, self._strategy, config.train.jit_compile
+            self.model,
+            self._strategy,
+            element_spec(batches, batches.batch_size // replicas),
         )
-        return evaluate(
-            predict, batches, self._distributed(batches, 0, batches.num_batches)
-        )
+        dataset = self._distributed(batches, 0, batches.num_batches)
+        return score_requests(predict, batches, dataset).metrics()
 
     def _distributed(self, batches: Batches, first: int, last: int) -> Any:
         """Returns the batches of some steps, per replica."""
@@ -176,7 +176,8 @@ class Trainer:
             return
         user, request_time = self.batches.users(step)
         path = self._run.path / f"bad_batch_step_{step}.npz"
-        np.savez_compressed(path, **self.batches.batch(step))
+        arrays: dict[str, Any] = dict(self.batches.batch(step))
+        np.savez_compressed(path, **arrays)
         requests = ", ".join(
             f"user {u} at {t}"
             for u, t in zip(user[:3], request_time[:3], strict=True)
@@ -190,34 +191,16 @@ class Trainer:
         loss = float(self.train_step.loss.result())
         auc = float(self.train_step.auc.result())
         bar.update(done, f"loss {loss:.4f} - AUC {auc:.4f}")
-        self._run.log(step=done, loss=loss, running_auc=auc)
+        self._run.log(
+            step=done,
+            loss=loss,
+            running_auc=auc,
+            seconds=round(self.train_seconds, 3),
+        )
         with events.as_default(step=done):
             tf.summary.scalar("train/loss", loss)
             tf.summary.scalar("train/running_auc", auc)
         events.flush()
-
-
-def evaluate(predict: Any, batches: Batches, dataset: Any) -> Metrics:
-    """Returns the exact metrics over all requests of `batches`.
-
-    Args:
-        predict: Maps a batch to logits `[B, C]`.
-        batches: Where the batches of `dataset` come from.
-        dataset: One epoch of them.
-    """
-    labels, logits, users = [], [], []
-    bar = ProgressBar("evaluate", batches.num_batches, "batch")
-    for step, batch in enumerate(dataset):
-        score = np.asarray(predict(batch))
-        host = batches.labels(step, score.shape[1])
-        labels.append(host.label)
-        logits.append(score[: len(host.mask)][host.mask])
-        users.append(host.user)
-        bar.update(step + 1, "")
-    bar.close()
-    return compute_metrics(
-        np.concatenate(labels), np.concatenate(logits), np.concatenate(users)
-    )
 
 
 def peak_memory_bytes() -> int:

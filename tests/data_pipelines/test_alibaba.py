@@ -215,12 +215,7 @@ def test_packed_files(raw_dir: Path, store: Store, tmp_path: Path) -> None:
 
 def test_made_files_have_no_leak(tmp_path: Path) -> None:
     write_sample(tmp_path / "raw", num_users=200, seed=1)
-    store = prepare(
-        "alibaba",
-        tmp_path / "raw",
-        tmp_path / "store",
-        data_source="synthetic sample",
-    )
+    store = prepare("alibaba", tmp_path / "raw", tmp_path / "store")
     assert store.manifest["data_source"] == "synthetic sample"
     assert leaks.check_histories(store) > 100_000
     assert store.manifest["dropped"]["repeated behaviors"] > 1000

@@ -76,6 +76,8 @@ def test_packed_file_cut_off(path: Path, kind: str) -> None:
         (b"2,y", b"2.0,y", "line 3: `id` is not a whole number: '2.0'"),
         (b"3,z", b"9" * 20 + b",z", "line 4: `id` is not a whole number"),
         (b"z,c,7", b"z,c,cheap", "line 4: `price` is not a number: 'cheap'"),
+        (b"z,c,7", b"z,c,nan", "line 4: `price` is not finite"),
+        (b"z,c,7", b"z,c,-inf", "line 4: `price` is not finite"),
         (b"y,,", b"y,\xff,", "line 3: not utf-8 text"),
         (b"2,y,,\n", b"2,y,\n", "line 3: 3 values where 4 belong"),
         # To arrow a blank line is a row without values.

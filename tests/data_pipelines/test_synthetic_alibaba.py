@@ -1,5 +1,7 @@
 """The synthetic sample has the form and the statistics it claims."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +58,9 @@ def raw_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_writes_the_four_files_and_leaves_nothing_else(raw_dir):
-    assert sorted(path.name for path in raw_dir.iterdir()) == sorted(HEADERS)
+def test_writes_four_files_and_the_marker_and_nothing_else(raw_dir):
+    names = {path.name for path in raw_dir.iterdir()}
+    assert names == {*HEADERS, synthetic_alibaba.MARKER}
     assert [path.name for path in raw_dir.parent.iterdir()] == ["raw"]
 
 
@@ -98,10 +101,59 @@ def test_same_seed_same_bytes_other_seed_other(raw_dir, tmp_path):
         assert content != (tmp_path / "other" / name).read_bytes()
 
 
+def _run(repository: Path, *arguments: str):
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "data_pipelines.synthetic_alibaba",
+            *arguments,
+        ],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_command_makes_the_same_files_and_says_what_they_are(
+    raw_dir, repository, tmp_path
+):
+    result = _run(
+        repository, f"--raw_dir={tmp_path / 'a'}", "--num_users=40", "--seed=3"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    for path in raw_dir.iterdir():
+        assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
+    text = (tmp_path / "a" / synthetic_alibaba.MARKER).read_text()
+    assert text == result.stdout
+    assert text.startswith("These files are synthetic.")
+    # The words that make them again.
+    assert text.endswith("synthetic_alibaba --num_users=40 --seed=3\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--num_users=9", "--num_users must be at least 10. Received: 9"),
+        ("--seed=-1", "--seed must be at least 0. Received: -1"),
+        ("--raw_dir=setup.py", "setup.py exists and is not a folder"),
+        ("--users=5", "users"),
+    ],
+)
+def test_command_refuses_in_one_line(repository, tmp_path, argument, message):
+    result = _run(repository, f"--raw_dir={tmp_path / 'a'}", argument)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fills_an_empty_folder_but_no_other(tmp_path):
     write_sample(tmp_path / "empty", num_users=10)
     kept = (tmp_path / "empty" / "raw_sample.csv").read_bytes()
-    with pytest.raises(InputError, match="empty exists and is not an empty"):
+    with pytest.raises(InputError, match="empty exists and is not empty"):
         write_sample(tmp_path / "empty", num_users=10, seed=1)
     assert (tmp_path / "empty" / "raw_sample.csv").read_bytes() == kept
 

@@ -81,3 +81,5 @@ def test_values_must_fit_the_table() -> None:
         Vocabulary(Table(name="t"), ["a"])
     with pytest.raises(ValueError, match="needs `values`"):
         Vocabulary(Table(name="t"))
+    with pytest.raises(ValueError, match="no row to hash into"):
+        Vocabulary(Table(name="t", kind="hashed", size=2))

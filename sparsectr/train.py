@@ -1,0 +1,167 @@
+r"""Trains a model on a prepared data set, evaluates and exports it.
+
+    python -m sparsectr.train --dataset=alibaba
+    python -m sparsectr.train --dataset=movielens --data_dir=data/movielens \
+        --workdir=runs/movielens --model.preset=sparsity-3 --learning_rate=0.002
+    python -m sparsectr.train --workdir=runs/movielens --resume
+
+Values that no flag gives are those of the recipe, configs/<dataset>.py. The
+folder of the run holds config.json, schema.json, environment.json,
+checkpoints, TensorBoard events, metrics.jsonl and, at the end, result.json
+and the SavedModel.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from sparsectr import command, config_flags
+from sparsectr.config import Config
+from sparsectr.errors import InputError
+from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+
+DATA_ROOT = Path("data")
+RUNS_ROOT = Path("runs")
+
+_REAL_ALIBABA_FILES = "https://tianchi.aliyun.com/dataset/56"
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    config_flags.define_config_flags()
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Store that data_pipelines.prepare wrote (default: data/<dataset>; "
+        "alibaba makes a synthetic sample where that is absent).",
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run (default: runs/<dataset>-<date>-<time>).",
+    )
+    flags.DEFINE_boolean(
+        "resume", False, "Go on with the run in --workdir where it stopped."
+    )
+    flags.DEFINE_boolean(
+        "print_config", False, "Print the configuration as JSON and stop."
+    )
+    flags.DEFINE_boolean(
+        "export", True, "Write the SavedModel when training is done."
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    if values.print_config:
+        print(config_flags.config_from_flags().to_json())
+        return
+    config, data_dir, workdir = _what_to_run()
+
+    # Only now: TensorFlow takes seconds, and bad flags should not wait.
+    import_tensorflow_quietly()
+    from sparsectr.training.run import train_and_evaluate
+
+    train_and_evaluate(config, data_dir, workdir, resume=values.resume)
+    if values.export:
+        _export(workdir)
+
+
+def _what_to_run() -> tuple[Config, Path, Path]:
+    """Returns configuration, store and folder of the run."""
+    from sparsectr.training.run_directory import RunDirectory
+
+    values = flags.FLAGS
+    if values.resume:
+        if values.workdir is None:
+            raise InputError("--resume needs the --workdir of the run.")
+        run = RunDirectory(values.workdir)
+        if run.exists or values.dataset is None:
+            config, data_dir = run.read_config()
+            if values.dataset is not None:
+                _check_same(config, config_flags.config_from_flags(), run.path)
+            if values.data_dir is not None:
+                data_dir = Path(values.data_dir)
+            return config, data_dir, run.path
+    config = config_flags.config_from_flags()
+    data_dir = _find_store(config.dataset, values.data_dir)
+    workdir = values.workdir or (
+        RUNS_ROOT / f"{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    return config, data_dir, Path(workdir)
+
+
+def _check_same(saved: Config, asked: Config, path: Path) -> None:
+    """Raises InputError if a resumed run is asked to be another one."""
+    for part in ("dataset", "model", "data", "train"):
+        if getattr(saved, part) != getattr(asked, part):
+            raise InputError(
+                f"--resume cannot change a run: {path} has "
+                f"{getattr(saved, part)}, the flags ask for "
+                f"{getattr(asked, part)}. Leave the flags out to go on."
+            )
+
+
+def _find_store(dataset: str, data_dir: str | None) -> Path:
+    """Returns the store to train on; makes the synthetic sample for alibaba."""
+    if data_dir is not None:
+        return Path(data_dir)
+    path = DATA_ROOT / dataset
+    if path.exists():
+        return path
+    if dataset != "alibaba":
+        raise InputError(
+            f"There is no store at {path}. Make one with `python -m "
+            f"data_pipelines.prepare --dataset={dataset} --raw_dir=... "
+            f"--data_dir={path}`, or name one by --data_dir."
+        )
+    path = DATA_ROOT / "alibaba_synthetic"
+    print(
+        f"\n*** No Alibaba files at {DATA_ROOT / dataset}: training on the "
+        "built-in SYNTHETIC sample instead. Its numbers say nothing about "
+        f"real data. The real files: {_REAL_ALIBABA_FILES} ***\n",
+        file=sys.stderr,
+        flush=True,
+    )
+    if not path.exists():
+        from data_pipelines.prepare import prepare
+        from data_pipelines.synthetic_alibaba import write_sample
+
+        raw_dir = DATA_ROOT / "alibaba_synthetic_raw"
+        if not raw_dir.exists():
+            write_sample(raw_dir)
+        prepare("alibaba", raw_dir, path)
+    return path
+
+
+def _export(workdir: Path) -> None:
+    """Writes and verifies the SavedModel in a process of its own.
+
+    The export reads nothing but the folder of the run, so that what is
+    served is what was saved.
+    """
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "export.saved_model",
+            f"--workdir={workdir}",
+            f"--output={workdir / 'saved_model'}",
+        ],
+        check=False,
+    )
+    if done.returncode != 0:
+        raise InputError(
+            f"The export of {workdir} failed; its message is above. Training "
+            "is done and saved."
+        )
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

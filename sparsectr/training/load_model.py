@@ -1,0 +1,65 @@
+"""A trained model from the folder of its run."""
+
+from typing import Any, NamedTuple
+
+from data_pipelines.store import Store
+from sparsectr.config import Config
+from sparsectr.errors import InputError
+from sparsectr.models.model_from_config import model_from_config
+from sparsectr.schema import DatasetSchema
+from sparsectr.training.checkpointing import Checkpointing
+from sparsectr.training.run_directory import RunDirectory
+
+
+class TrainedModel(NamedTuple):
+    """A model with the weights of a run's newest checkpoint.
+
+    Attributes:
+        model: The Keras model.
+        config: The configuration of the run.
+        schema: What the model was built from.
+        step: Steps that it was trained.
+    """
+
+    model: Any
+    config: Config
+    schema: DatasetSchema
+    step: int
+
+
+def load_model(run: RunDirectory) -> TrainedModel:
+    """Builds a run's model and restores its weights.
+
+    Raises:
+        InputError: If there is no run, or it has no checkpoint yet.
+    """
+    config, _ = run.read_config()
+    schema = run.read_schema()
+    mixed = config.train.mixed_precision
+    model = model_from_config(
+        config.model, schema, "mixed_bfloat16" if mixed else "float32"
+    )
+    step = Checkpointing(run.checkpoints, model).restore()
+    if step is None:
+        raise InputError(f"{run.path} has no checkpoint yet.")
+    return TrainedModel(model, config, schema, step)
+
+
+def open_store(run: RunDirectory, data_dir: str | None) -> Store:
+    """Opens the store of a run.
+
+    Args:
+        run: The run.
+        data_dir: Where the store is; `None` for where it was in training.
+
+    Raises:
+        InputError: If there is none, or its ids are not those of the run.
+    """
+    _, trained_on = run.read_config()
+    store = Store(data_dir or trained_on)
+    if store.schema != run.read_schema():
+        raise InputError(
+            f"{store.path} is not what {run.path} was trained on: the schemas "
+            "differ, so the ids mean other things."
+        )
+    return store

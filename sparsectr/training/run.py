@@ -1,0 +1,80 @@
+"""One run from its configuration to `result.json`."""
+
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.store import Store
+from sparsectr.config import Config
+from sparsectr.metrics import Metrics
+from sparsectr.training.devices import make_strategy, prepare_process
+from sparsectr.training.run_directory import RunDirectory
+from sparsectr.training.trainer import Trainer, peak_memory_bytes
+
+
+def train_and_evaluate(
+    config: Config, data_dir: Path, workdir: Path, *, resume: bool
+) -> Metrics:
+    """Trains, evaluates and writes `result.json`.
+
+    Args:
+        config: What to run.
+        data_dir: The store.
+        workdir: Folder of the run.
+        resume: Whether to go on with a run that is there.
+
+    Returns:
+        The exact metrics of the test split.
+
+    Raises:
+        InputError: If the store or the folder is not usable, or the loss
+            stops being finite.
+    """
+    run = RunDirectory(workdir)
+    prepare_process(config.train.seed, config.train.num_devices)
+    store = Store(data_dir)
+    if not (resume and run.exists):
+        run.create(config, store.schema, data_dir)
+    strategy = make_strategy(config.train.num_devices)
+    trainer = Trainer(config, store, run, strategy)
+    print(f"{workdir}: {trainer.num_steps} steps on {_source(store)}")
+    trainer.train(resume=resume)
+    metrics = trainer.evaluate()
+    print(metrics.log_line(), flush=True)
+    run.log(step=trainer.num_steps, **metrics.to_dict())
+    run.write_json("result.json", _result(trainer, store, metrics))
+    return metrics
+
+
+def _source(store: Store) -> str:
+    return f"{store.path} ({store.manifest['data_source']})"
+
+
+def _result(trainer: Trainer, store: Store, metrics: Metrics) -> dict[str, Any]:
+    manifest = store.manifest
+    requests = sum(
+        len(trainer.batches.requests(step)[0])
+        for step in range(trainer.num_steps)
+    )
+    tables = sum(
+        table.rows.value.shape.num_elements()
+        for table in trainer.model.embedding.tables.values()
+    )
+    return {
+        "dataset": manifest["dataset"],
+        "data_source": {
+            "kind": manifest["data_source"],
+            "files": manifest["sources"],
+        },
+        "split": manifest["split"],
+        "metrics": metrics.to_dict(),
+        "num_parameters": {
+            "dense": trainer.model.count_params() - tables,
+            "embedding": tables,
+        },
+        "train_seconds": round(trainer.train_seconds, 3),
+        "requests_per_second": round(
+            requests / max(trainer.train_seconds, 1e-9), 1
+        ),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "saved_model": None,
+    }

@@ -1,0 +1,59 @@
+"""Scores of whole splits."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.batches import Batches
+from sparsectr.errors import InputError
+from sparsectr.metrics import Metrics, compute_metrics
+from sparsectr.training.progress_bar import ProgressBar
+
+Array = npt.NDArray[Any]
+
+
+class Scores(NamedTuple):
+    """One entry for each real candidate.
+
+    Attributes:
+        labels: uint8.
+        logits: float32.
+        users: int64, raw user ids.
+    """
+
+    labels: Array
+    logits: Array
+    users: Array
+
+    def metrics(self) -> Metrics:
+        """Returns the exact metrics."""
+        return compute_metrics(self.labels, self.logits, self.users)
+
+
+def score_requests(predict: Any, batches: Batches, dataset: Any) -> Scores:
+    """Scores every candidate of a split once.
+
+    Args:
+        predict: Maps a batch to logits `[B, C]`.
+        batches: Where the batches of `dataset` come from.
+        dataset: One epoch of them.
+
+    Raises:
+        InputError: If there are no requests.
+    """
+    if batches.num_requests == 0:
+        raise InputError("There are no requests to score.")
+    parts = []
+    bar = ProgressBar("score", batches.num_batches, "batch")
+    for step, batch in enumerate(dataset):
+        logits = np.asarray(predict(batch))
+        known = batches.labels(step, logits.shape[1])
+        # Rows that only fill up the last batch of a bucket are cut off.
+        logits = logits[: len(known.mask)][known.mask]
+        parts.append((known.label, logits, known.user))
+        bar.update(step + 1, "")
+    bar.close()
+    return Scores(
+        *(np.concatenate(column) for column in zip(*parts, strict=True))
+    )

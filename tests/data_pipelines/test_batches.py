@@ -1,0 +1,292 @@
+"""Every request once, in an order that the step alone decides."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines.batches import Batches
+from data_pipelines.store import Store
+from sparsectr.config import DataConfig
+from tests.data_pipelines.make_store import (
+    CONFIG,
+    check_row,
+    make_store,
+    slow_request,
+)
+
+BATCH_SIZE = 4
+ORDERS = [("train", 5), ("train", None), ("test", None), ("test", 3)]
+
+each_order = pytest.mark.parametrize(("split", "seed"), ORDERS)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("made") / "store")
+
+
+def _train(store: Store, seed: int | None = 5) -> Batches:
+    return Batches(store, "train", CONFIG, BATCH_SIZE, seed)
+
+
+def _epoch(batches: Batches, number: int = 0) -> range:
+    return range(
+        number * batches.num_batches, (number + 1) * batches.num_batches
+    )
+
+
+def _requests(batches: Batches, steps: Iterable[int]) -> list[tuple[int, ...]]:
+    return [tuple(batches.requests(step)[0].tolist()) for step in steps]
+
+
+def _assert_equal(batch: dict[str, Any], other: dict[str, Any]) -> None:
+    assert list(batch) == list(other)
+    for name, value in batch.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_made_store_has_the_cases(store: Store) -> None:
+    """Otherwise the tests below would not see them."""
+    for split in ("train", "test"):
+        total = store.num_requests(split)
+        lengths, widths = set(), set()
+        for number in range(total):
+            request = slow_request(store, split, number, max_history=99)
+            lengths.add(len(request["behavior_time"]))
+            widths.add(len(request["label"]))
+        assert 0 in lengths  # no history
+        assert max(lengths) > CONFIG.max_history
+        assert {3, 7} <= lengths  # the buckets' own lengths
+        assert widths == {1, 2, 3, 5, 6, 11}
+    assert len(store.shards) == 3
+    assert store.num_requests("train") % BATCH_SIZE
+
+
+def test_names_types_and_shapes_are_those_of_a_request(store: Store) -> None:
+    batches = _train(store)
+    step = next(s for s in _epoch(batches) if batches.requests(s)[1] == 7)
+    batch = batches.batch(step)
+    width = batch["label"].shape[1]
+    assert {n: (v.dtype.name, v.shape) for n, v in batch.items()} == {
+        "user_user": ("int32", (4,)),
+        "user_kind": ("int32", (4,)),
+        "behavior_serial": ("int32", (4, 7)),
+        "behavior_shop": ("int32", (4, 7)),
+        "behavior_time": ("int64", (4, 7)),
+        "request_time": ("int64", (4,)),
+        "candidate_serial": ("int32", (4, width)),
+        "candidate_shop": ("int32", (4, width)),
+        "candidate_price": ("float32", (4, width)),
+        "candidate_mask": ("bool", (4, width)),
+        "label": ("float32", (4, width)),
+    }
+
+
+@each_order
+def test_every_request_and_candidate_once(
+    store: Store, split: str, seed: int | None
+) -> None:
+    batches = Batches(store, split, CONFIG, BATCH_SIZE, seed)
+    for epoch in (0, 1):
+        serials, num_requests = [], 0
+        for step in _epoch(batches, epoch):
+            batch = batches.batch(step)
+            mask = batch["candidate_mask"]
+            serials += batch["candidate_serial"][mask].tolist()
+            num_requests += mask.any(axis=1).sum()
+        assert sorted(serials) == [
+            serial
+            for shard in store.shards
+            for serial in shard.splits[split].candidates["serial"].tolist()
+        ]
+        assert num_requests == batches.num_requests
+        assert num_requests == store.num_requests(split)
+
+
+@each_order
+def test_rows_are_those_of_the_store(
+    store: Store, split: str, seed: int | None
+) -> None:
+    batches = Batches(store, split, CONFIG, BATCH_SIZE, seed)
+    num_fillers = 0
+    for step in _epoch(batches):
+        batch = batches.batch(step)
+        numbers, _ = batches.requests(step)
+        for row, number in enumerate(numbers.tolist()):
+            expected = slow_request(store, split, number, CONFIG.max_history)
+            check_row(batch, row, expected)
+        for row in range(len(numbers), BATCH_SIZE):
+            num_fillers += 1
+            assert batch["request_time"][row] == 1
+            for name, value in batch.items():
+                if name != "request_time":
+                    assert not value[row].any(), name
+    assert num_fillers > 0
+    assert num_fillers + batches.num_requests == (
+        batches.num_batches * BATCH_SIZE
+    )
+
+
+def test_lengths_are_the_least_of_the_buckets(store: Store) -> None:
+    batches = _train(store)
+    assert batches.lengths.tolist() == [3, 7, 13]
+    seen = set()
+    for step in _epoch(batches):
+        numbers, length = batches.requests(step)
+        batch = batches.batch(step)
+        assert batch["behavior_time"].shape == (BATCH_SIZE, length)
+        seen.add(length)
+        for number in numbers.tolist():
+            request = slow_request(store, "train", number, CONFIG.max_history)
+            needed = len(request["behavior_time"])
+            assert length == min(b for b in (3, 7, 13) if b >= needed)
+    assert seen == {3, 7, 13}
+
+
+@pytest.mark.parametrize(
+    ("buckets", "max_history", "lengths"),
+    [
+        ((), 13, [13]),
+        ((3, 13, 50), 13, [3, 13]),
+        ((3, 7), 5, [3, 5]),
+        ((3, 7), 1, [1]),
+    ],
+)
+def test_buckets_end_at_the_longest_history(
+    store: Store, buckets: tuple[int, ...], max_history: int, lengths: list[int]
+) -> None:
+    config = DataConfig(max_history=max_history, length_buckets=buckets)
+    batches = Batches(store, "train", config, BATCH_SIZE, 0)
+    assert batches.lengths.tolist() == lengths
+    num_rows = 0
+    for step in _epoch(batches):
+        batch = batches.batch(step)
+        for row, number in enumerate(batches.requests(step)[0].tolist()):
+            expected = slow_request(store, "train", number, max_history)
+            check_row(batch, row, expected)
+            num_rows += 1
+    assert num_rows == batches.num_requests
+
+
+def test_candidates_are_padded_to_a_bucket(store: Store) -> None:
+    batches = Batches(store, "train", CONFIG, 1, 0)
+    widths = {}
+    for step in _epoch(batches):
+        mask = batches.batch(step)["candidate_mask"]
+        widths[int(mask.sum())] = mask.shape[1]
+    # Above the last bucket come its multiples.
+    assert widths == {1: 2, 2: 2, 3: 5, 5: 5, 6: 10, 11: 15}
+
+
+def test_a_fresh_object_goes_on_with_the_next_batch(store: Store) -> None:
+    old = _train(store)
+    steps = range(2 * old.num_batches + 3)
+    walked = [old.batch(step) for step in steps]
+    for step in (0, 5, old.num_batches - 1, old.num_batches, steps[-1]):
+        _assert_equal(_train(store).batch(step), walked[step])
+    # Going back is possible, too.
+    _assert_equal(old.batch(1), walked[1])
+
+
+def test_each_epoch_and_seed_has_an_order_of_its_own(store: Store) -> None:
+    batches = _train(store)
+    orders = [_requests(batches, _epoch(batches, n)) for n in range(3)]
+    orders.append(_requests(_train(store, seed=6), _epoch(batches)))
+    for index, order in enumerate(orders):
+        for other in orders[:index]:
+            assert order != other
+            # Other batches, and not the same ones in another order.
+            assert set(map(frozenset, order)) != set(map(frozenset, other))
+        numbers = sorted(number for batch in order for number in batch)
+        assert numbers == list(range(batches.num_requests))
+
+
+def test_batches_of_all_lengths_are_mixed(store: Store) -> None:
+    batches = _train(store)
+    lengths = [batches.requests(step)[1] for step in _epoch(batches)]
+    assert lengths != sorted(lengths)
+
+
+def test_without_a_seed_the_order_is_the_store_s(store: Store) -> None:
+    batches = _train(store, seed=None)
+    order = _requests(batches, _epoch(batches))
+    assert order == _requests(batches, _epoch(batches, 1))
+    by_length: dict[int, list[int]] = {}
+    for step in _epoch(batches):
+        numbers, length = batches.requests(step)
+        by_length.setdefault(length, []).extend(numbers.tolist())
+    assert list(by_length) == [3, 7, 13]
+    for numbers in by_length.values():
+        assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 6])
+def test_parts_together_are_the_whole(store: Store, num_parts: int) -> None:
+    batches = Batches(store, "train", CONFIG, 6, 5)
+    num_empty = 0
+    for step in _epoch(batches):
+        parts = [
+            batches.batch(step, part, num_parts) for part in range(num_parts)
+        ]
+        num_empty += sum(not p["candidate_mask"].any() for p in parts)
+        together = {
+            name: np.concatenate([part[name] for part in parts])
+            for name in parts[0]
+        }
+        _assert_equal(together, batches.batch(step))
+    assert num_empty > 0 or num_parts < 6  # a part may be all filling
+
+
+@each_order
+def test_labels_agree_with_the_batch(
+    store: Store, split: str, seed: int | None
+) -> None:
+    batches = Batches(store, split, CONFIG, BATCH_SIZE, seed)
+    for step in _epoch(batches):
+        batch = batches.batch(step)
+        mask, label, user = batches.labels(step, batch["label"].shape[1])
+        numbers, _ = batches.requests(step)
+        np.testing.assert_array_equal(
+            mask, batch["candidate_mask"][: len(numbers)]
+        )
+        np.testing.assert_array_equal(
+            label, batch["label"][batch["candidate_mask"]]
+        )
+        requests = [
+            slow_request(store, split, number, CONFIG.max_history)
+            for number in numbers.tolist()
+        ]
+        assert user.tolist() == [
+            request["raw_user"]
+            for request in requests
+            for _ in request["label"]
+        ]
+        users, times = batches.users(step)
+        assert users.tolist() == [r["raw_user"] for r in requests]
+        assert times.tolist() == [r["request_time"] for r in requests]
+
+
+def test_one_batch_may_hold_all(store: Store) -> None:
+    config = DataConfig(max_history=13, length_buckets=())
+    batches = Batches(store, "test", config, 1000, 0)
+    assert batches.num_batches == 1
+    mask = batches.batch(0)["candidate_mask"]
+    assert mask.any(axis=1).sum() == store.num_requests("test")
+
+
+def test_a_shard_may_lack_users(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", (6, 0, 4))
+    batches = _train(store)
+    requests = _requests(batches, _epoch(batches))
+    numbers = sorted(number for batch in requests for number in batch)
+    assert numbers == list(range(store.num_requests("train")))
+    for step in _epoch(batches):
+        batches.batch(step)
+
+
+def test_batch_size_is_checked(store: Store) -> None:
+    with pytest.raises(ValueError, match="Received: batch_size=0"):
+        Batches(store, "train", CONFIG, 0, None)

@@ -1,0 +1,125 @@
+"""Weights of Keras models and layers: made random, handed to the reference."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from sparsectr.config import ModelConfig
+from sparsectr.models.model_from_config import model_from_config
+from sparsectr.schema import DatasetSchema
+
+
+def randomize(layer: Any, seed: int) -> None:
+    """Moves all weights off their initial values.
+
+    Zeros, ones and slopes that are equal in every block would hide a weight
+    that is used twice or not at all. Kernels keep the size that they were
+    initialized with, so that a deep model still computes ordinary numbers.
+    """
+    random = np.random.default_rng(seed)
+    for weight in layer.weights:
+        noise = random.normal(size=tuple(weight.shape))
+        name = weight.path.rsplit("/", maxsplit=1)[-1]
+        if name == "rows":
+            weight.assign(noise)
+        elif name.startswith("slopes"):
+            weight.assign(0.3 * noise)
+        else:
+            weight.assign(weight.numpy() + 0.2 * noise)
+
+
+def random_model(
+    schema: DatasetSchema,
+    config: ModelConfig,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> Any:
+    """Returns the model of a configuration with random weights."""
+    model = model_from_config(config, schema, dtype)
+    randomize(model, seed)
+    return model
+
+
+def reference_weights(model: Any) -> dict[str, Any]:
+    """Returns the weights of a SparseCTR as `tests.reference` wants them."""
+    embedding = model.embedding
+    head = model.prediction
+    weights: dict[str, Any] = {
+        "tables": {
+            name: _array(table.rows) for name, table in embedding.tables.items()
+        },
+        "behavior_projection": _dense(embedding.behavior_projection),
+        "candidate_projection": _dense(embedding.candidate_projection),
+        "blocks": [block_weights(block) for block in model.blocks],
+        "head": {
+            "candidate": _array(head.candidate_projection.kernel),
+            **_mlp(head.hidden, head.output_unit),
+        },
+    }
+    if model.schema.user_fields:
+        weights["head"]["user"] = _array(head.user_projection.kernel)
+        if model.attention == "evo":
+            weights["user_mlp"] = _mlp(*model.user_mlp.layers)
+    return weights
+
+
+def block_weights(block: Any) -> dict[str, Any]:
+    """Returns the weights of one SparseBlock."""
+    return {
+        "attention_norm": _array(block.attention_norm.scale),
+        "feed_forward_norm": _array(block.feed_forward_norm.scale),
+        "swiglu_gate": _array(block.feed_forward.gate.kernel),
+        "swiglu_up": _array(block.feed_forward.up.kernel),
+        "swiglu_down": _array(block.feed_forward.down.kernel),
+        **attention_weights(block.attention_layer),
+    }
+
+
+def attention_weights(attention: Any) -> dict[str, Any]:
+    """Returns the weights of an EvoAttention or a FullAttention."""
+    weights: dict[str, Any] = {
+        name: _array(getattr(attention, f"{name}_projection").kernel)
+        for name in ("query", "key", "value", "output")
+    }
+    if hasattr(attention, "gate"):
+        weights["gate"] = _array(attention.gate.kernel)
+        weights["key_aggregate"] = _mlp(*attention.key_aggregate)
+        weights["value_aggregate"] = _mlp(*attention.value_aggregate)
+    if attention.rel_temporal is None:
+        unused = np.full(attention.num_heads, np.nan)
+        slopes = {"time": unused, "hour": unused, "weekend": unused}
+    else:
+        slopes = {
+            kind: _array(getattr(attention.rel_temporal, f"slopes_{kind}"))
+            for kind in ("time", "hour", "weekend")
+        }
+    return weights | {f"slopes_{kind}": s for kind, s in slopes.items()}
+
+
+def without_user_fields(schema: DatasetSchema) -> DatasetSchema:
+    """Returns a copy that knows nothing of the user."""
+    return dataclasses.replace(schema, user_fields=())
+
+
+def _array(weight: Any) -> np.ndarray:
+    return np.asarray(weight.numpy(), np.float64)
+
+
+def _dense(layer: Any) -> dict[str, np.ndarray]:
+    return {"kernel": _array(layer.kernel), "bias": _bias(layer)}
+
+
+def _bias(layer: Any) -> np.ndarray:
+    if layer.bias is None:
+        return np.zeros(layer.units)
+    return _array(layer.bias)
+
+
+def _mlp(first: Any, second: Any) -> dict[str, np.ndarray]:
+    return {
+        "kernel_1": _array(first.kernel),
+        "bias_1": _bias(first),
+        "kernel_2": _array(second.kernel),
+        "bias_2": _bias(second),
+    }

@@ -1,0 +1,162 @@
+"""Random requests for a small schema, seeded.
+
+Sizes are primes that differ from one another, so that no axis can stand in
+for another unnoticed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsectr.config import ModelConfig
+from sparsectr.schema import (
+    NUM_RESERVED_IDS,
+    CategoricalField,
+    DatasetSchema,
+    DenseField,
+    Table,
+)
+
+HOUR = 3600
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+
+LENGTH = 29
+NUM_CANDIDATES = 5
+
+
+def _fields(*names: str) -> tuple[CategoricalField, ...]:
+    return tuple(CategoricalField(name=name, table=name) for name in names)
+
+
+SCHEMA = DatasetSchema(
+    name="toy",
+    tables=(
+        Table(name="item", size=23),
+        Table(name="brand", size=37),
+        Table(name="place", size=5),
+        Table(name="age", size=41),
+        Table(name="city", size=43),
+        Table(name="gender", size=3),
+    ),
+    user_fields=_fields("age", "city", "gender"),
+    behavior_fields=_fields("item", "brand"),
+    candidate_fields=_fields("brand", "item", "place"),
+    candidate_dense_fields=(
+        DenseField(name="price", transform="log1p", mean=1.5, scale=0.7),
+    ),
+    utc_offset_hours=8,
+)
+
+CONFIG = ModelConfig(
+    width=39,
+    embedding_dim=17,
+    num_blocks=2,
+    num_heads=3,
+    num_chunks=7,
+    num_transition=2,
+    num_local=11,
+    head_units=19,
+)
+
+SMALL_CONFIG = ModelConfig(
+    width=10,
+    embedding_dim=3,
+    num_blocks=2,
+    num_heads=5,
+    num_chunks=3,
+    num_transition=2,
+    num_local=4,
+    head_units=7,
+)
+"""For tests whose cost is that of tracing and compiling."""
+
+
+def make_times(random: np.random.Generator, num_valid: int) -> np.ndarray:
+    """Ascending times with ties, and gaps at and around powers of two.
+
+    Returns:
+        int64 `[num_valid + 1]`, Unix seconds; the last is the request's and
+        alone in its second.
+    """
+    powers = 2 ** random.integers(0, 22, size=num_valid)
+    kinds = [
+        np.zeros(num_valid, np.int64),
+        powers,
+        powers - 1,
+        random.integers(0, 2 * DAY, size=num_valid),
+    ]
+    gaps = np.choose(random.integers(0, len(kinds), size=num_valid), kinds)
+    gaps[-1:] = np.maximum(gaps[-1:], 1)
+    first = random.integers(1_450_000_000, 1_550_000_000, size=1)
+    return np.cumsum(np.concatenate([first, gaps]))
+
+
+def make_requests(
+    seed: int,
+    num_valid: Sequence[int],
+    schema: DatasetSchema = SCHEMA,
+    length: int = LENGTH,
+    num_candidates: int = NUM_CANDIDATES,
+) -> dict[str, Any]:
+    """Makes one request for each history length.
+
+    Args:
+        seed: Of all that is random.
+        num_valid: Behaviours of each request, at most `length`.
+        schema: Which fields there are.
+        length: L.
+        num_candidates: C.
+
+    Returns:
+        The dict of arrays that models read, with `candidate_mask`. The first
+        value of every dense feature is missing.
+    """
+    random = np.random.default_rng(seed)
+    batch = len(num_valid)
+    times = [make_times(random, count) for count in num_valid]
+    inputs: dict[str, Any] = {
+        "behavior_time": np.stack(
+            [np.pad(row[:-1], (length - len(row) + 1, 0)) for row in times]
+        ),
+        "request_time": np.array([row[-1] for row in times]),
+        "candidate_mask": np.ones((batch, num_candidates), bool),
+    }
+    valid = inputs["behavior_time"] > 0
+
+    def draw(field: CategoricalField, *shape: int) -> np.ndarray:
+        size = schema.table(field.table).size
+        return random.integers(0, size, size=shape, dtype=np.int32)
+
+    for field in schema.user_fields:
+        inputs[f"user_{field.name}"] = draw(field, batch)
+    for field in schema.behavior_fields:
+        ids = draw(field, batch, length)
+        inputs[f"behavior_{field.name}"] = np.where(valid, ids, 0)
+    for field in schema.candidate_fields:
+        ids = draw(field, batch, num_candidates)
+        inputs[f"candidate_{field.name}"] = np.maximum(ids, NUM_RESERVED_IDS)
+    for dense in schema.candidate_dense_fields:
+        values = random.exponential(9.0, size=(batch, num_candidates))
+        values[0, 0] = np.nan
+        inputs[f"candidate_{dense.name}"] = values.astype(np.float32)
+    return inputs
+
+
+def subset(inputs: dict[str, Any], prefix: str, index: Any) -> dict[str, Any]:
+    """Returns a copy whose `prefix` arrays hold only columns `index`."""
+    return {
+        name: values[:, index] if name.startswith(prefix) else values
+        for name, values in inputs.items()
+    }
+
+
+def pad_left(inputs: dict[str, Any], columns: int) -> dict[str, Any]:
+    """Returns a copy with more padding before the histories."""
+    return {
+        name: np.pad(values, ((0, 0), (columns, 0)))
+        if name.startswith("behavior_")
+        else values
+        for name, values in inputs.items()
+    }
