@@ -21,7 +21,7 @@ from absl import flags
 from export.signature import PROBABILITY, serving_signature
 from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
 
 _NUM_VERIFICATION_BATCHES = 4
 _VERIFICATION_BATCH_SIZE = 8
@@ -134,7 +134,11 @@ def _write(model: Any, path: Path) -> None:
     # Without `track`: it would write every weight a second time.
     archive = keras.export.ExportArchive()
     archive.add_endpoint("serving_default", serve, input_signature=[signature])
-    archive.write_out(str(path), verbose=False)
+    try:
+        archive.write_out(str(path), verbose=False)
+    except tf.errors.OpError as error:
+        # A full or read-only disk, which TensorFlow does not call OSError.
+        raise OSError(f"{path} was not written: {reason_of(error)}") from error
 
 
 def _verify(model: Any, folder: Path, requests: list[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@
 expected `<batch>/probability`. The exit status says it all.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from absl import flags
 from export.signature import PROBABILITY
 from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
 
 TOLERANCE = 1e-6
 """Largest difference in probability that rounding explains in float32."""
@@ -67,9 +68,10 @@ def largest_difference(
     try:
         # The reference is held: without it the variables are gone.
         loaded = tf.saved_model.load(model)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{model} is not a SavedModel: {reason}") from error
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise InputError(
+            f"{model} is not a SavedModel: {reason_of(error)}"
+        ) from error
     if "serving_default" not in loaded.signatures:
         raise InputError(f"{model} has no signature serving_default.")
     serve = loaded.signatures["serving_default"]
@@ -81,9 +83,8 @@ def largest_difference(
         try:
             answer = serve(**inputs)[PROBABILITY].numpy()
         except (TypeError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0]
             raise InputError(
-                f"{model} does not take the request: {reason}"
+                f"{model} does not take the request: {reason_of(error)}"
             ) from error
         if answer.shape != expected.shape:
             raise InputError(
@@ -103,7 +104,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
             for key in arrays.files:
                 batch, _, name = key.partition("/")
                 batches.setdefault(batch, {})[name] = arrays[key]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not batches or any(PROBABILITY not in b for b in batches.values()):
         raise InputError(f"{path} has no batches with expected answers.")

@@ -1,6 +1,7 @@
 """TensorFlow without its notes to its own developers."""
 
 import os
+import re
 
 
 def import_tensorflow_quietly() -> None:
@@ -16,3 +17,12 @@ def import_tensorflow_quietly() -> None:
 
     tf.get_logger().setLevel("ERROR")
     logging.set_verbosity(logging.ERROR)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns what an error of TensorFlow says, in one line.
+
+    Its name of the operation that failed is left out, and so is its stack.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\{\{.*?\}\}\s*", "", lines[0])

@@ -11,11 +11,11 @@ from sparsectr.schema import DatasetSchema
 
 
 def randomize(layer: Any, seed: int) -> None:
-    """Moves all weights off their initial values.
+    """Draws all weights anew, the same ones for the same seed.
 
     Zeros, ones and slopes that are equal in every block would hide a weight
-    that is used twice or not at all. Kernels keep the size that they were
-    initialized with, so that a deep model still computes ordinary numbers.
+    that is used twice or not at all. Kernels keep the size of their inputs,
+    so that a deep model still computes ordinary numbers.
     """
     random = np.random.default_rng(seed)
     for weight in layer.weights:
@@ -23,10 +23,12 @@ def randomize(layer: Any, seed: int) -> None:
         name = weight.path.rsplit("/", maxsplit=1)[-1]
         if name == "rows":
             weight.assign(noise)
-        elif name.startswith("slopes"):
-            weight.assign(0.3 * noise)
+        elif name == "kernel":
+            weight.assign(1.5 * noise * noise.shape[-2] ** -0.5)
+        elif name == "scale":
+            weight.assign(1.0 + 0.2 * noise)
         else:
-            weight.assign(weight.numpy() + 0.2 * noise)
+            weight.assign(0.3 * noise)
 
 
 def random_model(

@@ -67,7 +67,7 @@ SMALL_CONFIG = ModelConfig(
     num_heads=5,
     num_chunks=3,
     num_transition=2,
-    num_local=4,
+    num_local=2,
     head_units=7,
 )
 """For tests whose cost is that of tracing and compiling."""

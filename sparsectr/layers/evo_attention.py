@@ -212,7 +212,8 @@ class EvoAttention(keras.layers.Layer):
         temporal_bias: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The temporal features stay float32; the rest is cast already.
+        super().__init__(autocast=False, **kwargs)
         self.num_heads = num_heads
         self.num_chunks = num_chunks
         self.num_transition = num_transition

@@ -95,7 +95,8 @@ class FullAttention(keras.layers.Layer):
     def __init__(
         self, num_heads: int, temporal_bias: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        # The temporal features stay float32; the rest is cast already.
+        super().__init__(autocast=False, **kwargs)
         self.num_heads = num_heads
         self.temporal_bias = temporal_bias
 

@@ -86,8 +86,14 @@ class PredictionLayer(keras.layers.Layer):
         logits = self.output_unit(self.hidden(fused))  # [B, C, 1]
         return ops.squeeze(logits, axis=-1)
 
+    def compute_output_shape(
+        self, candidates_shape: Any, user_shape: Any = None
+    ) -> Any:
+        return candidates_shape[:-1]
+
     def compute_output_spec(self, candidates: Any, user: Any = None) -> Any:
-        return keras.KerasTensor(candidates.shape[:-1], "float32")
+        shape = self.compute_output_shape(candidates.shape)
+        return keras.KerasTensor(shape, "float32")
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -48,7 +48,8 @@ class RequestEmbedding(keras.layers.Layer):
         width: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Dense features are transformed before they are cast.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(schema, DatasetSchema):
             schema = DatasetSchema.from_dict(schema)
         if not schema.is_resolved:
@@ -132,26 +133,24 @@ class RequestEmbedding(keras.layers.Layer):
             axis=-1,
         )
 
-    def compute_output_spec(self, inputs: Mapping[str, Any]) -> Any:
-        user = None
-        if self.schema.user_fields:
-            first = inputs[f"user_{self.schema.user_fields[0].name}"]
-            columns = len(self.schema.user_fields) * self.embedding_dim
-            user = keras.KerasTensor(
-                (first.shape[0], columns), self.compute_dtype
-            )
+    def compute_output_shape(self, inputs_shape: Mapping[str, Any]) -> Any:
         behavior = self.schema.behavior_fields[0].name
         candidate = self.schema.candidate_fields[0].name
+        behaviors_shape = inputs_shape[f"behavior_{behavior}"]
+        user_width = len(self.schema.user_fields) * self.embedding_dim
         return (
-            user,
-            keras.KerasTensor(
-                (*inputs[f"behavior_{behavior}"].shape, self.width),
-                self.compute_dtype,
-            ),
-            keras.KerasTensor(
-                (*inputs[f"candidate_{candidate}"].shape, self.width),
-                self.compute_dtype,
-            ),
+            (behaviors_shape[0], user_width) if user_width else None,
+            (*behaviors_shape, self.width),
+            (*inputs_shape[f"candidate_{candidate}"], self.width),
+        )
+
+    def compute_output_spec(self, inputs: Mapping[str, Any]) -> Any:
+        shapes = self.compute_output_shape(
+            {name: tensor.shape for name, tensor in inputs.items()}
+        )
+        return tuple(
+            shape and keras.KerasTensor(shape, self.compute_dtype)
+            for shape in shapes
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class SparseBlock(keras.layers.Layer):
         temporal_bias: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The temporal features stay float32; the rest is cast already.
+        super().__init__(autocast=False, **kwargs)
         if attention not in ("evo", "full"):
             raise ValueError(
                 '`attention` must be "evo" or "full". '

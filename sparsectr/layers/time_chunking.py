@@ -135,19 +135,32 @@ class TimeChunking(keras.layers.Layer):
         shape = (-1, self.num_chunks * self.num_transition)
         return ops.reshape(index, shape), ops.reshape(mask, shape)
 
-    def compute_output_spec(self, behavior_time: Any) -> TimeChunks:
-        batch, length = behavior_time.shape
+    def compute_output_shape(self, behavior_time_shape: Any) -> TimeChunks:
+        batch, length = behavior_time_shape
         chunks = (batch, self.num_chunks)
         transition = (batch, self.num_chunks * self.num_transition)
         return TimeChunks(
-            start=keras.KerasTensor(chunks, "int32"),
-            end=keras.KerasTensor(chunks, "int32"),
-            chunk_time=keras.KerasTensor(chunks, behavior_time.dtype),
-            chunk_weights=keras.KerasTensor((*chunks, length), "float32"),
-            transition_index=keras.KerasTensor(transition, "int32"),
-            transition_mask=keras.KerasTensor(transition, "bool"),
-            transition_time=keras.KerasTensor(transition, behavior_time.dtype),
+            start=chunks,
+            end=chunks,
+            chunk_time=chunks,
+            chunk_weights=(*chunks, length),
+            transition_index=transition,
+            transition_mask=transition,
+            transition_time=transition,
         )
+
+    def compute_output_spec(self, behavior_time: Any) -> TimeChunks:
+        dtypes = TimeChunks(
+            start="int32",
+            end="int32",
+            chunk_time=behavior_time.dtype,
+            chunk_weights="float32",
+            transition_index="int32",
+            transition_mask="bool",
+            transition_time=behavior_time.dtype,
+        )
+        shapes = self.compute_output_shape(behavior_time.shape)
+        return TimeChunks(*map(keras.KerasTensor, shapes, dtypes))
 
     def get_config(self) -> dict[str, Any]:
         return {

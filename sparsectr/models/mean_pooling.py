@@ -47,7 +47,8 @@ class MeanPooling(keras.Model):
         dropout_rate: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Dense features are transformed before they are cast.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(schema, DatasetSchema):
             schema = DatasetSchema.from_dict(schema)
         self.schema = schema

@@ -81,7 +81,8 @@ class SparseCTR(keras.Model):
         dropout_rate: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Dense features are transformed before they are cast.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(schema, DatasetSchema):
             schema = DatasetSchema.from_dict(schema)
         if num_blocks < 1:
@@ -146,7 +147,7 @@ class SparseCTR(keras.Model):
         )
         rows = (None, None, width)
         self.embedding.build()
-        if user_width:
+        if self._has_user_key:
             self.user_mlp.build((None, user_width))
         for block in self.blocks:
             block.build(rows)
@@ -176,11 +177,11 @@ class SparseCTR(keras.Model):
         user = self.embedding.user(inputs)
         hidden = self.embedding.behaviors(inputs)  # [B, L, d]
         hidden = self.dropout(hidden, training=training)
-        if user is None:
-            user_token = ops.zeros_like(hidden[:, 0])
-        else:
+        if self._has_user_key:
             user_token = self.user_mlp(user)  # [B, d]
-        plan = self._plan(inputs["behavior_time"], has_user=user is not None)
+        else:
+            user_token = ops.zeros_like(hidden[:, 0])
+        plan = self._plan(inputs["behavior_time"])
 
         keys, values = [], []
         for index, block in enumerate(self.blocks):
@@ -235,7 +236,12 @@ class SparseCTR(keras.Model):
             )
         return self.prediction(candidates, state.get("user"))
 
-    def _plan(self, behavior_time: Any, has_user: bool) -> Any:
+    @property
+    def _has_user_key(self) -> bool:
+        """Full attention has none, and so no use for an MLP of the user."""
+        return self.attention == "evo" and bool(self.schema.user_fields)
+
+    def _plan(self, behavior_time: Any) -> Any:
         """Does the work that depends on times alone, for all blocks."""
         for_history = len(self.blocks) > 1
         if self.attention == "full":
@@ -248,7 +254,7 @@ class SparseCTR(keras.Model):
             behavior_time,
             self.time_chunking(behavior_time),
             num_local=self.num_local,
-            has_user=has_user,
+            has_user=self._has_user_key,
             utc_offset_hours=self.schema.utc_offset_hours,
             for_history=for_history,
         )

@@ -1,11 +1,14 @@
 """Checkpoints from which a run goes on as if it had never stopped."""
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from sparsectr.errors import InputError
+from sparsectr.quiet_tensorflow import reason_of
 from sparsectr.training.train_step import TrainStep
 
 
@@ -32,15 +35,17 @@ class Checkpointing:
         keep: int = 2,
     ) -> None:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        extra = tf.Module()
-        # Neither seeds nor metrics of Keras are trackable themselves.
-        extra.seeds = [v.value for v in model.variables if "seed" in v.path]
-        if train_step is not None:
-            metrics = (train_step.auc, train_step.loss)
-            extra.metrics = [v.value for m in metrics for v in m.variables]
-        parts = {"model": model, "step": self.step, "extra": extra}
+        # Lists of variables, not Keras objects: TensorFlow does not see the
+        # layers that those keep in lists and dicts, nor seeds, nor metrics.
+        parts: dict[str, Any] = {
+            "model": _values(model.variables),
+            "step": self.step,
+        }
         if optimizer is not None:
-            parts["optimizer"] = optimizer
+            parts["optimizer"] = _values(optimizer.variables)
+        if train_step is not None:
+            parts["auc"] = _values(train_step.auc.variables)
+            parts["loss"] = _values(train_step.loss.variables)
         self._is_whole = optimizer is not None
         self._checkpoint = tf.train.Checkpoint(**parts)
         self._manager = tf.train.CheckpointManager(
@@ -54,10 +59,12 @@ class Checkpointing:
             self._manager.save(checkpoint_number=step)
         except tf.errors.OpError as error:
             # A full or read-only disk, which TensorFlow does not call OSError.
-            reason = str(error.message).splitlines()[0]
+            folder = Path(self._manager.directory)
+            for partial in folder.glob(f"ckpt-{step}_temp*"):
+                shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
-                f"{self._manager.directory}: the checkpoint of step {step} "
-                f"was not written: {reason}"
+                f"{folder}: the checkpoint of step {step} was not written: "
+                f"{reason_of(error)}"
             ) from error
 
     def restore(self) -> int | None:
@@ -79,9 +86,20 @@ class Checkpointing:
                 status.assert_consumed()
             else:
                 status.assert_existing_objects_matched().expect_partial()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (
+            AssertionError,
+            # What the reader of checkpoints itself raises.
+            IndexError,
+            RuntimeError,
+            ValueError,
+            tf.errors.OpError,
+        ) as error:
             raise InputError(
-                f"Checkpoint {newest} does not fit the model: {reason}"
+                f"Checkpoint {newest} is damaged or does not fit the model: "
+                f"{reason_of(error)}"
             ) from error
         return int(self.step.numpy())
+
+
+def _values(variables: Iterable[Any]) -> list[Any]:
+    return [variable.value for variable in variables]

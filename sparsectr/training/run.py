@@ -41,7 +41,8 @@ def train_and_evaluate(
     metrics = trainer.evaluate()
     print(metrics.log_line(), flush=True)
     run.log(step=trainer.num_steps, **metrics.to_dict())
-    run.write_json("result.json", _result(trainer, store, metrics))
+    saved_model = run.read_result().get("saved_model")
+    run.write_json("result.json", _result(trainer, store, metrics, saved_model))
     return metrics
 
 
@@ -49,7 +50,9 @@ def _source(store: Store) -> str:
     return f"{store.path} ({store.manifest['data_source']})"
 
 
-def _result(trainer: Trainer, store: Store, metrics: Metrics) -> dict[str, Any]:
+def _result(
+    trainer: Trainer, store: Store, metrics: Metrics, saved_model: str | None
+) -> dict[str, Any]:
     manifest = store.manifest
     requests = sum(
         len(trainer.batches.requests(step)[0])
@@ -76,5 +79,6 @@ def _result(trainer: Trainer, store: Store, metrics: Metrics) -> dict[str, Any]:
             requests / max(trainer.train_seconds, 1e-9), 1
         ),
         "peak_memory_bytes": peak_memory_bytes(),
-        "saved_model": None,
+        # Resumed when it was done already, it has one of these weights.
+        "saved_model": saved_model,
     }

@@ -102,8 +102,9 @@ class Trainer:
             resume: Whether to go on from the newest checkpoint.
 
         Raises:
-            InputError: If the loss is not finite, or a checkpoint does not
-                fit.
+            InputError: If loss or weights are not finite, or a checkpoint
+                does not fit.
+            OSError: If a checkpoint cannot be written.
         """
         first = (self._checkpointing.restore() or 0) if resume else 0
         before_stop = self._run.drop_log_after(first)
@@ -128,6 +129,7 @@ class Trainer:
                 self._log(done, bar, events)
             if done % train.checkpoint_every == 0 or done == self.num_steps:
                 self._check_loss(step, loss)
+                self._check_weights(step)
                 self._checkpointing.save(done)
         bar.close()
         events.close()
@@ -170,10 +172,22 @@ class Trainer:
         return self._strategy.distribute_datasets_from_function(of_worker)
 
     def _check_loss(self, step: int, loss: tf.Tensor) -> None:
-        """Stops the run, naming the batch, if the loss is not finite."""
+        """Stops the run if the loss of a step is not finite."""
         value = float(loss)
-        if math.isfinite(value):
-            return
+        if not math.isfinite(value):
+            raise self._bad_step(step, f"The loss is {value} at")
+
+    def _check_weights(self, step: int) -> None:
+        """Stops the run if a step has left a weight that is not finite.
+
+        Its loss, which was taken before the update, does not tell.
+        """
+        for variable in self.model.trainable_variables:
+            if not tf.reduce_all(tf.math.is_finite(variable.value)):
+                raise self._bad_step(step, f"{variable.path} is not finite at")
+
+    def _bad_step(self, step: int, what: str) -> InputError:
+        """Saves the batch of a step; returns the error that names it."""
         user, request_time = self.batches.users(step)
         path = self._run.path / f"bad_batch_step_{step}.npz"
         arrays: dict[str, Any] = dict(self.batches.batch(step))
@@ -182,9 +196,9 @@ class Trainer:
             f"user {u} at {t}"
             for u, t in zip(user[:3], request_time[:3], strict=True)
         )
-        raise InputError(
-            f"The loss is {value} at step {step} (the first is 0). Its batch "
-            f"of {len(user)} requests ({requests}, ...) is in {path}."
+        return InputError(
+            f"{what} step {step} (the first is 0). Its batch of {len(user)} "
+            f"requests ({requests}, ...) is in {path}."
         )
 
     def _log(self, done: int, bar: ProgressBar, events: Any) -> None:

@@ -57,7 +57,7 @@ def test_equals_the_reference(
     ).numpy()
     for b in range(BATCH):
         visible = [
-            [j for j in range(max(first[b], n - size + 1), n + 1)]
+            list(range(max(first[b], n - size + 1), n + 1))
             + [length] * has_user
             for n in range(length)
         ]

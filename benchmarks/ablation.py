@@ -1,0 +1,158 @@
+r"""Which parts of the model earn their place, over several seeds.
+
+    python -m benchmarks.ablation --dataset=alibaba \
+        --variants=sparse_ctr,full_attention,no_temporal_bias,mean_pooling \
+        --seeds=0,1,2 --output=benchmarks/results/ablation_alibaba.json
+
+Every run is `python -m sparsectr.train` with the recipe of the data set, the
+same flags and nothing but the variant and the seed changed; the runs of one
+seed stand together. The JSON is rewritten after each run and a run that is
+in it already is not repeated, so that the command can be stopped and
+started again.
+"""
+
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from sparsectr import command
+from sparsectr.errors import InputError
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "sparse_ctr": (),
+    "full_attention": ("--model.attention=full",),  # A1
+    "no_temporal_bias": ("--nomodel.temporal_bias",),  # B1
+    "mean_pooling": ("--model.name=mean_pooling",),
+}
+"""Flags of each variant; A1 and B1 are those of the paper's Table 3."""
+
+_COPIED = (
+    "metrics",
+    "num_parameters",
+    "train_seconds",
+    "requests_per_second",
+    "peak_memory_bytes",
+)
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("dataset", None, "Data set.", required=True)
+    flags.DEFINE_string("data_dir", None, "Store (default: data/<dataset>).")
+    flags.DEFINE_list("variants", list(VARIANTS), "Variants to train.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each variant.")
+    flags.DEFINE_string("train_flags", "", "More flags for every run, quoted.")
+    flags.DEFINE_string("output", None, "JSON file.", required=True)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    for variant in values.variants:
+        if variant not in VARIANTS:
+            raise InputError(
+                f"--variants must be among {', '.join(VARIANTS)}. "
+                f"Received: {variant}"
+            )
+    output = Path(values.output)
+    asked = {"dataset": values.dataset, "train_flags": values.train_flags}
+    report = _read_report(output, asked)
+    for seed in values.seeds:
+        for variant in values.variants:
+            key = f"{variant}/{seed}"
+            if key not in report["runs"]:
+                _run(report, variant, seed)
+                report["summary"] = _summary(report["runs"])
+                _write(output, report)
+    print(json.dumps(report["summary"], indent=2))
+
+
+def _read_report(output: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Returns the report to go on with, or an empty one."""
+    if not output.exists():
+        return {**asked, "runs": {}}
+    report: dict[str, Any] = json.loads(output.read_text("utf-8"))
+    for name, value in asked.items():
+        if report.get(name) != value:
+            raise InputError(
+                f"{output} has {name}={report.get(name)!r}, not {value!r}; "
+                "name another --output."
+            )
+    return report
+
+
+def _run(report: dict[str, Any], variant: str, seed: str) -> None:
+    """Trains once and adds the result to the report."""
+    values = flags.FLAGS
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder) / "run"
+        arguments = [
+            f"--dataset={values.dataset}",
+            f"--workdir={workdir}",
+            f"--seed={seed}",
+            "--noexport",
+            *shlex.split(values.train_flags),
+            *VARIANTS[variant],
+        ]
+        if values.data_dir is not None:
+            arguments.append(f"--data_dir={values.data_dir}")
+        print(f"ablation: {variant}, seed {seed}", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "sparsectr.train", *arguments], check=False
+        )
+        if done.returncode != 0:
+            raise InputError(
+                f"The run {variant} with seed {seed} failed; see above."
+            )
+        result = json.loads((workdir / "result.json").read_text("utf-8"))
+        environment = json.loads(
+            (workdir / "environment.json").read_text("utf-8")
+        )
+    report["data_source"] = result["data_source"]["kind"]
+    report["split"] = result["split"]
+    report["environment"] = environment
+    report["runs"][f"{variant}/{seed}"] = {
+        name: result[name] for name in _COPIED
+    }
+
+
+def _summary(runs: dict[str, Any]) -> dict[str, Any]:
+    """Returns mean and standard deviation of the AUC of each variant."""
+    summary = {}
+    for variant in VARIANTS:
+        found = [
+            run for key, run in runs.items() if key.split("/")[0] == variant
+        ]
+        if not found:
+            continue
+        auc = [run["metrics"]["auc"] for run in found]
+        seconds = [run["train_seconds"] for run in found]
+        summary[variant] = {
+            "runs": len(found),
+            "auc_mean": statistics.mean(auc),
+            "auc_std": statistics.stdev(auc) if len(auc) > 1 else None,
+            "auc_min": min(auc),
+            "train_seconds_median": statistics.median(seconds),
+        }
+    return summary
+
+
+def _write(output: Path, report: dict[str, Any]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    partial.replace(output)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,83 @@
+"""SparseCTR equals the NumPy reference of the paper's equations.
+
+The sizes of `SCHEMA` and `CONFIG` are a different prime for every axis.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparsectr.config import ModelConfig
+from sparsectr.schema import DatasetSchema
+from tests import reference
+from tests.keras_weights import (
+    random_model,
+    reference_weights,
+    without_user_fields,
+)
+from tests.make_requests import CONFIG, LENGTH, SCHEMA, make_requests
+
+SHORT_AND_FULL = [LENGTH, 0, 1]
+
+
+def _check(
+    schema: DatasetSchema, config: ModelConfig, seed: int, num_valid: Any
+) -> None:
+    model = random_model(schema, config, seed)
+    inputs = make_requests(seed, num_valid, schema)
+    logits = model(inputs).numpy()
+    expected = reference.forward(
+        reference_weights(model), inputs, schema, config
+    )
+    # Rounding of 1.2e-7, through some dozens of sums of some dozens of
+    # terms, which cancel where a logit is small.
+    scale = np.max(np.abs(expected))
+    assert np.std(expected) > 0.1 * scale
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("attention", ["evo", "full"])
+def test_every_history_length(attention: str) -> None:
+    config = dataclasses.replace(CONFIG, attention=attention)
+    _check(SCHEMA, config, 0, [*range(LENGTH + 1), LENGTH])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
+def test_blocks(num_blocks: int, seed: int) -> None:
+    config = dataclasses.replace(CONFIG, num_blocks=num_blocks)
+    _check(SCHEMA, config, seed, SHORT_AND_FULL)
+
+
+@pytest.mark.parametrize("has_user", [True, False])
+@pytest.mark.parametrize("temporal_bias", [True, False])
+@pytest.mark.parametrize("attention", ["evo", "full"])
+def test_variants(attention: str, temporal_bias: bool, has_user: bool) -> None:
+    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    config = dataclasses.replace(
+        CONFIG, attention=attention, temporal_bias=temporal_bias
+    )
+    _check(schema, config, 4, [LENGTH, 3, 11])
+
+
+@pytest.mark.parametrize(
+    ("num_chunks", "num_transition", "num_local"),
+    [(1, 1, 1), (1, 31, 1), (2, 1, 37), (31, 2, 3)],
+)
+def test_sparsity(num_chunks: int, num_transition: int, num_local: int) -> None:
+    """Also more chunks, members and neighbours than there are behaviours."""
+    config = dataclasses.replace(
+        CONFIG,
+        num_chunks=num_chunks,
+        num_transition=num_transition,
+        num_local=num_local,
+    )
+    _check(SCHEMA, config, 5, SHORT_AND_FULL)
+
+
+@pytest.mark.parametrize("utc_offset_hours", [-7, 0])
+def test_time_zones(utc_offset_hours: int) -> None:
+    schema = dataclasses.replace(SCHEMA, utc_offset_hours=utc_offset_hours)
+    _check(schema, CONFIG, 6, SHORT_AND_FULL)

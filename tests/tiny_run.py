@@ -1,0 +1,150 @@
+"""The smallest run there is: a synthetic store, a tiny model, few steps."""
+
+import atexit
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import keras
+import pytest
+import tensorflow as tf
+
+from data_pipelines.prepare import prepare
+from data_pipelines.store import Store
+from data_pipelines.synthetic_alibaba import write_sample
+from sparsectr.config import Config, DataConfig, ModelConfig, TrainConfig
+from sparsectr.training.devices import make_strategy
+from sparsectr.training.run_directory import RunDirectory
+from sparsectr.training.trainer import Trainer
+from tests.commands import ForkedCommands, run
+
+CONFIG = Config(
+    dataset="alibaba",
+    model=ModelConfig(width=8, num_heads=2, embedding_dim=4, num_chunks=3),
+    data=DataConfig(max_history=32),
+    train=TrainConfig(
+        batch_size=16, jit_compile=False, log_every=1, checkpoint_every=4
+    ),
+)
+
+FLAGS = (
+    "--dataset=alibaba",
+    "--model.width=8",
+    "--model.num_heads=2",
+    "--model.embedding_dim=4",
+    "--model.num_chunks=3",
+    "--data.max_history=32",
+    "--batch_size=16",
+    "--nojit_compile",
+    "--log_every=1",
+    "--checkpoint_every=4",
+)
+"""The command line of `CONFIG`."""
+
+FINISHED_FLAGS = (
+    *FLAGS,
+    "--epochs=2",
+    "--model.num_blocks=1",
+    "--model.dropout_rate=0.25",
+)
+
+NUM_USERS = 80
+
+
+class FinishedRun(NamedTuple):
+    """What `python -m sparsectr.train` printed and left behind."""
+
+    path: pathlib.Path
+    stdout: str
+    stderr: str
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.path)
+
+
+def change(config: Config, part: str, **values: Any) -> Config:
+    """Returns a copy with other values in its model, data or train part."""
+    changed = dataclasses.replace(getattr(config, part), **values)
+    return dataclasses.replace(config, **{part: changed})
+
+
+def make_trainer(config: Config, store: Store, folder: pathlib.Path) -> Trainer:
+    """Returns a trainer of a new run, seeded like the command."""
+    keras.utils.set_random_seed(config.train.seed)
+    run_directory = RunDirectory(folder)
+    run_directory.create(config, store.schema, store.path)
+    return Trainer(config, store, run_directory, make_strategy(1))
+
+
+def logged(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl` in the folder of a run."""
+    text = (path / "metrics.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def saved_state(path: pathlib.Path) -> dict[str, Any]:
+    """Returns all variables of the newest checkpoint of a run."""
+    reader = tf.train.load_checkpoint(str(path / "checkpoints"))
+    names = reader.get_variable_to_shape_map()
+    # A protocol buffer, whose bytes have no fixed order.
+    return {
+        name: reader.get_tensor(name)
+        for name in names
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+
+
+@functools.cache
+def _store(folder: pathlib.Path) -> Store:
+    write_sample(folder / "raw", num_users=NUM_USERS, seed=3)
+    # Where the command looks when nothing names a store.
+    data_dir = folder / "data" / "alibaba_synthetic"
+    data_dir.parent.mkdir()
+    return prepare("alibaba", folder / "raw", data_dir)
+
+
+@functools.cache
+def _commands(folder: pathlib.Path) -> ForkedCommands:
+    commands = ForkedCommands(folder)
+    atexit.register(commands.close)
+    return commands
+
+
+@functools.cache
+def _finished_run(folder: pathlib.Path) -> FinishedRun:
+    done = run(
+        "sparsectr.train", *FINISHED_FLAGS, "--workdir=finished", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return FinishedRun(folder / "finished", done.stdout, done.stderr)
+
+
+# Imported by the conftest.py of several folders: the caches make each of them
+# once for all.
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Folder of the tiny runs, and where the commands run."""
+    folder = tmp_path_factory.getbasetemp() / "tiny"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_folder: pathlib.Path) -> Store:
+    return _store(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def command(tiny_folder: pathlib.Path) -> ForkedCommands:
+    return _commands(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_folder: pathlib.Path, tiny_store: Store) -> FinishedRun:
+    """A run of the command from start to SavedModel, in a fresh process."""
+    return _finished_run(tiny_folder)

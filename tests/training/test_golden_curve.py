@@ -1,0 +1,114 @@
+"""The loss curve of a tiny model, step by step, as it was once.
+
+It moves when the model, the data or their order does. If it was meant to,
+
+    python -m tests.training.test_golden_curve
+
+writes it anew.
+"""
+
+import json
+import pathlib
+import tempfile
+
+import numpy as np
+import pytest
+
+from data_pipelines.prepare import prepare
+from data_pipelines.store import Store
+from data_pipelines.synthetic_alibaba import write_sample
+from tests.commands import assert_refused
+from tests.tiny_run import (
+    CONFIG,
+    FLAGS,
+    NUM_USERS,
+    change,
+    logged,
+    make_trainer,
+    saved_state,
+)
+
+FILE = pathlib.Path(__file__).parent.parent / "golden" / "loss_curve.json"
+NUM_STEPS = 10
+
+
+def _train(store: Store, folder: pathlib.Path) -> list[float]:
+    """Returns the running mean loss after each step."""
+    config = change(CONFIG, "train", max_steps=NUM_STEPS)
+    make_trainer(config, store, folder).train()
+    return [line["loss"] for line in logged(folder)]
+
+
+@pytest.fixture(scope="module")
+def one_device(tiny_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden") / "run"
+    _train(tiny_store, folder)
+    return folder
+
+
+def test_loss_curve(one_device):
+    expected = json.loads(FILE.read_text("utf-8"))
+    found = [line["loss"] for line in logged(one_device)]
+    # Rounding differs between processors.
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def two_devices(tiny_folder, tiny_store, command):
+    # In a process of its own: a CPU is divided before anything runs.
+    path = tiny_folder / "two_devices"
+    done = command(
+        "sparsectr.train",
+        *FLAGS,
+        f"--data_dir={tiny_store.path}",
+        f"--workdir={path}",
+        f"--max_steps={NUM_STEPS}",
+        "--num_devices=2",
+        "--noexport",
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_two_devices_give_the_weights_of_one(one_device, two_devices):
+    expected, found = saved_state(one_device), saved_state(two_devices)
+    names = [name for name in expected if name.startswith("model/")]
+    assert len(names) > 60
+    for name in names:
+        # The replicas' gradients are added in another order. Adam divides a
+        # gradient by its own size, so that the rounding of one close to zero
+        # shows in a weight: never more than a fraction of one update, 1e-3.
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=1e-5, atol=2e-5, err_msg=name
+        )
+
+
+def test_two_devices_give_the_metrics_of_one(one_device, two_devices):
+    *steps, last = logged(two_devices)
+    for one, two in zip(logged(one_device), steps, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["running_auc"] == pytest.approx(one["running_auc"], abs=1e-3)
+    # Nothing is evaluated twice or lost between the devices.
+    manifest = json.loads((two_devices / "result.json").read_text())
+    assert last["num_candidates"] == manifest["metrics"]["num_candidates"] > 0
+
+
+def test_batch_must_be_divided_among_devices(tiny_folder, tiny_store, command):
+    done = command(
+        "sparsectr.train",
+        *FLAGS,
+        f"--data_dir={tiny_store.path}",
+        f"--workdir={tiny_folder / 'indivisible'}",
+        "--batch_size=17",
+        "--num_devices=2",
+    )
+    assert_refused(done, "--batch_size=17 cannot be divided among 2 devices")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        base = pathlib.Path(name)
+        write_sample(base / "raw", num_users=NUM_USERS, seed=3)
+        curve = _train(prepare("alibaba", base / "raw", base / "s"), base / "r")
+    FILE.write_text(json.dumps(curve, indent=2) + "\n", "utf-8")
+    print(f"wrote {FILE}")

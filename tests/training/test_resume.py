@@ -1,0 +1,161 @@
+"""A run that is stopped goes on as if it never had been."""
+
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.commands import ForkedCommands, assert_refused, start
+from tests.tiny_run import FINISHED_FLAGS, logged, saved_state
+
+EVERY = 4
+"""Steps between the checkpoints of `FINISHED_FLAGS`."""
+
+
+def _is_between_checkpoints(path: pathlib.Path) -> bool:
+    """Whether steps were done since a checkpoint that is on disk."""
+    log, newest = path / "metrics.jsonl", path / "checkpoints" / "checkpoint"
+    if not (log.exists() and newest.exists()):
+        return False
+    done = log.read_text().count("\n")
+    return done % EVERY > 0 and f'"ckpt-{done - done % EVERY}"' in (
+        newest.read_text()
+    )
+
+
+def _kill_between_checkpoints(path: pathlib.Path, folder: pathlib.Path) -> int:
+    """Runs the command and kills it.
+
+    Returns:
+        The number of steps in its log.
+    """
+    with start(
+        "sparsectr.train",
+        *FINISHED_FLAGS,
+        f"--workdir={path}",
+        "--noexport",
+        cwd=folder,
+    ) as process:
+        while process.poll() is None:
+            # Looked at while it stands still, so that it is killed where it
+            # was seen.
+            os.kill(process.pid, signal.SIGSTOP)
+            if _is_between_checkpoints(path):
+                process.kill()
+                process.communicate()
+                return len(logged(path))
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.005)
+        pytest.fail(f"It ended before it was killed: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def resumed(tiny_folder, tiny_store, finished_run, command):
+    """A run that was killed and resumed; steps in its log at the kill."""
+    path = tiny_folder / "killed"
+    done = _kill_between_checkpoints(path, tiny_folder)
+    with (path / "metrics.jsonl").open("a") as log:
+        log.write('{"time": 1795366880.0, "ste')  # as a kill may leave it
+    resume = command(
+        "sparsectr.train", f"--workdir={path}", "--resume", "--noexport"
+    )
+    assert resume.returncode == 0, resume.stderr
+    return path, done
+
+
+def test_was_killed_on_its_way(resumed):
+    _, done = resumed
+    assert EVERY < done < 54
+    assert done % EVERY
+
+
+def test_weights_equal_those_of_an_unbroken_run(resumed, finished_run):
+    path, _ = resumed
+    expected, found = saved_state(finished_run.path), saved_state(path)
+    assert found.keys() == expected.keys()
+    # Weights and both moments of each, seeds of dropout, metrics, step.
+    assert sum(name.startswith("optimizer/") for name in found) > 80
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_log_equals_that_of_an_unbroken_run(resumed, finished_run):
+    path, _ = resumed
+
+    def without_times(path):
+        lines = logged(path)
+        for line in lines:
+            del line["time"]
+            line.pop("seconds", None)
+        return lines
+
+    assert without_times(path) == without_times(finished_run.path)
+
+
+def test_seconds_go_on(resumed):
+    path, _ = resumed
+    seconds = [line["seconds"] for line in logged(path)[:-1]]
+    assert seconds == sorted(seconds)
+
+
+def test_result_equals_that_of_an_unbroken_run(resumed, finished_run):
+    path, _ = resumed
+    expected = finished_run.run.read_result()
+    found = finished_run._replace(path=path).run.read_result()
+    for name in ("metrics", "num_parameters", "split", "data_source"):
+        assert found[name] == expected[name]
+
+
+def test_resume_of_a_finished_run_changes_nothing(
+    finished_run, command: ForkedCommands
+):
+    def state():
+        files = finished_run.path.glob("checkpoints/*")
+        result = finished_run.run.read_result()
+        for name in ("train_seconds", "requests_per_second"):
+            del result[name]
+        del result["peak_memory_bytes"]
+        lines = logged(finished_run.path)
+        lines[-1].pop("time")
+        return {path: path.read_bytes() for path in files}, result, lines
+
+    before = state()
+    done = command(
+        "sparsectr.train",
+        f"--workdir={finished_run.path}",
+        "--resume",
+        "--noexport",
+    )
+    assert done.returncode == 0, done.stderr
+    assert state() == before
+
+
+def test_resume_with_other_flags_is_refused(finished_run, command):
+    done = command(
+        "sparsectr.train",
+        *FINISHED_FLAGS,
+        f"--workdir={finished_run.path}",
+        "--resume",
+        "--learning_rate=0.5",
+    )
+    assert_refused(done, "--resume cannot change a run", "learning_rate=0.5")
+
+
+def test_resume_without_a_folder_is_refused(command):
+    done = command("sparsectr.train", "--dataset=alibaba", "--resume")
+    assert_refused(done, "--resume needs the --workdir")
+
+
+def test_resume_of_no_run_is_refused(tmp_path, command):
+    done = command("sparsectr.train", f"--workdir={tmp_path}", "--resume")
+    assert_refused(done, f"{tmp_path} is not a run: no config.json")
+
+
+def test_existing_run_is_not_overwritten(finished_run, command):
+    done = command(
+        "sparsectr.train", *FINISHED_FLAGS, f"--workdir={finished_run.path}"
+    )
+    assert_refused(done, f"{finished_run.path} holds a run already", "--resume")
