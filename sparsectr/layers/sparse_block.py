@@ -6,6 +6,7 @@ Axes: B batch, L history length, C candidates, S keys, d width.
 from typing import Any
 
 import keras
+from keras import ops
 
 from sparsectr.layers.evo_attention import EvoAttention
 from sparsectr.layers.full_attention import FullAttention
@@ -59,7 +60,7 @@ class SparseBlock(keras.layers.Layer):
         temporal_bias: bool = True,
         **kwargs: Any,
     ) -> None:
-        # The temporal features stay float32; the rest is cast already.
+        # The temporal features stay float32; rows are cast by `call`.
         super().__init__(autocast=False, **kwargs)
         if attention not in ("evo", "full"):
             raise ValueError(
@@ -127,6 +128,7 @@ class SparseBlock(keras.layers.Layer):
             The behaviours' rows `[B, L, d]` (`None` if `is_last`), and keys
             and values for candidates, `[B, S, d]` each.
         """
+        behaviors = ops.cast(behaviors, self.compute_dtype)
         hidden = self.attention_norm(behaviors)
         keys, values = self.attention_layer.select(
             hidden, self.attention_norm(user), plan
@@ -146,6 +148,7 @@ class SparseBlock(keras.layers.Layer):
         features: Any,
         key_mask: Any,
     ) -> Any:
+        candidates = ops.cast(candidates, self.compute_dtype)
         attended = self.attention_layer(
             self.attention_norm(candidates), keys, values, features, key_mask
         )

@@ -155,6 +155,7 @@ class PredictStep:
     def __call__(self, batch: Batch) -> tf.Tensor:
         """Returns the logits of all replicas' parts, in order, `[B, C]`."""
         parts = self._strategy.experimental_local_results(
-            self._strategy.run(self._forward, args=(batch,))
+            # `run` cannot wrap a tf.function that has a signature.
+            self._strategy.run(lambda part: self._forward(part), args=(batch,))
         )
         return tf.concat(parts, axis=0)
