@@ -104,7 +104,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
             for key in arrays.files:
                 batch, _, name = key.partition("/")
                 batches.setdefault(batch, {})[name] = arrays[key]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not batches or any(PROBABILITY not in b for b in batches.values()):
         raise InputError(f"{path} has no batches with expected answers.")

@@ -17,6 +17,7 @@ import pytest
 from data_pipelines.prepare import prepare
 from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
+from sparsectr.training.trainer import Trainer
 from tests.commands import assert_refused
 from tests.tiny_run import (
     CONFIG,
@@ -32,25 +33,29 @@ FILE = pathlib.Path(__file__).parent.parent / "golden" / "loss_curve.json"
 NUM_STEPS = 10
 
 
-def _train(store: Store, folder: pathlib.Path) -> list[float]:
+def _train(store: Store, folder: pathlib.Path) -> Trainer:
+    # Small evaluation batches: each of two devices gets requests.
+    config = change(CONFIG, "train", max_steps=NUM_STEPS, eval_batch_size=32)
+    trainer = make_trainer(config, store, folder)
+    trainer.train()
+    return trainer
+
+
+def _curve(folder: pathlib.Path) -> list[float]:
     """Returns the running mean loss after each step."""
-    config = change(CONFIG, "train", max_steps=NUM_STEPS)
-    make_trainer(config, store, folder).train()
     return [line["loss"] for line in logged(folder)]
 
 
 @pytest.fixture(scope="module")
 def one_device(tiny_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden") / "run"
-    _train(tiny_store, folder)
-    return folder
+    return _train(tiny_store, folder), folder
 
 
 def test_loss_curve(one_device):
     expected = json.loads(FILE.read_text("utf-8"))
-    found = [line["loss"] for line in logged(one_device)]
     # Rounding differs between processors.
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(_curve(one_device[1]), expected, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,7 @@ def two_devices(tiny_folder, tiny_store, command):
         f"--data_dir={tiny_store.path}",
         f"--workdir={path}",
         f"--max_steps={NUM_STEPS}",
+        "--eval_batch_size=32",
         "--num_devices=2",
         "--noexport",
     )
@@ -71,26 +77,33 @@ def two_devices(tiny_folder, tiny_store, command):
 
 
 def test_two_devices_give_the_weights_of_one(one_device, two_devices):
-    expected, found = saved_state(one_device), saved_state(two_devices)
-    names = [name for name in expected if name.startswith("model/")]
-    assert len(names) > 60
+    expected, found = saved_state(one_device[1]), saved_state(two_devices)
+    names = [n for n in expected if n.startswith(("model/", "optimizer/"))]
+    assert len(names) > 180
     for name in names:
         # The replicas' gradients are added in another order. Adam divides a
         # gradient by its own size, so that the rounding of one close to zero
         # shows in a weight: never more than a fraction of one update, 1e-3.
+        # The moments show the size of the gradients, which Adam hides.
+        size = np.abs(expected[name]).max() if "optimizer/" in name else 0.01
         np.testing.assert_allclose(
-            found[name], expected[name], rtol=1e-5, atol=2e-5, err_msg=name
+            found[name],
+            expected[name],
+            rtol=1e-4,
+            atol=5e-4 * size,
+            err_msg=name,
         )
 
 
 def test_two_devices_give_the_metrics_of_one(one_device, two_devices):
+    trainer, folder = one_device
     *steps, last = logged(two_devices)
-    for one, two in zip(logged(one_device), steps, strict=True):
+    for one, two in zip(logged(folder), steps, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["running_auc"] == pytest.approx(one["running_auc"], abs=1e-3)
-    # Nothing is evaluated twice or lost between the devices.
-    manifest = json.loads((two_devices / "result.json").read_text())
-    assert last["num_candidates"] == manifest["metrics"]["num_candidates"] > 0
+    # Evaluation: nothing lost, nothing twice, each score at its label.
+    for name, value in trainer.evaluate().to_dict().items():
+        assert last[name] == pytest.approx(value, rel=1e-3), name
 
 
 def test_batch_must_be_divided_among_devices(tiny_folder, tiny_store, command):
@@ -109,6 +122,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         base = pathlib.Path(name)
         write_sample(base / "raw", num_users=NUM_USERS, seed=3)
-        curve = _train(prepare("alibaba", base / "raw", base / "s"), base / "r")
+        _train(prepare("alibaba", base / "raw", base / "store"), base / "run")
+        curve = _curve(base / "run")
     FILE.write_text(json.dumps(curve, indent=2) + "\n", "utf-8")
     print(f"wrote {FILE}")
