@@ -12,6 +12,15 @@ from sparsectr import config
 
 CONFIG = config.Config(
     dataset="kuairand",
-    data=config.DataConfig(max_history=64),
-    train=config.TrainConfig(batch_size=256),
+    data=config.DataConfig(
+        max_history=32,
+        length_buckets=(8, 16),
+        candidate_buckets=(2, 8, 32, 128),
+    ),
+    train=config.TrainConfig(
+        batch_size=128,
+        eval_batch_size=512,
+        # One epoch reads most ids a few times only.
+        embedding_learning_rate=1e-2,
+    ),
 )

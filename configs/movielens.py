@@ -12,6 +12,6 @@ from sparsectr import config
 
 CONFIG = config.Config(
     dataset="movielens",
-    data=config.DataConfig(max_history=200),
-    train=config.TrainConfig(batch_size=512),
+    data=config.DataConfig(max_history=128, length_buckets=(32, 64)),
+    train=config.TrainConfig(batch_size=256, eval_batch_size=512),
 )
