@@ -10,4 +10,7 @@ Commit: to be measured.
 
 from sparsectr import config
 
-CONFIG = config.Config(dataset="alibaba")
+CONFIG = config.Config(
+    dataset="alibaba",
+    train=config.TrainConfig(batch_size=32, learning_rate=2e-3),
+)

@@ -29,7 +29,7 @@ takes the favorite brand at least 35 % of the time.
 *Requests.* A request belongs to a session: it comes up to a minute before the
 first behavior (25 %), so that z must be foreseen from the same hour, earlier
 weekends and the last days, or after one of its behaviors (75 %), so that the
-last minutes show it. It has one to six candidates: 20 % in the session's
+last minutes show it. It has 1 to 16 candidates: 20 % in the session's
 interest, 35 % in another of the user's, and 45 % anything.
 
 *Clicks.* The click logit of the ad c for user u in a session of interest z is
@@ -77,7 +77,7 @@ from sparsectr.errors import InputError
 MARKER = "SYNTHETIC.txt"
 """Name of the file that tells made files from real ones."""
 
-DEFAULT_NUM_USERS = 4000
+DEFAULT_NUM_USERS = 10_000
 MIN_NUM_USERS = 10
 
 PIDS = np.array(["430548_1007", "430539_1007"])

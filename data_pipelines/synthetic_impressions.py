@@ -31,7 +31,7 @@ PID_CLICK_RATES = (0.0501, 0.0536)
 
 REQUESTS_PER_SESSION = 0.56
 OPENING_RATE = 0.25
-CANDIDATE_COUNT_SHARES = np.array([0.22, 0.24, 0.20, 0.15, 0.11, 0.08])
+MAX_CANDIDATES = 16
 ACTIVE_RATE, OWN_RATE = 0.20, 0.35
 
 ACTIVE_WEIGHT, LONG_TERM_WEIGHT, BRAND_WEIGHT = 2.6, 0.2, 0.7
@@ -67,11 +67,7 @@ def draw_impressions(
 ) -> Impressions:
     """Returns the impressions, sorted by user and time."""
     request_session, request_time = _draw_requests(rng, sessions, behaviors)
-    count = 1 + rng.choice(
-        len(CANDIDATE_COUNT_SHARES),
-        len(request_session),
-        p=CANDIDATE_COUNT_SHARES,
-    )
+    count = rng.integers(1, MAX_CANDIDATES + 1, len(request_session))
     request = np.repeat(np.arange(len(request_session)), count)
     session = request_session[request]
     user, interest = sessions.user[session], sessions.interest[session]
