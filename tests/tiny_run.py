@@ -37,6 +37,7 @@ FLAGS = (
     "--model.num_chunks=3",
     "--data.max_history=32",
     "--batch_size=16",
+    "--learning_rate=0.001",
     "--nojit_compile",
     "--log_every=1",
     "--checkpoint_every=4",

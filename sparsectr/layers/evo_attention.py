@@ -15,6 +15,7 @@ from sparsectr.layers.time_chunking import TimeChunks
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend
 from sparsectr.ops.local_window import attend_window, shift, windows
+from sparsectr.ops.same_as import same_as
 from sparsectr.ops.temporal_features import temporal_features
 
 Features = tuple[Any, Any, Any]
@@ -201,7 +202,8 @@ class EvoAttention(keras.layers.Layer):
         only from its last member on. Keys and values of a chunk are the
         masked mean of its members', then an MLP; since the mean of products
         with W_K is the product of the mean, only the S selected rows are
-        ever projected for candidates.
+        ever projected for candidates. W_K begins equal to W_Q, so that a
+        query is drawn to what is like it from the first step on.
     """
 
     def __init__(
@@ -238,7 +240,11 @@ class EvoAttention(keras.layers.Layer):
             return layer
 
         self.query_projection = dense("query_projection", use_bias=False)
-        self.key_projection = dense("key_projection", use_bias=False)
+        self.key_projection = dense(
+            "key_projection",
+            use_bias=False,
+            kernel_initializer=same_as(self.query_projection.kernel),
+        )
         self.value_projection = dense("value_projection", use_bias=False)
         self.output_projection = dense("output_projection", use_bias=False)
         self.key_aggregate = [

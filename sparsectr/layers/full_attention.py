@@ -11,6 +11,7 @@ from keras import ops
 from sparsectr.layers.evo_attention import Features
 from sparsectr.layers.rel_temporal import RelTemporal
 from sparsectr.ops.head_attention import attend_all
+from sparsectr.ops.same_as import same_as
 from sparsectr.ops.temporal_features import temporal_features
 
 
@@ -69,7 +70,8 @@ class FullAttention(keras.layers.Layer):
 
     The baseline that EvoAttention is measured against, with the same
     methods: a behaviour reads itself and every one before it, a candidate
-    reads them all. There is no user key and no gate.
+    reads them all. There is no user key and no gate. W_K begins equal to W_Q
+    here too.
 
     Args:
         num_heads: H.
@@ -110,15 +112,22 @@ class FullAttention(keras.layers.Layer):
                 f"Received: num_heads={self.num_heads}"
             )
 
-        def dense(name: str) -> keras.layers.Dense:
+        def dense(name: str, **arguments: Any) -> keras.layers.Dense:
             layer = keras.layers.Dense(
-                width, use_bias=False, name=name, dtype=self.dtype_policy
+                width,
+                use_bias=False,
+                name=name,
+                dtype=self.dtype_policy,
+                **arguments,
             )
             layer.build((None, None, width))
             return layer
 
         self.query_projection = dense("query_projection")
-        self.key_projection = dense("key_projection")
+        self.key_projection = dense(
+            "key_projection",
+            kernel_initializer=same_as(self.query_projection.kernel),
+        )
         self.value_projection = dense("value_projection")
         self.output_projection = dense("output_projection")
         self.rel_temporal: RelTemporal | None = None
