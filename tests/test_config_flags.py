@@ -46,7 +46,7 @@ GIVEN = {
         "embedding_learning_rate": ("2e-3", 2e-3),
         "seed": ("3", 3),
         "mixed_precision": ("true", True),
-        "jit_compile": ("true", True),
+        "jit_compile": ("false", False),
         "num_devices": ("2", 2),
         "checkpoint_every": ("11", 11),
         "keep_checkpoints": ("4", 4),

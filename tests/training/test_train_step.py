@@ -128,7 +128,7 @@ def cheap_config():
     config = change(CONFIG, "model", name="mean_pooling")
     config = change(config, "train", epochs=2)
     data = DataConfig(
-        max_history=64, length_buckets=(32,), candidate_buckets=(2, 3, 4)
+        max_history=64, length_buckets=(32,), candidate_buckets=(14, 15, 16)
     )
     return change(
         config,
