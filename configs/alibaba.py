@@ -1,11 +1,15 @@
 """Alibaba display-ad clicks; the paper's settings at Sparsity-2.
 
 Command: `python -m sparsectr.train --dataset=alibaba`
-Split: the first seven days train, the eighth (CST) is the test.
-Expected test AUC, three seeds: to be measured.
-Time: to be measured.
-Hardware: to be measured.
-Commit: to be measured.
+Split: the first seven days train, the eighth (UTC+8) is the test.
+Measured on the real files: not yet.
+Measured on the SYNTHETIC sample, seed 0: test AUC 0.7168, GAUC 0.7120.
+Time: 6 minutes for the whole command, 5 of them training.
+Hardware: 2 shared cores (AMD EPYC), no GPU.
+Commit: 1f0aec8.
+
+A larger `--batch_size` suits the real files, which have a thousand times as
+many requests.
 """
 
 from sparsectr import config

@@ -2,10 +2,12 @@
 
 Command: `python -m sparsectr.train --dataset=kuairand`
 Split: the last day (UTC+8) is the test.
-Expected test AUC, three seeds: to be measured.
-Time: to be measured.
-Hardware: to be measured.
-Commit: to be measured.
+Measured test AUC, 3 seeds: 0.7385 +- 0.0011 (0.7382, 0.7376, 0.7397).
+Floor: 0.6944, the logit sum of smoothed video and user means.
+Printed by: `python -m benchmarks.ablation --dataset=kuairand`.
+Time: 2.1 minutes of training (median).
+Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
+Commit: ac71d959551c.
 """
 
 from sparsectr import config

@@ -2,10 +2,11 @@
 
 Command: `python -m sparsectr.train --dataset=movielens`
 Split: the first 90 % of the ratings by time train, the rest test.
-Expected test AUC, three seeds: to be measured.
-Time: to be measured.
-Hardware: to be measured.
-Commit: to be measured.
+Measured test AUC, 1 seeds: 0.7966 (0.7966).
+Printed by: `python -m benchmarks.ablation --dataset=movielens`.
+Time: 10.1 minutes of training (median).
+Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
+Commit: ac71d959551c.
 """
 
 from sparsectr import config
