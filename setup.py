@@ -37,10 +37,17 @@ EXTRAS_REQUIRE = {
         "pyarrow<26",
         "setuptools<82",
     ],
+    # For a data set that is too large for one machine. It needs Java too.
+    "spark": ["pyspark>=4,<5"],
+    # The picture that data_pipelines.describe draws.
+    "plots": ["matplotlib"],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [
         "pytest",
         "hypothesis",
+        "matplotlib",
+        "moto[server]",
+        "pyspark>=4,<5",
         "scikit-learn",
         "ruff>=0.17,<0.18",
         "mypy>=2.4,<2.5",

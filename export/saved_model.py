@@ -6,12 +6,17 @@ r"""A trained run to a SavedModel for TensorFlow Serving.
 writes models/sparsectr/<version>/, one above the newest there. Before it
 says done, a fresh process loads what was written and compares it with the
 Keras model on real requests (`export.verify`).
+
+Both folders can be remote, such as s3://bucket/folder. The version is then
+verified on this machine, and `saved_model.pb`, which makes it a SavedModel,
+is sent last.
 """
 
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,13 @@ from absl import flags
 from export.signature import PROBABILITY, serving_signature
 from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.file_systems.paths import (
+    is_folder,
+    is_remote,
+    join,
+    list_folder,
+)
+from sparsectr.file_systems.publish import publish
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
 
 _NUM_VERIFICATION_BATCHES = 4
@@ -53,15 +65,21 @@ def main(argv: list[str]) -> None:
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
 
-    run = RunDirectory(values.workdir)
+    run = RunDirectory.of(values.workdir)
     trained = load_model(run)
     store = open_store(run, values.data_dir)
     requests = verification_requests(store, trained.config.data)
-    path = export_model(trained.model, run, Path(values.output), requests)
+    if is_remote(values.output):
+        path = _export_to(values.output, trained.model, run, requests)
+    else:
+        path = str(
+            export_model(trained.model, run, Path(values.output), requests)
+        )
     result = run.read_result()
     if result:
-        result["saved_model"] = str(path)
+        result["saved_model"] = path
         run.write_json("result.json", result)
+        run.publish()
     print(f"SavedModel: {path}")
 
 
@@ -115,11 +133,23 @@ def export_model(
             extra.mkdir(exist_ok=True)
             shutil.copy(run.path / name, extra / name)
         _verify(model, partial, requests)
-        path = output / str(_next_version(output))
+        path = output / _next_version(p.name for p in output.iterdir())
         (partial / "model").rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
+
+
+def _export_to(
+    url: str, model: Any, run: Any, requests: list[dict[str, Any]]
+) -> str:
+    """Writes and verifies a version here, then sends it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_model(model, run, Path(folder), requests)
+        names = list_folder(url) if is_folder(url) else []
+        version = join(url, _next_version(names))
+        publish(path, version, last=("saved_model.pb",))
+    return version
 
 
 def _write(model: Any, path: Path) -> None:
@@ -169,9 +199,9 @@ def _verify(model: Any, folder: Path, requests: list[dict[str, Any]]) -> None:
         )
 
 
-def _next_version(output: Path) -> int:
-    versions = [int(p.name) for p in output.iterdir() if p.name.isdigit()]
-    return max(versions, default=0) + 1
+def _next_version(names: Iterable[str]) -> str:
+    versions = [int(name) for name in names if name.isdigit()]
+    return str(max(versions, default=0) + 1)
 
 
 if __name__ == "__main__":

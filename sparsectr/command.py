@@ -1,6 +1,8 @@
 """What every command line does alike: flags, help, errors, exit status."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -25,14 +27,39 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             exit status (`None` for 0).
     """
     try:
+        _run(main)
+    except SystemExit as exit_:
+        _leave_before_tensorflow_io(exit_.code)
+        raise
+    except BaseException:
+        if "tensorflow_io" in sys.modules:
+            traceback.print_exc()
+            _leave_before_tensorflow_io(1)
+        raise
+
+
+def _run(main: Callable[[list[str]], int | None]) -> None:
+    try:
         app.run(main, flags_parser=_parse_flags)
     except InputError as error:
         _exit_with_error(str(error))
     except OSError as error:
-        _exit_with_error(_describe(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _exit_with_error(". ".join([_describe(error), *_notes(error)]))
+    except KeyboardInterrupt as error:
+        print(". ".join(["interrupted", *_notes(error)]), file=sys.stderr)
         sys.exit(_INTERRUPTED)
+
+
+def _leave_before_tensorflow_io(status: object) -> None:
+    """Ends a process that has tensorflow-io in it.
+
+    Its file systems abort a process that ends as usual, after all work is
+    done (tensorflow/io issues 1912 and 2039).
+    """
+    if "tensorflow_io" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(bool(status)))
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
@@ -50,6 +77,10 @@ def _parse_flags(arguments: list[str]) -> list[str]:
             "(--help lists them)"
         )
     return remaining
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def _describe(error: OSError) -> str:

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     from sparsectr.training.scoring import score_requests
     from sparsectr.training.train_step import PredictStep
 
-    run = RunDirectory(values.workdir)
+    run = RunDirectory.of(values.workdir)
     trained = load_model(run)
     store = open_store(run, values.data_dir)
     train = trained.config.train

@@ -9,19 +9,28 @@ Values that no flag gives are those of the recipe, configs/<dataset>.py. The
 folder of the run holds config.json, schema.json, environment.json,
 checkpoints, TensorBoard events, metrics.jsonl and, at the end, result.json
 and the SavedModel.
+
+Store and folder can be remote, such as s3://bucket/folder: the store is read
+from a copy, and the run is written on this machine and sent after each
+checkpoint. Both stay in SPARSECTR_CACHE (default: ~/.cache/sparsectr).
 """
 
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from sparsectr import command, config_flags
 from sparsectr.config import Config
 from sparsectr.errors import InputError
+from sparsectr.file_systems.paths import Location, join
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+
+if TYPE_CHECKING:
+    from sparsectr.training.run_directory import RunDirectory
 
 DATA_ROOT = Path("data")
 RUNS_ROOT = Path("runs")
@@ -61,18 +70,18 @@ def main(argv: list[str]) -> None:
     if values.print_config:
         print(config_flags.config_from_flags().to_json())
         return
-    config, data_dir, workdir = _what_to_run()
+    config, data_dir, run = _what_to_run()
 
     # Only now: TensorFlow takes seconds, and bad flags should not wait.
     import_tensorflow_quietly()
     from sparsectr.training.run import train_and_evaluate
 
-    train_and_evaluate(config, data_dir, workdir, resume=values.resume)
+    train_and_evaluate(config, data_dir, run, resume=values.resume)
     if values.export:
-        _export(workdir)
+        _export(run.location)
 
 
-def _what_to_run() -> tuple[Config, Path, Path]:
+def _what_to_run() -> tuple[Config, Location, "RunDirectory"]:
     """Returns configuration, store and folder of the run."""
     from sparsectr.training.run_directory import RunDirectory
 
@@ -80,37 +89,39 @@ def _what_to_run() -> tuple[Config, Path, Path]:
     if values.resume:
         if values.workdir is None:
             raise InputError("--resume needs the --workdir of the run.")
-        run = RunDirectory(values.workdir)
+        run = RunDirectory.to_train(values.workdir, resume=True)
         if run.exists or values.dataset is None:
             config, data_dir = run.read_config()
             if values.dataset is not None:
-                _check_same(config, config_flags.config_from_flags(), run.path)
-            if values.data_dir is not None:
-                data_dir = Path(values.data_dir)
-            return config, data_dir, run.path
-    config = config_flags.config_from_flags()
-    data_dir = _find_store(config.dataset, values.data_dir)
-    workdir = values.workdir or (
-        RUNS_ROOT / f"{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
-    return config, data_dir, Path(workdir)
+                _check_same(
+                    config, config_flags.config_from_flags(), run.location
+                )
+            return config, values.data_dir or data_dir, run
+        config = config_flags.config_from_flags()
+    else:
+        config = config_flags.config_from_flags()
+        workdir = values.workdir or (
+            RUNS_ROOT / f"{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
+        run = RunDirectory.to_train(workdir, resume=False)
+    return config, _find_store(config.dataset, values.data_dir), run
 
 
-def _check_same(saved: Config, asked: Config, path: Path) -> None:
+def _check_same(saved: Config, asked: Config, location: str) -> None:
     """Raises InputError if a resumed run is asked to be another one."""
     for part in ("dataset", "model", "data", "train"):
         if getattr(saved, part) != getattr(asked, part):
             raise InputError(
-                f"--resume cannot change a run: {path} has "
+                f"--resume cannot change a run: {location} has "
                 f"{getattr(saved, part)}, the flags ask for "
                 f"{getattr(asked, part)}. Leave the flags out to go on."
             )
 
 
-def _find_store(dataset: str, data_dir: str | None) -> Path:
+def _find_store(dataset: str, data_dir: str | None) -> Location:
     """Returns the store to train on; makes the synthetic sample for alibaba."""
     if data_dir is not None:
-        return Path(data_dir)
+        return data_dir
     path = DATA_ROOT / dataset
     if path.exists():
         return path
@@ -139,7 +150,7 @@ def _find_store(dataset: str, data_dir: str | None) -> Path:
     return path
 
 
-def _export(workdir: Path) -> None:
+def _export(workdir: str) -> None:
     """Writes and verifies the SavedModel in a process of its own.
 
     The export reads nothing but the folder of the run, so that what is
@@ -151,7 +162,7 @@ def _export(workdir: Path) -> None:
             "-m",
             "export.saved_model",
             f"--workdir={workdir}",
-            f"--output={workdir / 'saved_model'}",
+            f"--output={join(workdir, 'saved_model')}",
         ],
         check=False,
     )

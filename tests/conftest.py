@@ -5,6 +5,10 @@ import pathlib
 import hypothesis
 import pytest
 
+from tests.object_store import object_store
+
+__all__ = ["object_store"]
+
 # No deadline: a busy machine is not a defect. Derandomized: the suite gives
 # the same answer on every machine.
 hypothesis.settings.register_profile(

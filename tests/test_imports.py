@@ -25,6 +25,11 @@ MAY_IMPORT = {
     "sparsectr.config_flags": (*TYPES, "configs"),
     "sparsectr.command": ("sparsectr.errors",),
     "sparsectr.metrics": ("sparsectr.errors",),
+    "sparsectr.file_systems": (
+        "sparsectr.errors",
+        "sparsectr.quiet_tensorflow",
+        "sparsectr.file_systems",
+    ),
     "sparsectr.ops": OPS,
     "sparsectr.layers": LAYERS,
     "sparsectr.models": MODELS,
@@ -33,6 +38,7 @@ MAY_IMPORT = {
     "data_pipelines": (
         *TYPES,
         "sparsectr.command",
+        "sparsectr.file_systems",
         "configs",
         "data_pipelines",
     ),
@@ -50,6 +56,7 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/command.py",
     "sparsectr/metrics.py",
     "sparsectr/errors.py",
+    "sparsectr/file_systems/*.py",
     "configs/*.py",
     "data_pipelines/prepare.py",
 ]
@@ -133,6 +140,8 @@ def test_imports_point_one_way(path):
         ("data_pipelines/a.py", "from sparsectr import metrics", True),
         ("data_pipelines/a.py", "from sparsectr import config_flags", True),
         ("data_pipelines/a.py", "from sparsectr import command", False),
+        ("data_pipelines/a.py", "from sparsectr import file_systems", False),
+        ("sparsectr/file_systems/a.py", "import data_pipelines.b", True),
         ("configs/a.py", "from sparsectr import config", False),
         ("configs/a.py", "import data_pipelines.store", True),
         ("export/a.py", "import benchmarks.speed", True),

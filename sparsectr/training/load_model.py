@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
+from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.models.model_from_config import model_from_config
 from sparsectr.schema import DatasetSchema
 from sparsectr.training.checkpointing import Checkpointing
@@ -41,7 +42,7 @@ def load_model(run: RunDirectory) -> TrainedModel:
     )
     step = Checkpointing(run.checkpoints, model).restore()
     if step is None:
-        raise InputError(f"{run.path} has no checkpoint yet.")
+        raise InputError(f"{run.location} has no checkpoint yet.")
     return TrainedModel(model, config, schema, step)
 
 
@@ -56,10 +57,10 @@ def open_store(run: RunDirectory, data_dir: str | None) -> Store:
         InputError: If there is none, or its ids are not those of the run.
     """
     _, trained_on = run.read_config()
-    store = Store(data_dir or trained_on)
+    store = Store(local_copy(data_dir or trained_on))
     if store.schema != run.read_schema():
         raise InputError(
-            f"{store.path} is not what {run.path} was trained on: the schemas "
-            "differ, so the ids mean other things."
+            f"{store.path} is not what {run.location} was trained on: the "
+            "schemas differ, so the ids mean other things."
         )
     return store

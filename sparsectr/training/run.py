@@ -1,10 +1,11 @@
 """One run from its configuration to `result.json`."""
 
-from pathlib import Path
 from typing import Any
 
 from data_pipelines.store import Store
 from sparsectr.config import Config
+from sparsectr.file_systems.local_copy import local_copy
+from sparsectr.file_systems.paths import Location
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
 from sparsectr.training.run_directory import RunDirectory
@@ -12,14 +13,14 @@ from sparsectr.training.trainer import Trainer, peak_memory_bytes
 
 
 def train_and_evaluate(
-    config: Config, data_dir: Path, workdir: Path, *, resume: bool
+    config: Config, data_dir: Location, run: RunDirectory, *, resume: bool
 ) -> Metrics:
     """Trains, evaluates and writes `result.json`.
 
     Args:
         config: What to run.
         data_dir: The store.
-        workdir: Folder of the run.
+        run: Folder of the run.
         resume: Whether to go on with a run that is there.
 
     Returns:
@@ -29,35 +30,29 @@ def train_and_evaluate(
         InputError: If the store or the folder is not usable, or the loss
             stops being finite.
     """
-    run = RunDirectory(workdir)
     prepare_process(config.train.seed, config.train.num_devices)
-    store = Store(data_dir)
+    store = Store(local_copy(data_dir))
     if not (resume and run.exists):
         run.create(config, store.schema, data_dir)
     strategy = make_strategy(config.train.num_devices)
     trainer = Trainer(config, store, run, strategy)
-    print(f"{workdir}: {trainer.num_steps} steps on {_source(store)}")
+    kind = store.manifest["data_source"]
+    print(f"{run.location}: {trainer.num_steps} steps on {data_dir} ({kind})")
     trainer.train(resume=resume)
     metrics = trainer.evaluate()
     print(metrics.log_line(), flush=True)
     run.log(step=trainer.num_steps, **metrics.to_dict())
     saved_model = run.read_result().get("saved_model")
     run.write_json("result.json", _result(trainer, store, metrics, saved_model))
+    run.publish()
     return metrics
-
-
-def _source(store: Store) -> str:
-    return f"{store.path} ({store.manifest['data_source']})"
 
 
 def _result(
     trainer: Trainer, store: Store, metrics: Metrics, saved_model: str | None
 ) -> dict[str, Any]:
     manifest = store.manifest
-    requests = sum(
-        len(trainer.batches.requests(step)[0])
-        for step in range(trainer.num_steps)
-    )
+    requests = trainer.batches.count_requests(trainer.num_steps)
     tables = sum(
         table.rows.value.shape.num_elements()
         for table in trainer.model.embedding.tables.values()

@@ -12,7 +12,14 @@ from typing import Any
 
 from sparsectr.config import Config
 from sparsectr.errors import InputError
+from sparsectr.file_systems.local_copy import local_copy
+from sparsectr.file_systems.mirror import Mirror
+from sparsectr.file_systems.paths import Location, is_file, is_remote, join
 from sparsectr.schema import DatasetSchema
+
+# Each names what is sent before it. A run exists from config.json on, goes on
+# from what `checkpoint` names, and is done when there is a result.
+_SENT_LAST = ("config.json", "checkpoints/checkpoint", "result.json")
 
 _PACKAGES = ("sparsectr", "tensorflow", "keras", "numpy", "pandas", "pyarrow")
 
@@ -25,10 +32,61 @@ class RunDirectory:
 
     Args:
         path: The folder.
+        mirror: Where `publish` sends it, for a run at a remote place.
+
+    Attributes:
+        path: The folder.
+        location: What its user calls it: a remote path, or the folder.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, mirror: Mirror | None = None) -> None:
         self.path = Path(path)
+        self.location = mirror.url if mirror else str(self.path)
+        self._mirror = mirror
+
+    @classmethod
+    def of(cls, workdir: Location) -> "RunDirectory":
+        """Returns a run to read, from a copy if `workdir` is remote.
+
+        Raises:
+            InputError: If `workdir` is remote and cannot be read.
+        """
+        if not is_remote(workdir):
+            return cls(workdir)
+        path = local_copy(workdir)
+        return cls(path, Mirror(path, str(workdir), _SENT_LAST))
+
+    @classmethod
+    def to_train(cls, workdir: Location, *, resume: bool) -> "RunDirectory":
+        """Returns a run to write.
+
+        A remote one lives in a working folder on this machine and is sent by
+        `publish`.
+
+        Args:
+            workdir: Folder of the run.
+            resume: Whether to begin with what is there.
+
+        Raises:
+            InputError: If `workdir` is remote and cannot be read, or there is
+                a run that is not to be resumed.
+        """
+        if not is_remote(workdir):
+            return cls(workdir)
+        url = str(workdir)
+        if not resume and is_file(join(url, "config.json")):
+            raise _holds_a_run(url)
+        mirror = Mirror.work_on(url, _SENT_LAST, fetch=resume)
+        return cls(mirror.folder, mirror)
+
+    def publish(self) -> None:
+        """Brings a remote run up to date; a local one always is.
+
+        Raises:
+            InputError: If the remote place cannot be written.
+        """
+        if self._mirror is not None:
+            self._mirror.send()
 
     @property
     def checkpoints(self) -> Path:
@@ -46,7 +104,7 @@ class RunDirectory:
         return (self.path / "config.json").exists()
 
     def create(
-        self, config: Config, schema: DatasetSchema, data_dir: Path
+        self, config: Config, schema: DatasetSchema, data_dir: Location
     ) -> None:
         """Begins a run.
 
@@ -60,23 +118,20 @@ class RunDirectory:
             OSError: If it cannot be written.
         """
         if self.exists:
-            raise InputError(
-                f"{self.path} holds a run already. Go on with it by --resume, "
-                "or name another --workdir."
-            )
+            raise _holds_a_run(self.location)
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("environment.json", environment())
         self.write_json("schema.json", json.loads(schema.to_json()))
         # The last of them: a run exists from here on.
+        if not is_remote(data_dir):
+            data_dir = Path(data_dir).absolute()
         self.write_json(
             "config.json",
-            {
-                "data_dir": str(data_dir.absolute()),
-                **json.loads(config.to_json()),
-            },
+            {"data_dir": str(data_dir), **json.loads(config.to_json())},
         )
+        self.publish()
 
-    def read_config(self) -> tuple[Config, Path]:
+    def read_config(self) -> tuple[Config, str]:
         """Returns the configuration and the store of the run.
 
         Raises:
@@ -84,7 +139,7 @@ class RunDirectory:
         """
         values = self._read_json("config.json")
         try:
-            data_dir = Path(values.pop("data_dir"))
+            data_dir = str(values.pop("data_dir"))
             return Config.from_dict(values), data_dir
         except (KeyError, ValueError) as error:
             raise InputError(
@@ -157,10 +212,19 @@ class RunDirectory:
         try:
             values: dict[str, Any] = json.loads(path.read_text("utf-8"))
         except FileNotFoundError as error:
-            raise InputError(f"{self.path} is not a run: no {name}.") from error
+            raise InputError(
+                f"{self.location} is not a run: no {name}."
+            ) from error
         except ValueError as error:
             raise InputError(f"{path} is damaged: {error}") from error
         return values
+
+
+def _holds_a_run(location: str) -> InputError:
+    return InputError(
+        f"{location} holds a run already. Go on with it by --resume, or name "
+        "another --workdir."
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Scores(NamedTuple):
     Attributes:
         labels: uint8.
         logits: float32.
-        users: int64, raw user ids.
+        users: int64, rows of the users in the store.
     """
 
     labels: Array

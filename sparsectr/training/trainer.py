@@ -131,6 +131,7 @@ class Trainer:
                 self._check_loss(step, loss)
                 self._check_weights(step)
                 self._checkpointing.save(done)
+                self._run.publish()
         bar.close()
         events.close()
         self.train_seconds = time.monotonic() - start

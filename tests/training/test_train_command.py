@@ -89,7 +89,7 @@ def test_result(result, tiny_store, finished_run):
 def test_config_and_schema_are_those_of_the_run(finished_run, tiny_store):
     config, data_dir = finished_run.run.read_config()
     assert config == EXPECTED_CONFIG
-    assert data_dir == tiny_store.path
+    assert data_dir == str(tiny_store.path)
     assert finished_run.run.read_schema() == tiny_store.schema
 
 
