@@ -1,0 +1,86 @@
+r"""What one should know of a store before training on it, as text and picture.
+
+    python -m data_pipelines.describe --data_dir=data/alibaba \
+        --output=alibaba.png
+
+Prints, exactly counted: how many behaviors a request's history has and how
+many a model leaves out; candidates a request; how long behaviors lie apart and
+where TimeChunking cuts them; behaviors, requests and click rate by day; which
+shares of each field are missing or out of vocabulary.
+
+The picture shows the same. It is drawn if --output names it, and needs
+matplotlib: pip install 'sparsectr[plots]'.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from data_pipelines.describe_text import describe
+from data_pipelines.store import Store
+from data_pipelines.store_statistics import StoreStatistics
+from sparsectr import command
+from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
+from sparsectr.file_systems.local_copy import local_copy
+
+
+def _check_output(output: Path) -> None:
+    """Refuses what cannot be written before the work, not after it."""
+    if output.suffix != ".png":
+        raise InputError(f"--output must end in .png. Received: {output}")
+    if not output.parent.is_dir():
+        raise InputError(f"--output: there is no folder {output.parent}.")
+    if output.is_dir():
+        raise InputError(f"--output: {output} is a folder.")
+
+
+def _draw(store: Store, statistics: StoreStatistics, output: Path) -> None:
+    try:
+        from data_pipelines.store_picture import draw
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise InputError(
+            "--output needs matplotlib, which the extra `plots` installs: "
+            "pip install 'sparsectr[plots]'"
+        ) from error
+    draw(store, statistics, output)
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("data_dir", None, "Folder of the store.", required=True)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "PNG file to draw to, replaced if it exists. Without it nothing is "
+        "drawn.",
+    )
+    flags.DEFINE_integer(
+        "max_history",
+        DataConfig().max_history,
+        "Newest behaviors of a history that the model will read.",
+        lower_bound=1,
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    output = None if values.output is None else Path(values.output)
+    if output is not None:
+        _check_output(output)
+    store = Store(local_copy(values.data_dir))
+    statistics = StoreStatistics(store, max_history=values.max_history)
+    print(describe(store, statistics), flush=True)
+    if output is not None:
+        _draw(store, statistics, output)
+        print(f"\n{output}: the same as a picture")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
