@@ -1,8 +1,8 @@
 """Alibaba display advertisements (Tianchi 56): impressions, clicked or not.
 
 Raw files: `raw_sample.csv` (impressions), `ad_feature.csv`,
-`user_profile.csv` and `behavior_log.csv`, each also as `.csv.gz` or
-`.csv.tar.gz`. The built-in synthetic sample has the same form.
+`user_profile.csv` and `behavior_log.csv`, each also as `.csv.gz`,
+`.csv.tar.gz` or `.csv.zip`. The built-in synthetic sample has the same form.
 
 A request is a user in one second. Its history is the user's behaviors before
 that second; the log overlaps the impressions, so the cut is what keeps the
@@ -11,15 +11,18 @@ category and brand with the candidates. The eighth day of impressions
 (2017-05-13 in China) is the test split.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.csv_files import CsvFile, CsvFormat
+from data_pipelines.csv_reader import CsvFormat, CsvReader
 from data_pipelines.raw_dataset import RawDataset
+from data_pipelines.raw_rows import RawRows
+from data_pipelines.raw_table import RawTable
 from data_pipelines.source_file import SourceFile
-from data_pipelines.tables import drop_duplicates, look_up
+from data_pipelines.split_rule import FromTime
 from sparsectr.schema import (
     CategoricalField,
     DatasetSchema,
@@ -89,69 +92,72 @@ _TEXT = pa.string()
 # An advertisement without a brand says NULL. No file has quotes.
 _NULLABLE = CsvFormat(null_values=("", "NULL"), quoted=False)
 _PLAIN = CsvFormat(quoted=False)
-_Read = tuple[pa.Table, SourceFile]
 
 
-def read_alibaba(raw_dir: Path) -> RawDataset:
-    """Reads the four files.
+def open_alibaba(raw_dir: Path) -> RawDataset:
+    """Finds the four files.
 
     Raises:
-        InputError: If a file is absent or a row is not as documented.
+        InputError: If a file is absent.
     """
-    samples, sample_source = _read_samples(raw_dir)
-    ads, ad_source = _read_ads(raw_dir)
-    users, user_source = _read_users(raw_dir)
-    log, log_source = _read_behaviors(raw_dir)
-    impressions, num_unknown_ads = look_up(samples, "adgroup_id", ads)
-    # Impossible times go first: a repeated one then counts once for each row.
-    valid = pc.and_(
-        pc.greater_equal(log["time"], FIRST_BEHAVIOR_TIME),
-        pc.less(log["time"], END_TIME),
-    )
-    possible = log.filter(valid)
-    behaviors, num_repeated = drop_duplicates(possible, possible.column_names)
+
+    def table(
+        name: str,
+        file: str,
+        reader: CsvReader,
+        convert: Callable[[RawRows], None],
+    ) -> RawTable:
+        return RawTable(
+            name=name,
+            sources=(SourceFile.find(raw_dir, file),),
+            reader=reader,
+            convert=convert,
+        )
+
     return RawDataset(
         schema=SCHEMA,
-        users=users,
-        behaviors=behaviors,
-        impressions=impressions.append_column("request", impressions["time"]),
-        test_time=TEST_TIME,
-        split="from 2017-05-13 on (UTC+8) for test",
-        dropped={
-            "behaviors at an impossible time": len(log) - len(possible),
-            "repeated behaviors": num_repeated,
-        },
-        incomplete={
-            "candidates of an advertisement without features": num_unknown_ads
-        },
-        sources=(sample_source, ad_source, user_source, log_source),
+        impressions=table(
+            "impressions", "raw_sample.csv", _SAMPLES, _convert_samples
+        ),
+        behaviors=table(
+            "behaviors", "behavior_log.csv", _BEHAVIORS, _convert_behaviors
+        ),
+        users=table("users", "user_profile.csv", _USERS, _convert_users),
+        items=table("items", "ad_feature.csv", _ADS, _convert_ads),
+        item_key="adgroup_id",
+        split=FromTime(
+            time=TEST_TIME, rule="from 2017-05-13 on (UTC+8) for test"
+        ),
+        unique_behaviors=True,
+        nouns=("candidates", "an advertisement"),
     )
 
 
-def _read_samples(raw_dir: Path) -> _Read:
-    samples = CsvFile(
-        SourceFile.find(raw_dir, "raw_sample.csv"),
-        {
-            "user": _INT,
-            "time_stamp": _INT,
-            "adgroup_id": _INT,
-            "pid": _TEXT,
-            "nonclk": _INT,
-            "clk": _INT,
-        },
-        required=("user", "time_stamp", "adgroup_id", "pid", "nonclk", "clk"),
-        file_format=_PLAIN,
-    )
-    table = samples.table
+_SAMPLES = CsvReader(
+    columns={
+        "user": _INT,
+        "time_stamp": _INT,
+        "adgroup_id": _INT,
+        "pid": _TEXT,
+        "nonclk": _INT,
+        "clk": _INT,
+    },
+    required=("user", "time_stamp", "adgroup_id", "pid", "nonclk", "clk"),
+    file_format=_PLAIN,
+)
+
+
+def _convert_samples(rows: RawRows) -> None:
+    table = rows.table
     time, click = table["time_stamp"], table["clk"]
-    samples.require(
+    rows.require(
         pc.and_(
             pc.greater_equal(time, FIRST_SAMPLE_TIME), pc.less(time, END_TIME)
         ),
         "the time is not within 2017-05-06 to 2017-05-13 (UTC+8)",
         "time_stamp",
     )
-    samples.require(
+    rows.require(
         pc.and_(
             pc.is_in(click, value_set=pa.array([0, 1])),
             pc.equal(pc.add(click, table["nonclk"]), 1),
@@ -160,65 +166,74 @@ def _read_samples(raw_dir: Path) -> _Read:
         "clk",
         "nonclk",
     )
-    renamed = table.rename_columns(
-        ["user_id", "time", "adgroup_id", "pid", "nonclk", "label"]
-    )
-    return renamed, samples.source
-
-
-def _read_ads(raw_dir: Path) -> _Read:
-    ads = CsvFile(
-        SourceFile.find(raw_dir, "ad_feature.csv"),
+    rows.table = pa.table(
         {
-            "adgroup_id": _INT,
-            "cate_id": _INT,
-            "campaign_id": _INT,
-            "customer": _INT,
-            "brand": _INT,
-            "price": pa.float32(),
-        },
-        required=("adgroup_id",),
-        file_format=_NULLABLE,
+            "user_id": table["user"],
+            "time": time,
+            "request": time,
+            "label": click,
+            "adgroup_id": table["adgroup_id"],
+            "pid": table["pid"],
+        }
     )
-    ads.require_unique("adgroup_id")
-    renamed = ads.table.rename_columns(
-        ["adgroup_id", "cate", "campaign_id", "customer", "brand", "price"]
-    )
-    return renamed, ads.source
 
 
-def _read_users(raw_dir: Path) -> _Read:
-    # An empty value is a missing one; 0 is a level like any other.
-    users = CsvFile(
-        SourceFile.find(raw_dir, "user_profile.csv"),
-        {"userid": _INT, **dict.fromkeys(_PROFILE, _INT)},
-        required=("userid",),
-        file_format=_PLAIN,
-    )
-    users.require_unique("userid")
-    renamed = users.table.rename_columns(["user_id", *_PROFILE])
-    return renamed, users.source
+_ADS = CsvReader(
+    columns={
+        "adgroup_id": _INT,
+        "cate_id": _INT,
+        "campaign_id": _INT,
+        "customer": _INT,
+        "brand": _INT,
+        "price": pa.float32(),
+    },
+    required=("adgroup_id",),
+    file_format=_NULLABLE,
+)
 
 
-def _read_behaviors(raw_dir: Path) -> _Read:
-    log = CsvFile(
-        SourceFile.find(raw_dir, "behavior_log.csv"),
-        {
-            "user": _INT,
-            "time_stamp": _INT,
-            "btag": _TEXT,
-            "cate": _INT,
-            "brand": _INT,
-        },
-        required=("user", "time_stamp", "btag", "cate"),
-        file_format=_NULLABLE,
-    )
-    log.require(
-        pc.is_in(log.table["btag"], value_set=pa.array(_BEHAVIOR_KINDS)),
+def _convert_ads(rows: RawRows) -> None:
+    rows.table = rows.table.rename_columns({"cate_id": "cate"})
+
+
+# An empty value is a missing one; 0 is a level like any other.
+_USERS = CsvReader(
+    columns={"userid": _INT, **dict.fromkeys(_PROFILE, _INT)},
+    required=("userid",),
+    file_format=_PLAIN,
+)
+
+
+def _convert_users(rows: RawRows) -> None:
+    rows.table = rows.table.rename_columns({"userid": "user_id"})
+
+
+_BEHAVIORS = CsvReader(
+    columns={
+        "user": _INT,
+        "time_stamp": _INT,
+        "btag": _TEXT,
+        "cate": _INT,
+        "brand": _INT,
+    },
+    required=("user", "time_stamp", "btag", "cate"),
+    file_format=_NULLABLE,
+)
+
+
+def _convert_behaviors(rows: RawRows) -> None:
+    rows.require(
+        pc.is_in(rows.table["btag"], value_set=pa.array(_BEHAVIOR_KINDS)),
         f"`btag` is one of {', '.join(_BEHAVIOR_KINDS)}",
         "btag",
     )
-    renamed = log.table.rename_columns(
+    time = rows.table["time_stamp"]
+    rows.drop_unless(
+        pc.and_(
+            pc.greater_equal(time, FIRST_BEHAVIOR_TIME), pc.less(time, END_TIME)
+        ),
+        "behaviors at an impossible time",
+    )
+    rows.table = rows.table.rename_columns(
         ["user_id", "time", "btag", "cate", "brand"]
     )
-    return renamed, log.source

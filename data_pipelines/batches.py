@@ -1,7 +1,7 @@
-"""Which requests a step reads, and their batch as NumPy arrays.
+"""A step's requests as a batch of NumPy arrays.
 
 The order is a pure function of seed and step: nothing has to be saved to go
-on after a stop, and every worker knows the whole of every batch.
+on after a stop.
 """
 
 import functools
@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.batch_order import BatchOrder
 from data_pipelines.shard import Shard
-from data_pipelines.store import Store
+from data_pipelines.store import Store, shard_name
 from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +25,7 @@ class BatchLabels(NamedTuple):
     Attributes:
         mask: bool `[requests, C]`, True for a real candidate.
         label: uint8, one for each True of `mask`, row by row.
-        user: int64, raw user id of each of them.
+        user: int64, row of each one's user among those of all shards.
     """
 
     mask: Array
@@ -35,26 +37,40 @@ class Batches:
     """The batches of one split of a store.
 
     A batch holds requests of one length bucket, so that its padded length is
-    one of a few and short histories do not pay for long ones. Each epoch
-    permutes the requests within their buckets and then the batches of all
-    buckets. Nothing is dropped: the last batch of a bucket is filled up with
-    rows that have no candidate.
+    one of a few and short histories do not pay for long ones. `BatchOrder`
+    says which. Nothing is dropped: the last batch of a bucket is filled up
+    with rows that have no candidate.
+
+    Several workers each read shards of their own. All have as many batches
+    an epoch, and step by step the same padded length; the number of
+    candidates is padded by each to what its own requests need.
 
     Args:
         store: Where the requests are.
         split: "train" or "test".
-        config: Lengths and buckets.
-        batch_size: Requests of a batch.
-        seed: Seed of the order; `None` for the order of the store, bucket by
-            bucket.
+        config: Lengths, buckets, and how far requests are mixed.
+        batch_size: Requests of a batch of this worker.
+        seed: Seed of the order; `None` for the order of the store, window by
+            window and bucket by bucket.
+        worker: Which worker this is, from 0.
+        num_workers: How many there are.
 
     Attributes:
-        num_requests: Requests of the split.
+        num_requests: Requests of the split that this worker reads.
         num_batches: Batches of an epoch.
         lengths: The padded lengths that occur.
 
     Raises:
-        ValueError: If `batch_size` is below 1.
+        ValueError: If `batch_size` is below 1, or there is no such worker.
+        InputError: If the store has fewer shards than there are workers.
+
+    Cost:
+        Reads the length of every history once, of all workers' shards.
+
+    Memory:
+        One byte for each request, and four for each in a few windows of
+        `DataConfig.shuffle_shards` shards. The columns of two windows are
+        mapped: the system keeps of them what it has room for.
     """
 
     def __init__(
@@ -64,39 +80,54 @@ class Batches:
         config: DataConfig,
         batch_size: int,
         seed: int | None,
+        *,
+        worker: int = 0,
+        num_workers: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(
                 "`batch_size` must be at least 1. "
                 f"Received: batch_size={batch_size}"
             )
-        self._shards = store.shards
+        if not 0 <= worker < num_workers:
+            raise ValueError(
+                "`worker` must be at least 0 and below `num_workers`. "
+                f"Received: worker={worker}, num_workers={num_workers}"
+            )
+        if num_workers > len(store.shards):
+            raise InputError(
+                f"{store.path} has {len(store.shards)} shards, too few for "
+                f"{num_workers} workers. Prepare it with more."
+            )
+        self._store = store
         self._split = split
         self._schema = store.schema
         self._config = config
-        self._seed = seed
         self.batch_size = batch_size
-        self.num_requests = store.num_requests(split)
-        self._first_request = np.cumsum(
-            [0, *(s.splits[split].num_requests for s in store.shards)]
-        )
         self.lengths = _padded_lengths(config)
-        bucket = np.searchsorted(self.lengths, self._history_lengths())
-        # Requests bucket by bucket; int32 holds 2 billion of them.
-        self._by_bucket = np.argsort(bucket, kind="stable").astype(np.int32)
-        self._bucket_end = np.searchsorted(
-            bucket[self._by_bucket], np.arange(len(self.lengths)), side="right"
+        self._shard = functools.lru_cache(2 * config.shuffle_shards)(
+            self._open_shard
         )
-        sizes = np.diff(self._bucket_end, prepend=0)
-        self._batch_bucket = np.repeat(
-            np.arange(len(self.lengths)), -(-sizes // batch_size)
+        counts = np.zeros((len(store.shards), len(self.lengths)), np.int64)
+        buckets = {}
+        for index in range(len(store.shards)):
+            bucket = self._buckets(self._shard(index))
+            counts[index] = np.bincount(bucket, minlength=len(self.lengths))
+            if index % num_workers == worker:
+                buckets[index] = bucket
+        self.num_requests = sum(map(len, buckets.values()))
+        self._first_request = np.cumsum([0, *counts.sum(axis=1)])
+        self._first_user = np.cumsum([0, *(s.num_users for s in store.shards)])
+        self._order = BatchOrder(
+            counts,
+            buckets,
+            batch_size=batch_size,
+            seed=seed,
+            window_size=config.shuffle_shards,
+            worker=worker,
+            num_workers=num_workers,
         )
-        self.num_batches = len(self._batch_bucket)
-        first = np.searchsorted(self._batch_bucket, self._batch_bucket)
-        self._batch_start = (
-            self._bucket_end[self._batch_bucket] - sizes[self._batch_bucket]
-        ) + (np.arange(self.num_batches) - first) * batch_size
-        self._epoch_order = functools.lru_cache(maxsize=2)(self._shuffle)
+        self.num_batches = self._order.num_batches
 
     def requests(self, step: int) -> tuple[Array, int]:
         """Returns which requests a step reads, and their padded length.
@@ -105,25 +136,45 @@ class Batches:
             step: Step since the start of training, not of the epoch.
 
         Returns:
-            int32 `[<= batch_size]`, request numbers over all shards, and L.
+            `[<= batch_size]`, request numbers over all shards, and L.
         """
-        epoch, place = divmod(step, self.num_batches)
-        requests, batch_order = self._epoch_order(epoch)
-        batch = batch_order[place]
-        bucket = self._batch_bucket[batch]
-        start = self._batch_start[batch]
-        end = min(start + self.batch_size, self._bucket_end[bucket])
-        return requests[start:end], int(self.lengths[bucket])
+        requests, bucket = self._order.requests(step)
+        return requests, int(self.lengths[bucket])
+
+    def count_requests(self, num_steps: int) -> int:
+        """Returns how many requests the first `num_steps` steps read."""
+        if not num_steps:
+            return 0
+        epochs = num_steps // self.num_batches
+        rest = range(epochs * self.num_batches, num_steps)
+        return epochs * self.num_requests + sum(
+            len(self.requests(step)[0]) for step in rest
+        )
 
     def users(self, step: int) -> tuple[Array, Array]:
-        """Returns raw user ids and request times of a step's requests."""
+        """Returns raw user ids and request times of a step's requests.
+
+        Args:
+            step: Step since the start of training.
+
+        Returns:
+            int64 or text, and int64, `[<= batch_size]` each.
+        """
         requests, _ = self.requests(step)
-        user = np.empty(len(requests), np.int64)
+        # Text is as many bytes wide as its shard needs.
+        widest = max(
+            (shard.user_id.dtype for shard in self._store.shards),
+            key=lambda dtype: dtype.itemsize,
+        )
+        user = np.empty(len(requests), widest)
         time = np.empty(len(requests), np.int64)
-        for shard, rows, own in self._of_shards(requests):
+        for index, places, own in self._of_shards(requests):
+            shard = self._shard(index)
             columns = shard.splits[self._split]
-            user[rows] = shard.user_id[columns.user[own]]
-            time[rows] = columns.time[own]
+            user[places] = shard.user_id[columns.user[own]]
+            time[places] = columns.time[own]
+        if user.dtype.kind == "S":
+            user = np.char.decode(user, "utf-8")
         return user, time
 
     def labels(self, step: int, width: int) -> BatchLabels:
@@ -134,11 +185,12 @@ class Batches:
             width: C, the padded number of candidates of the batch.
         """
         requests, _ = self.requests(step)
-        user, _ = self.users(step)
+        user = np.empty(len(requests), np.int64)
         mask = np.zeros((len(requests), width), np.bool_)
         label = np.zeros((len(requests), width), np.uint8)
-        for shard, places, own in self._of_shards(requests):
-            columns = shard.splits[self._split]
+        for index, places, own in self._of_shards(requests):
+            columns = self._shard(index).splits[self._split]
+            user[places] = self._first_user[index] + columns.user[own]
             target, source = _candidate_rows(
                 columns.candidate_offset, own, places, width
             )
@@ -164,8 +216,8 @@ class Batches:
         """
         requests, length = self.requests(step)
         num_candidates = 0
-        for shard, _, own in self._of_shards(requests):
-            offset = shard.splits[self._split].candidate_offset
+        for index, _, own in self._of_shards(requests):
+            offset = self._shard(index).splits[self._split].candidate_offset
             counts = offset[own + 1] - offset[own]
             num_candidates = max(num_candidates, int(counts.max()))
         width = _round_up(num_candidates, self._config.candidate_buckets)
@@ -173,38 +225,35 @@ class Batches:
         rows = self.batch_size // num_parts
         requests = requests[part * rows : (part + 1) * rows]
         batch = self.empty(rows, length, width)
-        for shard, places, own in self._of_shards(requests):
-            self._fill(batch, shard, places, own)
+        for index, places, own in self._of_shards(requests):
+            self._fill(batch, self._shard(index), places, own)
         return batch
 
-    def _history_lengths(self) -> Array:
-        """Returns the number of behaviors read for each request."""
-        parts = []
-        for shard in self._shards:
-            columns = shard.splits[self._split]
-            start = shard.behavior_offset[columns.user]
-            length = np.asarray(columns.history_end) - start
-            parts.append(np.minimum(length, self._config.max_history))
-        return np.concatenate(parts)
+    def _open_shard(self, index: int) -> Shard:
+        """Maps a shard anew.
 
-    def _shuffle(self, epoch: int) -> tuple[Array, Array]:
-        """Returns requests by bucket and the order of batches of an epoch."""
-        if self._seed is None:
-            return self._by_bucket, np.arange(self.num_batches)
-        generator = np.random.default_rng([self._seed, epoch])
-        requests = self._by_bucket.copy()
-        for bucket in np.split(requests, self._bucket_end[:-1]):
-            generator.shuffle(bucket)  # a view
-        return requests, generator.permutation(self.num_batches)
+        The maps of `Store` live as long as the store, and what was once read
+        through a map counts as held by the process until the map goes.
+        """
+        name = shard_name(index, len(self._store.shards))
+        return Shard.open(self._store.path / name, self._schema)
 
-    def _of_shards(self, requests: Array) -> list[tuple[Shard, Array, Array]]:
+    def _buckets(self, shard: Shard) -> Array:
+        """Returns the length bucket of each request of a shard."""
+        columns = shard.splits[self._split]
+        length = columns.history_end - shard.behavior_offset[columns.user]
+        np.minimum(length, self._config.max_history, out=length)
+        bucket = np.searchsorted(self.lengths, length)
+        return bucket.astype(np.min_scalar_type(len(self.lengths)))
+
+    def _of_shards(self, requests: Array) -> list[tuple[int, Array, Array]]:
         """Returns for each shard concerned: places in the batch, own rows."""
         which = np.searchsorted(self._first_request, requests, "right") - 1
         found = []
-        for index in np.unique(which):
+        for index in np.unique(which).tolist():
             (places,) = np.nonzero(which == index)
             own = requests[places] - self._first_request[index]
-            found.append((self._shards[index], places, own))
+            found.append((index, places, own))
         return found
 
     def empty(self, rows: int, length: int, width: int) -> dict[str, Array]:
@@ -240,23 +289,20 @@ class Batches:
     ) -> None:
         """Writes requests `own` of a shard into rows `places` of a batch."""
         requests = shard.splits[self._split]
-        user = np.asarray(requests.user[own])
-        for field in self._schema.user_fields:
-            batch[f"user_{field.name}"][places] = shard.users[field.name][user]
+        user = requests.user[own]
+        for name, column in requests.users.items():
+            batch[f"user_{name}"][places] = column[own]
         batch["request_time"][places] = requests.time[own]
 
         length = batch["behavior_time"].shape[1]
-        end = np.asarray(requests.history_end[own])[:, None]
-        start = np.asarray(shard.behavior_offset[user])[:, None]
-        row = end + np.arange(-length, 0)
-        valid = row >= start  # [rows, L]
-        at = np.nonzero(valid)
-        source = row[at]
-        target = (places[at[0]], at[1])
-        batch["behavior_time"][target] = shard.behavior_time[source]
-        for field in self._schema.behavior_fields:
-            column = shard.behaviors[field.name]
-            batch[f"behavior_{field.name}"][target] = column[source]
+        row = requests.history_end[own][:, None] + np.arange(-length, 0)
+        valid = row >= shard.behavior_offset[user][:, None]  # [rows, L]
+        row = row[valid]
+        columns = {"time": shard.behavior_time, **shard.behaviors}
+        for name, column in columns.items():
+            history = np.zeros(valid.shape, column.dtype)
+            history[valid] = column[row]
+            batch[f"behavior_{name}"][places] = history
 
         target, source = _candidate_rows(
             requests.candidate_offset, own, places, batch["label"].shape[1]
@@ -271,8 +317,8 @@ def _candidate_rows(
     offset: Array, own: Array, places: Array, width: int
 ) -> tuple[tuple[Array, Array], Array]:
     """Returns where candidates go in a batch, and their rows in the store."""
-    row = np.asarray(offset[own])[:, None] + np.arange(width)
-    at = np.nonzero(row < np.asarray(offset[own + 1])[:, None])
+    row = offset[own][:, None] + np.arange(width)
+    at = np.nonzero(row < offset[own + 1][:, None])
     return (places[at[0]], at[1]), row[at]
 
 

@@ -17,10 +17,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.csv_files import CsvFile
-from data_pipelines.raw_dataset import LATEST_TIME, RawDataset
+from data_pipelines.csv_reader import CsvReader
+from data_pipelines.raw_dataset import (
+    LATEST_TIME,
+    RawDataset,
+    earlier_impressions,
+)
+from data_pipelines.raw_rows import RawRows
+from data_pipelines.raw_table import RawTable, keep
 from data_pipelines.source_file import SourceFile
-from data_pipelines.tables import drop_duplicates, look_up
+from data_pipelines.split_rule import (
+    FromTime,
+    LastDay,
+    SplitRule,
+    describe_day,
+    start_of_day,
+)
 from sparsectr.errors import InputError
 from sparsectr.schema import (
     CategoricalField,
@@ -101,10 +113,10 @@ _VIDEO_COLUMNS = {
 }
 
 
-def read_kuairand(
+def open_kuairand(
     raw_dir: Path, *, test_start: datetime.date | None = None
 ) -> RawDataset:
-    """Reads the exposures, users and videos.
+    """Finds the files of exposures, users and videos.
 
     Args:
         raw_dir: Folder of the raw files.
@@ -112,58 +124,56 @@ def read_kuairand(
             last day there is.
 
     Raises:
-        InputError: If a file is absent or a row is not as documented.
+        InputError: If a file is absent.
     """
     version = _version(raw_dir)
-    logs = [_read_log(path) for path in _log_paths(raw_dir, version)]
-    users = CsvFile(
-        SourceFile.find(raw_dir, f"user_features_{version}.csv"),
-        {"user_id": _INT, **dict.fromkeys(_PROFILE, _TEXT)},
-        required=("user_id",),
-    )
-    videos = CsvFile(
-        SourceFile.find(raw_dir, f"video_features_basic_{version}.csv"),
-        _VIDEO_COLUMNS,
-        required=("video_id",),
-    )
-    users.require_unique("user_id")
-    videos.require_unique("video_id")
-    exposures, num_repeated = drop_duplicates(
-        pa.concat_tables([log.table for log in logs]),
-        ["user_id", "video_id", "time_ms"],
-    )
-    if not len(exposures):
-        raise InputError(
-            f"{raw_dir} has no exposure in its log_standard files."
+    split: SplitRule = LastDay(utc_offset_hours=UTC_OFFSET_HOURS)
+    if test_start is not None:
+        test_time = start_of_day(test_start, UTC_OFFSET_HOURS)
+        split = FromTime(
+            time=test_time, rule=describe_day(test_time, UTC_OFFSET_HOURS)
         )
-    rows, num_unknown = look_up(exposures, "video_id", videos.table)
-    rows = _derive(rows)
-    if test_start is None:
-        test_time = _start_of_day(pc.max(rows["time"]).as_py())
-    else:
-        test_time = _start_of_day(
-            int(
-                datetime.datetime.combine(
-                    test_start, datetime.time(), _time_zone()
-                ).timestamp()
-            )
-        )
-    day = datetime.datetime.fromtimestamp(test_time, _time_zone()).date()
     return RawDataset(
         schema=SCHEMA,
-        users=users.table,
-        behaviors=rows,
-        impressions=rows,
-        test_time=test_time,
-        split=f"from {day} on (UTC+{UTC_OFFSET_HOURS}) for test",
-        dropped={"repeated exposures": num_repeated},
-        incomplete={"exposures of a video without features": num_unknown},
-        sources=(*(log.source for log in logs), users.source, videos.source),
+        impressions=RawTable(
+            name="impressions",
+            sources=tuple(
+                SourceFile(path=path) for path in _log_paths(raw_dir, version)
+            ),
+            reader=CsvReader(
+                columns=_LOG_COLUMNS, required=tuple(_LOG_COLUMNS)
+            ),
+            convert=_convert_log,
+        ),
+        behaviors=earlier_impressions,
+        users=RawTable(
+            name="users",
+            sources=(SourceFile.find(raw_dir, f"user_features_{version}.csv"),),
+            reader=CsvReader(
+                columns={"user_id": _INT, **dict.fromkeys(_PROFILE, _TEXT)},
+                required=("user_id",),
+            ),
+            convert=keep,
+        ),
+        items=RawTable(
+            name="items",
+            sources=(
+                SourceFile.find(raw_dir, f"video_features_basic_{version}.csv"),
+            ),
+            reader=CsvReader(columns=_VIDEO_COLUMNS, required=("video_id",)),
+            convert=keep,
+        ),
+        item_key="video_id",
+        split=split,
+        unique_impressions=("user_id", "video_id", "request"),
+        nouns=("exposures", "a video"),
     )
 
 
 def _version(raw_dir: Path) -> str:
-    pattern = re.compile(r"user_features_(pure|1k|27k)\.csv(\.gz|\.tar\.gz)?")
+    pattern = re.compile(
+        r"user_features_(pure|1k|27k)\.csv(\.gz|\.tar\.gz|\.zip)?"
+    )
     if not raw_dir.is_dir():
         raise InputError(f"{raw_dir} is not a folder.")
     matches = [pattern.fullmatch(path.name) for path in raw_dir.iterdir()]
@@ -179,7 +189,7 @@ def _version(raw_dir: Path) -> str:
 
 def _log_paths(raw_dir: Path, version: str) -> list[Path]:
     pattern = re.compile(
-        rf"log_standard_.+_{version}(_part\d+)?\.csv(\.gz|\.tar\.gz)?"
+        rf"log_standard_.+_{version}(_part\d+)?\.csv(\.gz|\.tar\.gz|\.zip)?"
     )
     paths = [p for p in raw_dir.iterdir() if pattern.fullmatch(p.name)]
     if not paths:
@@ -187,49 +197,39 @@ def _log_paths(raw_dir: Path, version: str) -> list[Path]:
     return sorted(paths)
 
 
-def _read_log(path: Path) -> CsvFile:
-    log = CsvFile(
-        SourceFile(path=path), _LOG_COLUMNS, required=tuple(_LOG_COLUMNS)
-    )
-    time = log.table["time_ms"]
-    log.require(
+def _convert_log(rows: RawRows) -> None:
+    """Adds seconds, label and feedback."""
+    table = rows.table
+    milliseconds = table["time_ms"]
+    rows.require(
         pc.and_(
-            pc.greater_equal(time, _EARLIEST_MS),
-            pc.less(time, 1000 * LATEST_TIME),
+            pc.greater_equal(milliseconds, _EARLIEST_MS),
+            pc.less(milliseconds, 1000 * LATEST_TIME),
         ),
         "the time is not in Unix milliseconds",
         "time_ms",
     )
     for name in _FLAGS:
-        log.require(
-            pc.is_in(log.table[name], value_set=pa.array([0, 1])),
+        rows.require(
+            pc.is_in(table[name], value_set=pa.array([0, 1])),
             f"`{name}` is 0 or 1",
             name,
         )
-    return log
-
-
-def _derive(rows: pa.Table) -> pa.Table:
-    """Adds seconds, request key, label and feedback."""
     feedback = pc.add(
-        pc.multiply(rows["is_click"], _CLICK),
+        pc.multiply(table["is_click"], _CLICK),
         pc.add(
-            pc.multiply(rows["long_view"], _LONG_VIEW),
-            pc.multiply(rows["is_like"], _LIKE),
+            pc.multiply(table["long_view"], _LONG_VIEW),
+            pc.multiply(table["is_like"], _LIKE),
         ),
     )
-    return (
-        rows.append_column("time", pc.divide(rows["time_ms"], 1000))
-        .append_column("request", rows["time_ms"])
-        .append_column("label", rows["is_click"])
-        .append_column("feedback", feedback)
+    rows.table = pa.table(
+        {
+            "user_id": table["user_id"],
+            "time": pc.divide(milliseconds, 1000),
+            "request": milliseconds,
+            "label": table["is_click"],
+            "video_id": table["video_id"],
+            "tab": table["tab"],
+            "feedback": feedback,
+        }
     )
-
-
-def _time_zone() -> datetime.timezone:
-    return datetime.timezone(datetime.timedelta(hours=UTC_OFFSET_HOURS))
-
-
-def _start_of_day(time: int) -> int:
-    offset = UTC_OFFSET_HOURS * 3600
-    return (time + offset) // 86400 * 86400 - offset

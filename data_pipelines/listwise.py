@@ -1,11 +1,7 @@
-"""Raw rows to listwise requests over histories that are stored once.
-
-    users, behaviors, impressions -> vocabularies, schema with sizes, shard
+"""Raw rows of one shard to listwise requests over histories stored once.
 
 The history of a request is every behavior of its user strictly before the
-request's second. Vocabularies and the statistics of dense features come from
-the training period alone: behaviors before the test time, and requests of
-the training split with their candidates and their users.
+request's second.
 """
 
 import dataclasses
@@ -18,73 +14,158 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.raw_dataset import LATEST_TIME, RawDataset
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import Shard
-from data_pipelines.vocabulary import Vocabulary
+from data_pipelines.scan import ROW
+from data_pipelines.tables import (
+    drop_duplicates,
+    is_first,
+    look_up,
+    stable_order,
+)
 from sparsectr.errors import InputError
-from sparsectr.schema import CategoricalField, DatasetSchema, DenseField
+from sparsectr.schema import DatasetSchema
 
 Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Listwise:
-    """A data set ready to be stored.
+class RawShard:
+    """Raw rows of some users, each table in the order of its files.
 
     Args:
-        schema: Schema with the size of every table, and with the mean and
-            scale of every dense field.
-        vocabularies: One for each table.
-        shard: All users.
+        impressions: Rows of `RawDataset.impressions`.
+        behaviors: Rows of `RawDataset.behaviors`, or `None` if it is made
+            from the impressions.
+        users: Rows of `RawDataset.users`, if there is such a table.
+        items: Rows of `RawDataset.items`, at least those that occur.
+    """
+
+    impressions: pa.Table
+    behaviors: pa.Table | None
+    users: pa.Table | None
+    items: pa.Table | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listwise:
+    """Users, histories and requests in the order in which they are stored.
+
+    Args:
+        user_id: `[num_users]`, ascending.
+        behaviors: The behavior fields, one row a behavior.
+        behavior_user: `[num_behaviors]`, row of the user, ascending.
+        behavior_time: `[num_behaviors]`, ascending within a user.
+        profiles: The user fields, one row a request.
+        request_user: `[num_requests]`, row of the user, ascending.
+        request_time: `[num_requests]`, ascending within a user.
+        history_end: `[num_requests]`, behavior row at which it ends.
+        candidate_offset: `[num_requests + 1]`, first candidate of each.
+        candidates: The candidate fields and `label`, one row a candidate.
         dropped: Rows that were left out, by reason.
         incomplete: Rows kept though something is missing, by reason.
     """
 
-    schema: DatasetSchema
-    vocabularies: tuple[Vocabulary, ...]
-    shard: Shard
+    user_id: pa.Array
+    behaviors: pa.Table
+    behavior_user: Array
+    behavior_time: Array
+    profiles: pa.Table
+    request_user: Array
+    request_time: Array
+    history_end: Array
+    candidate_offset: Array
+    candidates: pa.Table
     dropped: Mapping[str, int]
     incomplete: Mapping[str, int]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Sorted:
-    """Raw rows in the order in which they are stored."""
-
-    user_id: Array
-    profiles: pa.Table
-    behaviors: pa.Table
-    behavior_user: Array
-    behavior_time: Array
-    impressions: pa.Table
-    request_start: Array
-    request_user: Array
-    request_time: Array
-
-
-def build_listwise(raw: RawDataset) -> Listwise:
-    """Groups, sorts and encodes a raw data set.
+def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
+    """Groups and sorts the rows of a shard.
 
     Raises:
-        InputError: If the training or the test split has no request.
+        InputError: If a time is none, or a user has two profiles.
     """
-    is_training = _numpy(raw.impressions["time"]) < raw.test_time
-    for split, chosen in (("training", is_training), ("test", ~is_training)):
-        if not chosen.any():
-            raise InputError(
-                f"There is no {split} request: the split is {raw.split}, at "
-                f"Unix second {raw.test_time}."
-            )
-    rows, dropped, incomplete = _sort(raw)
-    in_training = rows.request_time < raw.test_time
-    vocabularies = _vocabularies(raw, rows, in_training)
-    schema = _fit(raw.schema, vocabularies, rows, in_training)
+    schema = dataset.schema
+    dropped: dict[str, int] = {}
+    incomplete: dict[str, int] = {}
+    impressions = raw.impressions.drop_columns([ROW])
+    row_noun, item_noun = dataset.nouns
+    if dataset.unique_impressions:
+        impressions, count = drop_duplicates(
+            impressions, dataset.unique_impressions
+        )
+        dropped[f"repeated {row_noun}"] = count
+    if raw.items is not None:
+        items = raw.items.drop_columns([ROW])
+        impressions, count = look_up(impressions, dataset.item_key, items)
+        incomplete[f"{row_noun} of {item_noun} without features"] = count
+    behaviors = raw.behaviors
+    if behaviors is None:
+        if not callable(dataset.behaviors):
+            raise ValueError("`raw` lacks the behaviors of a raw table.")
+        made = dataset.behaviors(impressions)
+        behaviors = made.table
+        dropped |= made.dropped
+        incomplete |= made.incomplete
+        # Columns that they were made of can be all there is of their size.
+        impressions = impressions.select(_kept(impressions, schema))
+    elif raw.items is not None and dataset.item_key in behaviors.column_names:
+        names = [
+            name
+            for name in items.column_names
+            if name == dataset.item_key or name not in behaviors.column_names
+        ]
+        behaviors, count = look_up(
+            behaviors, dataset.item_key, items.select(names)
+        )
+        incomplete[f"behaviors of {item_noun} without features"] = count
+    for name, table in (("behaviors", behaviors), ("impressions", impressions)):
+        _check_times(name, table["time"])
+
+    user_id = pc.unique(impressions["user_id"]).sort()
+    behaviors, behavior_user, counts = _sort_behaviors(
+        behaviors, user_id, schema, dataset.unique_behaviors
+    )
+    dropped |= counts
+    behavior_time = _numpy(behaviors["time"])
+
+    user = pc.index_in(impressions["user_id"], value_set=user_id).to_numpy()
+    order, start, request_time = _group_requests(
+        user, _ranks(impressions["request"]), _numpy(impressions["time"])
+    )
+    impressions, user = impressions.take(pa.array(order)), user[order]
+    request_user = user[start]
+
+    profiles = impressions.take(pa.array(start))
+    if raw.users is not None:
+        profiles, num_unknown = _look_up_profiles(profiles, user_id, raw.users)
+        dropped["profiles of users without a request"] = (
+            len(raw.users) - len(user_id) + num_unknown
+        )
+        incomplete["users without a profile"] = num_unknown
+    incomplete["users without a behavior"] = len(user_id) - len(
+        np.unique(behavior_user)
+    )
     return Listwise(
-        schema=schema,
-        vocabularies=tuple(vocabularies.values()),
-        shard=_shard(schema, vocabularies, rows, in_training),
-        dropped={**raw.dropped, **dropped},
-        incomplete={**raw.incomplete, **incomplete},
+        user_id=user_id,
+        behaviors=behaviors.select(_names(schema.behavior_fields)),
+        behavior_user=behavior_user,
+        behavior_time=behavior_time,
+        profiles=profiles.select(_names(schema.user_fields)),
+        request_user=request_user,
+        request_time=request_time,
+        history_end=history_ends(
+            behavior_user, behavior_time, request_user, request_time
+        ),
+        candidate_offset=np.append(start, len(user)).astype(np.int64),
+        candidates=impressions.select(
+            [
+                *_names(schema.candidate_fields),
+                *_names(schema.candidate_dense_fields),
+                "label",
+            ]
+        ),
+        dropped=dropped,
+        incomplete=incomplete,
     )
 
 
@@ -114,198 +195,145 @@ def history_ends(
     )
 
 
-def _sort(raw: RawDataset) -> tuple[_Sorted, dict[str, int], dict[str, int]]:
-    for name in ("behaviors", "impressions"):
-        time = _numpy(getattr(raw, name)["time"])
-        if len(time) and not 0 < time.min() <= time.max() < LATEST_TIME:
-            raise ValueError(f"`{name}` has a time that is not Unix seconds.")
-    user_id = np.unique(_numpy(raw.impressions["user_id"]))
-    place = pc.index_in(pa.array(user_id), value_set=raw.users["user_id"])
-    profiles = raw.users.take(place)
-    # A user without a profile has its own id all the same.
-    profiles = profiles.set_column(
-        profiles.column_names.index("user_id"),
-        "user_id",
-        pa.chunked_array([user_id]),
-    )
-    behaviors, behavior_user = _sort_behaviors(raw.behaviors, user_id)
-    impressions, user, start = _sort_impressions(raw.impressions, user_id)
-    rows = _Sorted(
-        user_id=user_id,
-        profiles=profiles,
-        behaviors=behaviors,
-        behavior_user=behavior_user,
-        behavior_time=_numpy(behaviors["time"]),
-        impressions=impressions,
-        request_start=start,
-        request_user=user[start],
-        request_time=_numpy(impressions["time"])[start],
-    )
-    num_profiles = int(pc.sum(pc.is_valid(place)).as_py() or 0)
-    num_active = len(np.unique(behavior_user))
-    dropped = {
-        "behaviors of users without a request": (
-            len(raw.behaviors) - len(behaviors)
-        ),
-        "profiles of users without a request": len(raw.users) - num_profiles,
-    }
-    incomplete = {
-        "users without a profile": len(user_id) - num_profiles,
-        "users without a behavior": len(user_id) - num_active,
-    }
-    return rows, dropped, incomplete
+def _check_times(name: str, column: pa.ChunkedArray) -> None:
+    if not len(column):
+        return
+    limits = pc.min_max(column)
+    low, high = limits["min"].as_py(), limits["max"].as_py()
+    if column.null_count or not 0 < low <= high < LATEST_TIME:
+        raise InputError(
+            f"The {name} have a time that is not in Unix seconds: "
+            f"{low if column.null_count or low <= 0 else high}."
+        )
 
 
 def _sort_behaviors(
-    behaviors: pa.Table, user_id: Array
-) -> tuple[pa.Table, Array]:
+    behaviors: pa.Table, user_id: pa.Array, schema: Any, unique: bool
+) -> tuple[pa.Table, Array, dict[str, int]]:
     """Sorts by user and time, without the users that have no request.
 
     Returns:
-        The behaviors and the user row of each.
+        The behaviors, the user row of each, and what was dropped.
     """
-    raw_id = _numpy(behaviors["user_id"])
-    user = np.searchsorted(user_id, raw_id)
-    known = user_id[np.minimum(user, len(user_id) - 1)] == raw_id
-    # Unknown users come last, with a row beyond the last user.
-    user = np.where(known, user, len(user_id))
-    order = np.lexsort((_numpy(behaviors["time"]), user))[: known.sum()]
-    return behaviors.take(pa.array(order)), user[order]
+    columns = ["time", *_names(schema.behavior_fields)]
+    place = pc.index_in(behaviors["user_id"], value_set=user_id)
+    dropped = {}
+    if place.null_count and unique:
+        # What repeats is counted of all users, those without a request too.
+        unknown = behaviors.filter(place.is_null())
+        _, count = drop_duplicates(unknown, ["user_id", *columns])
+        num_unknown = len(unknown) - count
+        dropped["repeated behaviors"] = count
+    else:
+        num_unknown = place.null_count
+        dropped["repeated behaviors"] = 0
+    if place.null_count:
+        behaviors = behaviors.filter(place.is_valid())
+        place = place.drop_null()
+    user = place.to_numpy()
+    order = stable_order(user, _numpy(behaviors["time"]))
+    behaviors = behaviors.select(columns).take(pa.array(order))
+    user = user[order]
+    if unique:
+        kept = _first_of_equals(behaviors, user)
+        dropped["repeated behaviors"] += len(kept) - int(kept.sum())
+        behaviors, user = behaviors.filter(pa.array(kept)), user[kept]
+    else:
+        del dropped["repeated behaviors"]
+    dropped["behaviors of users without a request"] = num_unknown
+    return behaviors, user, dropped
 
 
-def _sort_impressions(
-    impressions: pa.Table, user_id: Array
-) -> tuple[pa.Table, Array, Array]:
-    """Sorts by user and request.
+def _first_of_equals(behaviors: pa.Table, user: Array) -> Array:
+    """Returns which rows equal no earlier one; sorted by user and time."""
+    kept = np.ones(len(user), bool)
+    time = _numpy(behaviors["time"])
+    is_tied = np.zeros(len(user), bool)
+    same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    is_tied[1:] |= same
+    is_tied[:-1] |= same
+    (tied,) = np.nonzero(is_tied)
+    if len(tied):
+        rows = behaviors.take(pa.array(tied))
+        kept[tied] = is_first(rows.append_column("user", pa.array(user[tied])))
+    return kept
+
+
+def _group_requests(
+    user: Array, request: Array, time: Array
+) -> tuple[Array, Array, Array]:
+    """Puts the rows of each request together, requests by user and time.
 
     Returns:
-        The impressions, the user row of each, and the first row of each
-        request.
+        The order of the rows; in it, the first row of each request; and the
+        earliest time of each.
     """
-    user = np.searchsorted(user_id, _numpy(impressions["user_id"]))
-    order = np.lexsort((_numpy(impressions["request"]), user))
-    impressions = impressions.take(pa.array(order))
-    user, request = user[order], _numpy(impressions["request"])
-    is_start = np.ones(len(user), bool)
+    order = stable_order(user, request)
+    user, request = user[order], request[order]
+    is_start = np.ones(len(order), bool)
     is_start[1:] = (user[1:] != user[:-1]) | (request[1:] != request[:-1])
-    return impressions, user, np.flatnonzero(is_start)
+    start = np.flatnonzero(is_start)
+    earliest = np.minimum.reduceat(time[order], start)
+    owner = user[start]
+    is_late = (owner[1:] == owner[:-1]) & (earliest[1:] < earliest[:-1])
+    if is_late.any():
+        # Request ids need not be in the order of time.
+        by_time = stable_order(owner, earliest)
+        size = np.diff(np.append(start, len(order)))[by_time]
+        moved = np.cumsum(size) - size
+        order = order[
+            np.repeat(start[by_time] - moved, size) + np.arange(len(order))
+        ]
+        start, earliest = moved, earliest[by_time]
+    return order, start, earliest
 
 
-def _vocabularies(
-    raw: RawDataset, rows: _Sorted, in_training: Array
-) -> dict[str, Vocabulary]:
-    # A profile counts once for each training request that shows it.
-    profiles = rows.profiles.take(pa.array(rows.request_user[in_training]))
-    behaviors = rows.behaviors.filter(
-        pa.array(rows.behavior_time < raw.test_time)
-    )
-    candidates = rows.impressions.filter(
-        pa.array(_of_candidates(in_training, rows))
-    )
-    found: list[tuple[pa.Table, Sequence[CategoricalField]]] = [
-        (profiles, raw.schema.user_fields),
-        (behaviors, raw.schema.behavior_fields),
-        (candidates, raw.schema.candidate_fields),
-    ]
-    return {
-        table.name: Vocabulary.build(
-            table,
+def _look_up_profiles(
+    profiles: pa.Table, user_id: pa.Array, users: pa.Table
+) -> tuple[pa.Table, int]:
+    """Adds the columns of `users`, null where a user has none.
+
+    Returns:
+        The profiles, and how many users have none.
+    """
+    users = users.drop_columns([ROW])
+    known = pc.is_in(user_id, value_set=users["user_id"])
+    profiles, _ = look_up(
+        profiles.select(
             [
-                columns[field.name]
-                for columns, fields in found
-                for field in fields
-                if field.table == table.name
-            ],
-        )
-        for table in raw.schema.tables
+                name
+                for name in profiles.column_names
+                if name == "user_id" or name not in users.column_names
+            ]
+        ),
+        "user_id",
+        users,
+    )
+    return profiles, len(user_id) - int(pc.sum(known).as_py() or 0)
+
+
+def _ranks(column: pa.ChunkedArray) -> Array:
+    """Returns integers in the order of the values of `column`."""
+    if pa.types.is_integer(column.type):
+        return _numpy(column)
+    distinct = pc.unique(column).sort()
+    ranks: Array = pc.index_in(column, value_set=distinct).to_numpy()
+    return ranks
+
+
+def _kept(impressions: pa.Table, schema: DatasetSchema) -> list[str]:
+    """Returns the columns that are needed to group and to store requests."""
+    kept = {
+        *("user_id", "time", "request", "label"),
+        *_names(schema.user_fields),
+        *_names(schema.candidate_fields),
+        *_names(schema.candidate_dense_fields),
     }
+    return [name for name in impressions.column_names if name in kept]
 
 
-def _fit(
-    schema: DatasetSchema,
-    vocabularies: Mapping[str, Vocabulary],
-    rows: _Sorted,
-    in_training: Array,
-) -> DatasetSchema:
-    chosen = _of_candidates(in_training, rows)
-    dense_fields = []
-    for field in schema.candidate_dense_fields:
-        values = _dense(rows.impressions, field)[chosen].astype(np.float64)
-        values = values[~np.isnan(values)]
-        if field.transform == "log1p":
-            values = np.log1p(np.maximum(values, 0.0))
-        mean = float(values.mean()) if len(values) else 0.0
-        # A constant feature says nothing; a scale of 1 leaves it at 0.
-        scale = (float(values.std()) if len(values) else 0.0) or 1.0
-        dense_fields.append(dataclasses.replace(field, mean=mean, scale=scale))
-    return dataclasses.replace(
-        schema,
-        tables=tuple(vocabularies[t.name].table for t in schema.tables),
-        candidate_dense_fields=tuple(dense_fields),
-    )
-
-
-def _shard(
-    schema: DatasetSchema,
-    vocabularies: Mapping[str, Vocabulary],
-    rows: _Sorted,
-    in_training: Array,
-) -> Shard:
-    def encode(
-        table: pa.Table, fields: Sequence[CategoricalField]
-    ) -> dict[str, Array]:
-        return {
-            field.name: vocabularies[field.table].encode(table[field.name])
-            for field in fields
-        }
-
-    history_end = history_ends(
-        rows.behavior_user,
-        rows.behavior_time,
-        rows.request_user,
-        rows.request_time,
-    )
-    candidates = encode(rows.impressions, schema.candidate_fields)
-    for dense in schema.candidate_dense_fields:
-        candidates[dense.name] = _dense(rows.impressions, dense)
-    label = _numpy(rows.impressions["label"]).astype(np.uint8)
-    num_candidates = np.diff(rows.request_start, append=len(label))
-
-    def split(chosen: Array) -> RequestColumns:
-        kept = np.repeat(chosen, num_candidates)
-        return RequestColumns(
-            user=rows.request_user[chosen].astype(np.int32),
-            time=rows.request_time[chosen],
-            history_end=history_end[chosen],
-            candidate_offset=np.cumsum(
-                np.concatenate([[0], num_candidates[chosen]]), dtype=np.int64
-            ),
-            candidates={k: column[kept] for k, column in candidates.items()},
-            label=label[kept],
-        )
-
-    return Shard(
-        user_id=rows.user_id,
-        users=encode(rows.profiles, schema.user_fields),
-        behavior_offset=np.searchsorted(
-            rows.behavior_user, np.arange(len(rows.user_id) + 1)
-        ).astype(np.int64),
-        behavior_time=rows.behavior_time,
-        behaviors=encode(rows.behaviors, schema.behavior_fields),
-        splits={"train": split(in_training), "test": split(~in_training)},
-    )
-
-
-def _of_candidates(of_requests: Array, rows: _Sorted) -> Array:
-    """Repeats a value of each request for all its candidates."""
-    total = len(rows.impressions)
-    return np.repeat(of_requests, np.diff(rows.request_start, append=total))
-
-
-def _dense(impressions: pa.Table, field: DenseField) -> Array:
-    # To arrow a null is no number; to the store it is NaN.
-    values = impressions[field.name].fill_null(float("nan"))
-    return _numpy(values).astype(np.float32)
+def _names(fields: Sequence[Any]) -> list[str]:
+    return [field.name for field in fields]
 
 
 def _numpy(column: pa.ChunkedArray) -> Array:

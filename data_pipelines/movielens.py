@@ -10,15 +10,22 @@ The first 90 % of all ratings by time are for training; the ratings of one
 second stay on one side.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.csv_files import CsvFile, CsvFormat
-from data_pipelines.raw_dataset import LATEST_TIME, RawDataset
+from data_pipelines.csv_reader import CsvFormat, CsvReader
+from data_pipelines.raw_dataset import (
+    LATEST_TIME,
+    RawDataset,
+    earlier_impressions,
+)
+from data_pipelines.raw_rows import RawRows
+from data_pipelines.raw_table import RawTable
 from data_pipelines.source_file import SourceFile
+from data_pipelines.split_rule import LastFraction
 from sparsectr.schema import CategoricalField, DatasetSchema, Table
 
 TRAIN_FRACTION = 0.9
@@ -59,97 +66,103 @@ _INT = pa.int64()
 _TEXT = pa.string()
 
 
-def read_movielens(raw_dir: Path) -> RawDataset:
-    """Reads the three official files.
+def open_movielens(raw_dir: Path) -> RawDataset:
+    """Finds the three official files.
 
     Raises:
-        InputError: If a file is absent or a row is not as documented.
+        InputError: If a file is absent.
     """
-    ratings = _read(
-        raw_dir,
-        "ratings.dat",
-        {"user_id": _INT, "movie_id": _INT, "rating": _INT, "time": _INT},
+    return RawDataset(
+        schema=SCHEMA,
+        impressions=_table(
+            raw_dir,
+            "impressions",
+            "ratings.dat",
+            {"user_id": _INT, "movie_id": _INT, "rating": _INT, "time": _INT},
+            _convert_ratings,
+        ),
+        behaviors=earlier_impressions,
+        users=_table(
+            raw_dir,
+            "users",
+            "users.dat",
+            {
+                "user_id": _INT,
+                "gender": _TEXT,
+                "age": _INT,
+                "occupation": _INT,
+                "zip": _TEXT,
+            },
+            _convert_users,
+        ),
+        items=_table(
+            raw_dir,
+            "items",
+            "movies.dat",
+            {"movie_id": _INT, "title": _TEXT, "genres": _TEXT},
+            _convert_movies,
+        ),
+        item_key="movie_id",
+        split=LastFraction(fraction=TRAIN_FRACTION, noun="ratings"),
+        nouns=("ratings", "a movie"),
     )
-    users = _read(
-        raw_dir,
-        "users.dat",
-        {
-            "user_id": _INT,
-            "gender": _TEXT,
-            "age": _INT,
-            "occupation": _INT,
-            "zip": _TEXT,
-        },
+
+
+def _table(
+    raw_dir: Path,
+    name: str,
+    file: str,
+    columns: dict[str, pa.DataType],
+    convert: Callable[[RawRows], None],
+) -> RawTable:
+    return RawTable(
+        name=name,
+        sources=(SourceFile.find(raw_dir, file),),
+        reader=CsvReader(
+            columns=columns,
+            required=tuple(columns),
+            file_format=CsvFormat(
+                delimiter="::",
+                column_names=tuple(columns),
+                encoding="latin-1" if file == "movies.dat" else "utf-8",
+                quoted=False,
+            ),
+        ),
+        convert=convert,
     )
-    movies = _read(
-        raw_dir,
-        "movies.dat",
-        {"movie_id": _INT, "title": _TEXT, "genres": _TEXT},
-    )
-    users.require_unique("user_id")
-    movies.require_unique("movie_id")
-    rating, time = ratings.table["rating"], ratings.table["time"]
-    ratings.require(
+
+
+def _convert_ratings(rows: RawRows) -> None:
+    rating, time = rows.table["rating"], rows.table["time"]
+    rows.require(
         pc.and_(pc.greater_equal(rating, 1), pc.less_equal(rating, 5)),
         "a rating is 1 to 5",
         "rating",
     )
-    ratings.require(
+    rows.require(
         pc.and_(pc.greater(time, 0), pc.less(time, LATEST_TIME)),
         "the time is not in Unix seconds",
         "time",
     )
-    rated = _with_movie(ratings.table, movies.table)
-    return RawDataset(
-        schema=SCHEMA,
-        users=_with_short_zip(users.table),
-        behaviors=rated,
-        impressions=rated.append_column("request", time).append_column(
-            "label", pc.cast(pc.greater_equal(rating, LIKED), _INT)
-        ),
-        test_time=_test_time(time),
-        split=f"first {TRAIN_FRACTION:.0%} of all ratings by time for training",
-        dropped={},
-        incomplete={
-            "ratings of a movie without features": rated["genres"].null_count
-        },
-        sources=(ratings.source, users.source, movies.source),
+    label = pc.cast(pc.greater_equal(rating, LIKED), _INT)
+    rows.table = rows.table.append_column("request", time).append_column(
+        "label", label
     )
 
 
-def _read(raw_dir: Path, name: str, columns: dict[str, pa.DataType]) -> CsvFile:
-    return CsvFile(
-        SourceFile.find(raw_dir, name),
-        columns,
-        required=tuple(columns),
-        file_format=CsvFormat(
-            delimiter="::",
-            column_names=tuple(columns),
-            encoding="latin-1" if name == "movies.dat" else "utf-8",
-            quoted=False,
-        ),
-    )
+def _convert_users(rows: RawRows) -> None:
+    """Keeps the first three digits of the zip code, which name a region."""
+    users = rows.table
+    short = pc.utf8_slice_codeunits(users["zip"], 0, 3)
+    rows.table = users.set_column(users.column_names.index("zip"), "zip", short)
 
 
-def _with_movie(ratings: pa.Table, movies: pa.Table) -> pa.Table:
-    """Adds genres and year of the rated movie, null where it is unknown."""
+def _convert_movies(rows: RawRows) -> None:
+    """Takes the year from the end of the title."""
+    movies = rows.table
     year = pc.struct_field(
         pc.extract_regex(movies["title"], r"\((?P<year>\d{4})\)\s*$"), "year"
     )
-    place = pc.index_in(ratings["movie_id"], value_set=movies["movie_id"])
-    return ratings.append_column(
-        "genres", movies["genres"].take(place)
-    ).append_column("year", pc.cast(year, _INT).take(place))
-
-
-def _with_short_zip(users: pa.Table) -> pa.Table:
-    """Keeps the first three digits of the zip code, which name a region."""
-    short = pc.utf8_slice_codeunits(users["zip"], 0, 3)
-    return users.set_column(users.column_names.index("zip"), "zip", short)
-
-
-def _test_time(time: pa.ChunkedArray) -> int:
-    ordered = np.sort(time.to_numpy())
-    if not len(ordered):
-        return 0
-    return int(ordered[int(TRAIN_FRACTION * len(ordered))])
+    rows.table = movies.drop_columns(["title"]).append_column(
+        "year", pc.cast(year, _INT)
+    )

@@ -2,39 +2,94 @@ r"""Raw files to a store that training reads.
 
     python -m data_pipelines.prepare --dataset=movielens \
         --raw_dir=ml-1m --data_dir=data/movielens
+    python -m data_pipelines.prepare --verify --data_dir=data/movielens
 
-`--raw_dir` holds the files as their publisher names them:
+`--raw_dir` holds the files as their publisher names them, each plain or as
+.gz, .tar.gz or .zip:
 
     alibaba    raw_sample.csv, ad_feature.csv, user_profile.csv,
-               behavior_log.csv, each also as .csv.gz or .csv.tar.gz
+               behavior_log.csv
+    eleme      D<day>_<part>.csv of the days to train and to test on
     movielens  ratings.dat, users.dat, movies.dat
     kuairand   log_standard_*_<v>.csv, user_features_<v>.csv,
                video_features_basic_<v>.csv, where <v> is pure, 1k or 27k
+    parquet    one's own tables, which --schema describes; docs/own_tables.md
 
-`--data_dir` must not exist yet. It is written whole or not at all. Files that
+`--data_dir` must not exist yet. The work is done in a folder beside it,
+`<data_dir>.partial`, and the store has its name when it is whole. A
+preparation that was stopped goes on with --resume; one that meets a bad row
+names its file and line and leaves nothing. Memory does not grow with the
+number of rows. Both folders may be remote, as s3://bucket/folder: raw files
+are copied to SPARSECTR_CACHE (default: ~/.cache/sparsectr), and the store is
+made there and sent when it is whole. Files that
 `data_pipelines.synthetic_alibaba` made give a store that says so.
 """
 
+import contextlib
+import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from data_pipelines.alibaba import read_alibaba
-from data_pipelines.kuairand import read_kuairand
-from data_pipelines.listwise import build_listwise
-from data_pipelines.movielens import read_movielens
-from data_pipelines.new_folder import check_free
+from data_pipelines import preparation
+from data_pipelines.alibaba import open_alibaba
+from data_pipelines.eleme import ElemeOptions, open_eleme
+from data_pipelines.eleme_history import TIMEDIFF_UNITS
+from data_pipelines.engine import EmbeddedEngine, Engine
+from data_pipelines.kuairand import open_kuairand
+from data_pipelines.movielens import open_movielens
+from data_pipelines.own_tables import open_own_tables
 from data_pipelines.raw_dataset import RawDataset
-from data_pipelines.store import Store, write_store
+from data_pipelines.source_file import SourceFile
+from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import MARKER
+from data_pipelines.verify_store import verify_store
 from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.file_systems.local_copy import cache_folder, local_copy
+from sparsectr.file_systems.paths import is_remote
+from sparsectr.file_systems.publish import check_free, publish
 
-DATASETS = ("alibaba", "movielens", "kuairand")
+ENGINES = ("embedded", "spark")
+DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
+
+RANGE_BYTES = 128 << 20
+"""Bytes of raw files that a process reads as one part."""
+
+SHARD_BYTES = 256 << 20
+"""Bytes of raw rows of a shard: about 8 million rows of Alibaba's log."""
+
+MAX_SHARDS = 900
+"""A process that reads has a file of each open, and often no more than 1024."""
+
+_PACKING_RATIO = 4
+"""How much smaller than its rows a packed file is, about."""
+
+_SMALL_BYTES = 64 << 20
+"""Less than this is done before other processes have started."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What some data sets can be told.
+
+    Args:
+        test_start: First day of the test split. KuaiRand alone.
+        schema_file: What the tables are. One's own tables alone.
+        eleme: Days and units. Ele.me alone.
+    """
+
+    test_start: datetime.date | None = None
+    schema_file: Path | None = None
+    eleme: ElemeOptions | None = None
 
 
 def prepare(
@@ -42,7 +97,12 @@ def prepare(
     raw_dir: Path,
     data_dir: Path,
     *,
-    test_start: datetime.date | None = None,
+    options: Options | None = None,
+    engine: Engine | None = None,
+    num_shards: int = 0,
+    num_workers: int = 0,
+    range_bytes: int = RANGE_BYTES,
+    resume: bool = False,
 ) -> Store:
     """Reads raw files and writes a store.
 
@@ -50,7 +110,13 @@ def prepare(
         dataset: One of `DATASETS`.
         raw_dir: Folder of the raw files.
         data_dir: Folder of the store. It must not exist, or be empty.
-        test_start: First day of the test split. KuaiRand alone.
+        options: What the data set can be told.
+        engine: Where the work is done; `None` for this machine.
+        num_shards: Into how many shards users are spread; 0 for as many as
+            the size of the files asks for.
+        num_workers: Processes of this machine; 0 for one a core.
+        range_bytes: Bytes of raw files that a process reads as one part.
+        resume: Whether to go on with a preparation that was interrupted.
 
     Returns:
         The new store.
@@ -59,38 +125,74 @@ def prepare(
         InputError: If a file is not as documented, or `data_dir` is taken.
         OSError: If a file cannot be read or written.
     """
-    check_free(data_dir)
-    raw = _read(dataset, raw_dir, test_start)
+    options = options or Options()
+    raw = open_dataset(dataset, raw_dir, options)
+    size = sum(
+        source.size
+        * (_PACKING_RATIO if source.is_packed or dataset == "parquet" else 1)
+        for source in raw.sources
+    )
+    details: dict[str, Any] = {}
+    if options.schema_file is not None:
+        details["schema_file"] = SourceFile(path=options.schema_file).describe()
+    if dataset == "eleme":
+        details["options"] = (options.eleme or ElemeOptions()).to_dict()
     is_synthetic = (raw_dir / MARKER).exists()
-    listwise = build_listwise(raw)
-    write_store(
-        data_dir,
-        schema=listwise.schema,
-        vocabularies=listwise.vocabularies,
-        shards=[listwise.shard],
+    plan = preparation.Plan(
+        dataset=raw,
+        data_dir=data_dir.absolute(),
+        num_shards=num_shards or min(-(-size // SHARD_BYTES), MAX_SHARDS),
+        range_bytes=range_bytes,
         details={
+            **details,
             "dataset": dataset,
             "data_source": "synthetic sample" if is_synthetic else "raw files",
-            "sources": [source.describe() for source in raw.sources],
-            "split": {"rule": raw.split, "test_time": raw.test_time},
-            "dropped": dict(listwise.dropped),
-            "incomplete": dict(listwise.incomplete),
+            "versions": {
+                "python": platform.python_version(),
+                **{
+                    name: metadata.version(name)
+                    for name in ("sparsectr", "pyarrow", "numpy", "pandas")
+                },
+            },
         },
     )
-    return Store(data_dir)
+    if engine is None:
+        if not num_workers and size < _SMALL_BYTES:
+            num_workers = 1
+        engine = EmbeddedEngine(num_workers or len(os.sched_getaffinity(0)))
+    return preparation.run(plan, engine, resume=resume)
 
 
-def _read(
-    dataset: str, raw_dir: Path, test_start: datetime.date | None
-) -> RawDataset:
+def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
+    """Finds the raw files of a data set.
+
+    Raises:
+        InputError: If one is absent, or an option does not apply.
+    """
+    if options.schema_file is not None and dataset != "parquet":
+        raise InputError(f"--schema does not apply to {dataset}.")
+    if options.eleme is not None and dataset != "eleme":
+        raise InputError(
+            "--train_days, --test_days, --first_day, --timediff_unit and "
+            f"--drop_corrupted_rows do not apply to {dataset}."
+        )
     if dataset == "kuairand":
-        return read_kuairand(raw_dir, test_start=test_start)
-    if test_start is not None:
+        return open_kuairand(raw_dir, test_start=options.test_start)
+    if options.test_start is not None:
         raise InputError(f"--test_start does not apply to {dataset}.")
+    if dataset == "parquet":
+        if options.schema_file is None:
+            raise InputError(
+                "--schema is missing: the file that says what the tables of "
+                "--dataset=parquet are (docs/own_tables.md)."
+            )
+        return open_own_tables(options.schema_file, raw_dir)
     if dataset == "alibaba":
-        return read_alibaba(raw_dir)
+        return open_alibaba(raw_dir)
+    if dataset == "eleme":
+        return open_eleme(raw_dir, options.eleme)
     if dataset == "movielens":
-        return read_movielens(raw_dir)
+        return open_movielens(raw_dir)
     raise ValueError(
         f"`dataset` must be one of {DATASETS}. Received: dataset={dataset!r}"
     )
@@ -98,12 +200,19 @@ def _read(
 
 def _summary(manifest: Any) -> str:
     lines = []
-    for what in ("counts", "split", "dropped", "incomplete"):
+    for what in ("rows", "counts", "split", "dropped", "incomplete"):
         lines.append(f"{what}:")
         lines += [
             f"  {name}: {json.dumps(value)}"
             for name, value in manifest[what].items()
         ]
+    lines.append("out of vocabulary:")
+    lines += [
+        f"  {name}: {ids['out_of_vocabulary'] / max(ids['rows'], 1):.2%}"
+        f" of {ids['rows']:,}"
+        for name, ids in manifest["out_of_vocabulary"].items()
+        if ids["out_of_vocabulary"]
+    ]
     return "\n".join(lines)
 
 
@@ -112,14 +221,46 @@ def define_flags() -> None:
 
     Not on import: `sparsectr.train` uses `prepare` and has a `--dataset` too.
     """
+    flags.DEFINE_enum("dataset", None, DATASETS, "Which data set.")
+    flags.DEFINE_string("raw_dir", None, "Folder of the raw files.")
+    flags.DEFINE_string("data_dir", None, "Folder of the store.", required=True)
+    flags.DEFINE_boolean(
+        "resume", False, "Go on with a preparation that was stopped."
+    )
+    flags.DEFINE_boolean(
+        "verify",
+        False,
+        "Check the store in --data_dir, every byte of it, and stop.",
+    )
+    flags.DEFINE_integer(
+        "num_shards",
+        0,
+        "Shards of users; 0 for as many as the size of the files asks for. "
+        "More shards need less memory.",
+        lower_bound=0,
+        upper_bound=MAX_SHARDS,
+    )
+    flags.DEFINE_integer(
+        "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
+    )
     flags.DEFINE_enum(
-        "dataset", None, DATASETS, "Which data set.", required=True
+        "engine",
+        "embedded",
+        ENGINES,
+        "Where the work is done: on this machine, or by Spark (docs/spark.md).",
     )
     flags.DEFINE_string(
-        "raw_dir", None, "Folder of the raw files.", required=True
+        "spark_master",
+        None,
+        "Where Spark runs, as spark://host:7077 or local[4]; the default is "
+        "what spark-submit says, else the variable SPARK_MASTER, else all "
+        "cores of this machine.",
     )
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of the new store.", required=True
+    flags.DEFINE_integer(
+        "range_mib",
+        RANGE_BYTES >> 20,
+        "MiB of raw files that a process reads at once.",
+        lower_bound=1,
     )
     flags.DEFINE_string(
         "test_start",
@@ -127,29 +268,146 @@ def define_flags() -> None:
         "First day of the test split, as 2022-04-30, in the data set's own "
         "time zone; the default is the last day. KuaiRand alone.",
     )
+    flags.DEFINE_string(
+        "schema",
+        None,
+        "Schema file (TOML) of one's own tables, for --dataset=parquet.",
+    )
+    _define_eleme_flags()
+
+
+def _define_eleme_flags() -> None:
+    default = ElemeOptions()
+    for name, use in (("train_days", "train"), ("test_days", "test")):
+        days = ",".join(map(str, getattr(default, name)))
+        flags.DEFINE_list(
+            name,
+            None,
+            f"Days to {use} on, numbers from 1 to 8; the default is {days}. "
+            "Ele.me alone.",
+        )
+    flags.DEFINE_string(
+        "first_day",
+        None,
+        f"The date of day 1, UTC+8; the default is {default.first_day}. "
+        "Ele.me alone.",
+    )
+    flags.DEFINE_enum(
+        "timediff_unit",
+        None,
+        list(TIMEDIFF_UNITS),
+        "Unit of timediff_list, which is not documented; the default is "
+        f"{default.timediff_unit}. Ele.me alone.",
+    )
+    flags.DEFINE_boolean(
+        "drop_corrupted_rows",
+        None,
+        "Drop and count rows whose label, day or history is not as "
+        "documented, where the default is to refuse them. Ele.me alone.",
+    )
+
+
+def _eleme_options(values: Any) -> ElemeOptions | None:
+    """Returns what the flags say; `None` if none of them was given."""
+    given: dict[str, Any] = {
+        name: values[name].value
+        for name in ("timediff_unit", "drop_corrupted_rows")
+    }
+    given["first_day"] = _date("first_day", values.first_day)
+    for name in ("train_days", "test_days"):
+        days = values[name].value
+        if days is not None and not all(day.isdecimal() for day in days):
+            raise InputError(
+                f"--{name} must be numbers such as 6,7. "
+                f"Received: {','.join(days)}"
+            )
+        given[name] = None if days is None else tuple(map(int, days))
+    given = {name: value for name, value in given.items() if value is not None}
+    return ElemeOptions(**given) if given else None
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    test_start = None
-    if values.test_start is not None:
-        try:
-            test_start = datetime.date.fromisoformat(values.test_start)
-        except ValueError as error:
-            raise InputError(
-                f"--test_start must be a date such as 2022-04-30. "
-                f"Received: {values.test_start}"
-            ) from error
-    store = prepare(
-        values.dataset,
-        Path(values.raw_dir),
-        Path(values.data_dir),
-        test_start=test_start,
-    )
-    print(f"{store.path}: a store of {values.dataset}")
+    if values.verify:
+        print(verify_store(local_copy(values.data_dir)))
+        return
+    for name in ("dataset", "raw_dir"):
+        if values[name].value is None:
+            raise InputError(f"--{name} is missing.")
+    # Executors of Spark work in other folders: no relative paths.
+    raw_dir = local_copy(values.raw_dir).absolute()
+    with (
+        _folder_of(values.data_dir) as data_dir,
+        _engine(values, data_dir) as engine,
+    ):
+        store = prepare(
+            values.dataset,
+            raw_dir,
+            data_dir,
+            options=Options(
+                test_start=_date("test_start", values.test_start),
+                schema_file=Path(values.schema) if values.schema else None,
+                eleme=_eleme_options(values),
+            ),
+            engine=engine,
+            num_shards=values.num_shards,
+            num_workers=values.num_workers,
+            range_bytes=values.range_mib << 20,
+            resume=values.resume,
+        )
+    print(f"{values.data_dir}: a store of {values.dataset}")
     print(_summary(store.manifest))
+
+
+@contextlib.contextmanager
+def _folder_of(data_dir: str) -> Iterator[Path]:
+    """Yields the local folder of a store, and sends it where it belongs."""
+    if not is_remote(data_dir):
+        yield Path(data_dir)
+        return
+    check_free(data_dir)
+    folder = cache_folder("stores", data_dir) / "store"
+    # Of an earlier preparation that was whole and could not be sent.
+    shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    publish(folder, data_dir)
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _engine(values: Any, data_dir: Path) -> Iterator[Engine | None]:
+    """Yields the engine that the flags ask for; `None` is the embedded one."""
+    if values.engine == "embedded":
+        if values.spark_master is not None:
+            raise InputError("--spark_master needs --engine=spark.")
+        yield None
+        return
+    if values.num_workers:
+        raise InputError(
+            "--num_workers does not apply to --engine=spark: --spark_master "
+            "says how many there are, as local[4] does."
+        )
+    try:
+        from data_pipelines.spark_engine import SparkEngine, spark_session
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--engine=spark needs {error.name}: pip install 'sparsectr[spark]'"
+        ) from error
+    with spark_session(values.spark_master) as session:
+        yield SparkEngine(session, data_dir)
+
+
+def _date(flag: str, text: str | None) -> datetime.date | None:
+    if text is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            f"--{flag} must be a date such as 2022-04-30. Received: {text}"
+        ) from error
 
 
 if __name__ == "__main__":

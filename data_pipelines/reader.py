@@ -43,7 +43,8 @@ def read(
     state to save: after a stop, it is read from the next step on.
 
     Args:
-        batches: Where batches come from.
+        batches: Where batches come from; those of one worker, if there are
+            several.
         first_step: First step, since the start of training.
         last_step: One past the last.
         parts: The parts of each batch that this reader yields, one after
@@ -78,6 +79,7 @@ def read(
         return dict(zip(spec, values, strict=True))
 
     count = (last_step - first_step) * len(parts)
-    # One call at a time: NumPy holds the interpreter's lock while it gathers,
-    # and the training step needs the cores.
+    # One call at a time: two are slower, since NumPy holds the interpreter's
+    # lock while it gathers (benchmarks/LOG.md). The training step needs the
+    # cores.
     return tf.data.Dataset.range(count).map(to_tensors).prefetch(prefetch)

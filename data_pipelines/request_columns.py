@@ -15,7 +15,9 @@ class RequestColumns:
 
     Args:
         user: int32 `[num_requests]`, row of the user in the shard.
-        time: int64 `[num_requests]`, Unix seconds, never descending within
+        users: One column of ids a user field, `[num_requests]`: the profile
+            as of the request.
+        time: uint32 `[num_requests]`, Unix seconds, never descending within
             a user.
         history_end: int64 `[num_requests]`, behavior row at which the
             history ends, exclusive. It begins at `behavior_offset[user]`.
@@ -28,6 +30,7 @@ class RequestColumns:
     """
 
     user: Array
+    users: Mapping[str, Array]
     time: Array
     history_end: Array
     candidate_offset: Array

@@ -1,12 +1,14 @@
 """All rows of some users as columns, in memory or memory-mapped."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from data_pipelines.request_columns import RequestColumns
 from sparsectr.errors import InputError
@@ -22,18 +24,16 @@ class Shard:
     """Users, their histories and their requests.
 
     Args:
-        user_id: int64 `[num_users]`, raw user ids, ascending.
-        users: One column of ids a user field, `[num_users]`.
+        user_id: int64 or bytes `[num_users]`, raw user ids, ascending.
         behavior_offset: int64 `[num_users + 1]`; the history of user `u` is
             behavior rows `behavior_offset[u]` to `behavior_offset[u + 1]`.
-        behavior_time: int64 `[num_behaviors]`, Unix seconds, never
+        behavior_time: uint32 `[num_behaviors]`, Unix seconds, never
             descending within a user.
         behaviors: One column of ids a behavior field, `[num_behaviors]`.
         splits: The requests of "train" and of "test".
     """
 
     user_id: Array
-    users: Mapping[str, Array]
     behavior_offset: Array
     behavior_time: Array
     behaviors: Mapping[str, Array]
@@ -49,23 +49,40 @@ class Shard:
         """Number of behaviors of all users."""
         return len(self.behavior_time)
 
+    def counts(self) -> dict[str, Any]:
+        """Returns the numbers of rows, as the manifest has them."""
+        counts: dict[str, Any] = {
+            "users": self.num_users,
+            "behaviors": self.num_behaviors,
+        }
+        for split in SPLITS:
+            requests = self.splits[split]
+            counts[split] = {
+                "requests": requests.num_requests,
+                "candidates": requests.num_candidates,
+                "positives": int(requests.label.sum()),
+            }
+        return counts
+
     def save(self, folder: Path) -> None:
         """Writes every column as a `.npy` file under `folder`."""
-        for name, column in self._files().items():
+        for name, column in self.files().items():
             path = folder / f"{name}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, column, allow_pickle=False)
 
-    def _files(self) -> dict[str, Array]:
+    def files(self) -> dict[str, Array]:
+        """Returns every column by the name of its file, without `.npy`."""
         files = {
             "users/id": self.user_id,
             "users/behavior_offset": self.behavior_offset,
             "behaviors/time": self.behavior_time,
         }
-        files |= {f"users/{k}": v for k, v in self.users.items()}
         files |= {f"behaviors/{k}": v for k, v in self.behaviors.items()}
         for split, requests in self.splits.items():
             files[f"{split}/user"] = requests.user
+            for name, column in requests.users.items():
+                files[f"{split}/user_{name}"] = column
             files[f"{split}/time"] = requests.time
             files[f"{split}/history_end"] = requests.history_end
             files[f"{split}/candidate_offset"] = requests.candidate_offset
@@ -94,10 +111,6 @@ class Shard:
 
         return cls(
             user_id=user_id,
-            users={
-                field.name: column(f"users/{field.name}", len(user_id))
-                for field in schema.user_fields
-            },
             behavior_offset=offset,
             behavior_time=column("behaviors/time", num_behaviors),
             behaviors={
@@ -108,6 +121,19 @@ class Shard:
                 split: _open_requests(folder, split, schema) for split in SPLITS
             },
         )
+
+
+def add_nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds up the numbers of dicts that have the same keys."""
+    total: dict[str, Any] = {}
+    for key in parts[0]:
+        values = [part[key] for part in parts]
+        total[key] = (
+            add_nested(values)
+            if isinstance(values[0], Mapping)
+            else sum(values)
+        )
+    return total
 
 
 def _open_requests(
@@ -127,6 +153,10 @@ def _open_requests(
     names += [field.name for field in schema.candidate_dense_fields]
     return RequestColumns(
         user=user,
+        users={
+            field.name: column(f"user_{field.name}", len(user))
+            for field in schema.user_fields
+        },
         time=column("time", len(user)),
         history_end=column("history_end", len(user)),
         candidate_offset=offset,
@@ -140,12 +170,17 @@ def _open_requests(
 def _open_column(folder: Path, name: str) -> Array:
     path = folder / f"{name}.npy"
     try:
-        column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Not `np.load`, whose maps each hold a file descriptor: a store may
+        # have more columns than a process may have files.
+        with pa.memory_map(str(path)) as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            buffer = file.read_buffer()
+        return np.frombuffer(buffer, dtype, math.prod(shape)).reshape(shape)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing from the store.") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    return column
 
 
 def _check_length(folder: Path, name: str, column: Array, length: int) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.new_folder import new_folder
-from data_pipelines.shard import SPLITS, Shard
+from data_pipelines.shard import Shard, add_nested
 from data_pipelines.vocabulary import Vocabulary
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 
 FORMAT = "sparsectr-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
 
 
@@ -49,7 +49,7 @@ class Store:
                 f"{self.path / _MANIFEST} is damaged: {error}"
             ) from error
         self.shards = tuple(
-            Shard.open(_shard_folder(self.path, index, num_shards), self.schema)
+            Shard.open(self.path / shard_name(index, num_shards), self.schema)
             for index in range(num_shards)
         )
 
@@ -77,12 +77,12 @@ def write_store(
     shards: Sequence[Shard],
     details: Mapping[str, Any],
 ) -> None:
-    """Writes a store, or nothing at all.
+    """Writes a store whose shards are in memory, or nothing at all.
 
     Args:
         path: Folder of the store. It must not exist, or be empty.
         schema: Schema whose tables all have their size.
-        vocabularies: One for each table.
+        vocabularies: One for each table that is not hashed.
         shards: Users in the same shard as all their rows.
         details: More entries of the manifest.
 
@@ -90,48 +90,58 @@ def write_store(
         InputError: If there is something at `path` already.
         OSError: If the disk is full or not writable.
     """
-    if not schema.is_resolved:
-        raise ValueError("`schema` has a table without a size.")
-    manifest = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        **details,
-        "counts": _counts(shards),
-        "num_shards": len(shards),
-        "schema": json.loads(schema.to_json()),
-    }
+    manifest = manifest_of(
+        schema=schema,
+        num_shards=len(shards),
+        counts=add_nested([shard.counts() for shard in shards]),
+        details=details,
+    )
     with new_folder(path) as folder:
         (folder / "vocabularies").mkdir()
         for vocabulary in vocabularies:
             if vocabulary.values is not None:
                 name = f"{vocabulary.table.name}.json"
                 (folder / "vocabularies" / name).write_text(
-                    json.dumps(vocabulary.values.to_pylist()), "utf-8"
+                    json.dumps(vocabulary.values.to_pylist()) + "\n",
+                    "utf-8",
                 )
         for index, shard in enumerate(shards):
-            shard.save(_shard_folder(folder, index, len(shards)))
+            shard.save(folder / shard_name(index, len(shards)))
         (folder / _MANIFEST).write_text(
             json.dumps(manifest, indent=2) + "\n", "utf-8"
         )
 
 
-def _counts(shards: Sequence[Shard]) -> dict[str, Any]:
-    counts: dict[str, Any] = {
-        "users": sum(shard.num_users for shard in shards),
-        "behaviors": sum(shard.num_behaviors for shard in shards),
+def manifest_of(
+    *,
+    schema: DatasetSchema,
+    num_shards: int,
+    counts: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the content of `manifest.json`.
+
+    Args:
+        schema: Schema whose tables all have their size.
+        num_shards: Number of shards.
+        counts: Numbers of rows.
+        details: More entries.
+    """
+    if not schema.is_resolved:
+        raise ValueError("`schema` has a table without a size.")
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        **details,
+        "counts": counts,
+        "num_shards": num_shards,
+        "schema": json.loads(schema.to_json()),
     }
-    for split in SPLITS:
-        parts = [shard.splits[split] for shard in shards]
-        counts[split] = {
-            "requests": sum(part.num_requests for part in parts),
-            "candidates": sum(part.num_candidates for part in parts),
-            "positives": sum(int(part.label.sum()) for part in parts),
-        }
-    return counts
 
 
-def _shard_folder(path: Path, index: int, num_shards: int) -> Path:
-    return path / f"shard-{index:05d}-of-{num_shards:05d}"
+def shard_name(index: int, num_shards: int) -> str:
+    """Returns the name of a shard's folder."""
+    return f"shard-{index:05d}-of-{num_shards:05d}"
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_pipelines.hashing import mix
 from sparsectr.schema import NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID, Table
 
 Array = npt.NDArray[Any]
@@ -57,27 +58,22 @@ class Vocabulary:
             self.table = dataclasses.replace(table, size=size)
 
     @classmethod
-    def build(
-        cls, table: Table, columns: Sequence[pa.ChunkedArray]
-    ) -> "Vocabulary":
-        """Returns the vocabulary of the values in `columns`.
+    def from_counts(cls, table: Table, counts: pa.Table) -> "Vocabulary":
+        """Returns the vocabulary of the values that are frequent enough.
 
         The most frequent value comes first, the smaller of two equally
         frequent ones before the larger, so that equal data give equal ids.
+
+        Args:
+            table: The table.
+            counts: Columns `value`, each value once, and `count`, its
+                occurrences in the training period.
         """
         if table.kind == "hashed":
             return cls(table)
-        chunks = [chunk for column in columns for chunk in column.chunks]
-        values = pa.chunked_array(chunks, type=arrow_type(table)).drop_null()
-        found = values.value_counts()
-        counted = pa.table(
-            {"value": found.field("values"), "count": found.field("counts")}
-        )
-        counted = counted.filter(pc.field("count") >= table.min_count)
-        counted = counted.sort_by(
-            [("count", "descending"), ("value", "ascending")]
-        )
-        return cls(table, counted["value"].combine_chunks())
+        kept = counts.filter(pc.field("count") >= table.min_count)
+        kept = kept.sort_by([("count", "descending"), ("value", "ascending")])
+        return cls(table, kept["value"].combine_chunks())
 
     def encode(self, column: pa.ChunkedArray) -> Array:
         """Returns the ids of `column` in the smallest dtype of the table."""
@@ -110,14 +106,6 @@ def id_dtype(size: int) -> npt.DTypeLike:
 
 
 def hash_integers(numbers: Array, size: int) -> Array:
-    """Returns ids from 2 to `size - 1`, spread evenly whatever the numbers.
-
-    The finalizer of SplitMix64: raw ids are often consecutive or share a
-    factor, which a plain remainder would map to few rows.
-    """
-    mixed = numbers.astype(np.int64).view(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    rows = mixed % np.uint64(size - NUM_RESERVED_IDS)
+    """Returns ids from 2 to `size - 1`, spread evenly whatever the numbers."""
+    rows = mix(numbers) % np.uint64(size - NUM_RESERVED_IDS)
     return rows.astype(np.int64) + NUM_RESERVED_IDS

@@ -118,14 +118,16 @@ class DataConfig:
         (4, 16, 64, 256),
         "Padded candidate counts; above the last, its multiples.",
     )
+    shuffle_shards: int = _field(
+        16,
+        "Shards whose requests are mixed with each other: more mix better, "
+        "fewer are read faster from a store larger than memory.",
+    )
 
     def __post_init__(self) -> None:
-        _require(
-            self.max_history >= 1,
-            "max_history",
-            "be at least 1",
-            self.max_history,
-        )
+        for name in ("max_history", "shuffle_shards"):
+            value = getattr(self, name)
+            _require(value >= 1, name, "be at least 1", value)
         for name in ("length_buckets", "candidate_buckets"):
             values = getattr(self, name)
             _require(

@@ -36,6 +36,7 @@ GIVEN = {
         "max_history": ("77", 77),
         "length_buckets": ("10,20", (10, 20)),
         "candidate_buckets": ("5", (5,)),
+        "shuffle_shards": ("3", 3),
     },
     "train": {
         "batch_size": ("8", 8),
@@ -94,7 +95,9 @@ def test_help_shows_text_and_default(part, name):
     assert flag.parser.parse(default) == field.default
 
 
-@pytest.mark.parametrize("dataset", ["alibaba", "movielens", "kuairand"])
+@pytest.mark.parametrize(
+    "dataset", ["alibaba", "eleme", "movielens", "kuairand"]
+)
 def test_without_flags_it_is_the_recipe(dataset):
     module = importlib.import_module(f"configs.{dataset}")
     assert config_of(f"--dataset={dataset}") == module.CONFIG

@@ -4,6 +4,7 @@ Every behavior and every candidate has a serial number of its own, so that a
 row of a batch says where it comes from.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,19 @@ def _make_shard(
             generator, num_users, offset, time, next_serial
         )
         next_serial += splits[split].num_candidates
+    kind = generator.integers(0, 5, num_users)
+    for split, requests in splits.items():
+        # A profile may change from one request of a user to the next.
+        user, place = requests.user, np.arange(requests.num_requests)
+        users = {
+            "user": (user_id[user] + 2).astype(np.int32),
+            "kind": ((kind[user] + place) % 5).astype(np.uint8),
+        }
+        splits[split] = dataclasses.replace(requests, users=users)
     return Shard(
         user_id=user_id.astype(np.int64),
-        users={
-            "user": (user_id + 2).astype(np.int32),
-            "kind": generator.integers(0, 5, num_users).astype(np.uint8),
-        },
         behavior_offset=offset.astype(np.int64),
-        behavior_time=time.astype(np.int64),
+        behavior_time=time.astype(np.uint32),
         behaviors={
             "serial": (serial + np.arange(len(time))).astype(np.int32),
             "shop": generator.integers(1, 300, len(time)).astype(np.uint16),
@@ -121,7 +127,8 @@ def _make_requests(
     price[::4] = np.nan
     return RequestColumns(
         user=user.astype(np.int32),
-        time=time.astype(np.int64),
+        users={},
+        time=time.astype(np.uint32),
         history_end=np.array(end, np.int64),
         candidate_offset=np.concatenate([[0], np.cumsum(counts)]),
         candidates={
@@ -163,8 +170,8 @@ def slow_request(
         "candidate_mask": [True for _ in chosen],
         "label": [float(requests.label[row]) for row in chosen],
     }
-    for name, column in shard.users.items():
-        found[f"user_{name}"] = int(column[user])
+    for name, column in requests.users.items():
+        found[f"user_{name}"] = int(column[number])
     for name, column in shard.behaviors.items():
         found[f"behavior_{name}"] = [int(column[row]) for row in rows]
     for name, column in requests.candidates.items():

@@ -1,5 +1,9 @@
 """Small raw files that tests write and then spoil."""
 
+import gzip
+import io
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -101,3 +105,41 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
     for name, text in files.items():
         (folder / name).write_bytes(text.encode("latin-1"))
     return folder
+
+
+def packed(data: bytes, suffix: str, name: str = "file.csv") -> bytes:
+    """Packs the bytes of a file as its name says: "", .gz, .tar.gz, .zip.
+
+    Archives also hold what macOS leaves in them.
+    """
+    if suffix == ".gz":
+        return gzip.compress(data, mtime=0)
+    if suffix == ".tar.gz":
+        return tar_gz({f"._{name}": b"junk", name: data})
+    if suffix == ".zip":
+        return zipped({name: data, f"__MACOSX/._{name}": b"junk"})
+    return data
+
+
+def tar_gz(members: Mapping[str, bytes]) -> bytes:
+    """Returns an archive of files, or of a folder where a name ends in /."""
+    archived = io.BytesIO()
+    with tarfile.open(fileobj=archived, mode="w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if name.endswith("/"):
+                member.type = tarfile.DIRTYPE
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return archived.getvalue()
+
+
+def zipped(
+    members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED
+) -> bytes:
+    """Returns an archive of files, or of a folder where a name ends in /."""
+    archived = io.BytesIO()
+    with zipfile.ZipFile(archived, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return archived.getvalue()

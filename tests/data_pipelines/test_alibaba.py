@@ -1,4 +1,4 @@
-import gzip
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,18 @@ def test_histories(store: Store) -> None:
 
 
 def test_profiles(store: Store) -> None:
-    users = store.shards[0].users
+    train, test = (store.shards[0].splits[s] for s in ("train", "test"))
+    assert train.user.tolist() == [0, 1, 2]
+    users = train.users
     assert _raw(store, "age_level", users["age_level"]) == [0, 4, None]
     assert _raw(store, "cms_segid", users["cms_segid"]) == [0, 0, None]
     assert _raw(store, "occupation", users["occupation"]) == [0, 1, None]
     assert _raw(store, "pvalue_level", users["pvalue_level"]) == [None, 1, None]
     level = users["new_user_class_level"]
     assert _raw(store, "new_user_class_level", level) == [3, None, None]
+    # Of the first user, whose request is the only one for test.
+    levels = {name: ids[0] for name, ids in users.items()}
+    assert {name: ids[0] for name, ids in test.users.items()} == levels
 
 
 def test_schema_and_manifest(store: Store) -> None:
@@ -112,8 +117,21 @@ def test_schema_and_manifest(store: Store) -> None:
     assert price.scale == pytest.approx(logs.std())
     assert store.manifest["split"]["test_time"] == TEST_TIME
     assert store.manifest["data_source"] == "raw files"
-    assert [s["file"] for s in store.manifest["sources"]] == list(ALIBABA)
-    assert all(len(s["sha256"]) == 64 for s in store.manifest["sources"])
+    sources = {s["file"]: s for s in store.manifest["sources"]}
+    assert set(sources) == set(ALIBABA)
+    for name, text in ALIBABA.items():
+        data = text.encode()
+        assert sources[name]["bytes"] == len(data)
+        assert sources[name]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert store.manifest["rows"] == {
+        "impressions": {"read": 5, "valid": 5},
+        # Two are at an impossible time.
+        "behaviors": {"read": 8, "valid": 6},
+        "users": {"read": 3, "valid": 3},
+        "items": {"read": 2, "valid": 2},
+    }
+    ids = store.manifest["out_of_vocabulary"]["train candidate_adgroup_id"]
+    assert ids == {"rows": 4, "missing": 0, "out_of_vocabulary": 2}
 
 
 @pytest.mark.parametrize(
@@ -166,15 +184,22 @@ def test_possible_times(
         ("behavior_log.csv", "\n2,", "\n,", "line 9: `user` is missing"),
     ],
 )
+@pytest.mark.parametrize("range_bytes", [16, 1 << 20])
 def test_bad_input(
-    raw_dir: Path, tmp_path: Path, name: str, old: str, new: str, message: str
+    raw_dir: Path,
+    tmp_path: Path,
+    name: str,
+    old: str,
+    new: str,
+    message: str,
+    range_bytes: int,
 ) -> None:
     text = ALIBABA[name]
     assert text.count(old) >= 1
     raw_files.write(raw_dir, {name: text.replace(old, new, 1)})
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        prepare("alibaba", raw_dir, tmp_path / "store")
-    assert str(raw_dir / name) in str(caught.value)
+        prepare("alibaba", raw_dir, tmp_path / "store", range_bytes=range_bytes)
+    assert str(caught.value).startswith(f"{raw_dir / name}, line ")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
@@ -201,16 +226,34 @@ def test_no_behavior_at_all(raw_dir: Path, tmp_path: Path) -> None:
     assert leaks.check_histories(store) == 0
 
 
-def test_packed_files(raw_dir: Path, store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".gz", ".tar.gz", ".zip"])
+def test_packed_files(
+    raw_dir: Path, store: Store, tmp_path: Path, suffix: str
+) -> None:
     for name, text in ALIBABA.items():
         (raw_dir / name).unlink()
-        packed = gzip.compress(text.encode())
-        (raw_dir / f"{name}.gz").write_bytes(packed)
+        data = raw_files.packed(text.encode(), suffix, name)
+        (raw_dir / f"{name}{suffix}").write_bytes(data)
     other = prepare("alibaba", raw_dir, tmp_path / "other")
-    assert other.manifest["counts"] == store.manifest["counts"]
+    for entry in ("counts", "content", "rows", "dropped", "incomplete"):
+        assert other.manifest[entry] == store.manifest[entry]
     np.testing.assert_array_equal(
         other.shards[0].behavior_time, store.shards[0].behavior_time
     )
+
+
+def test_ranges_of_any_size(
+    raw_dir: Path, store: Store, tmp_path: Path
+) -> None:
+    for range_bytes in (7, 100):
+        other = prepare(
+            "alibaba",
+            raw_dir,
+            tmp_path / f"store{range_bytes}",
+            range_bytes=range_bytes,
+        )
+        for entry in ("counts", "content", "rows", "dropped", "incomplete"):
+            assert other.manifest[entry] == store.manifest[entry]
 
 
 def test_made_files_have_no_leak(tmp_path: Path) -> None:

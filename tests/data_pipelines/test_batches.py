@@ -1,5 +1,7 @@
 """Every request once, in an order that the step alone decides."""
 
+import dataclasses
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.batches import Batches
-from data_pipelines.store import Store
+from data_pipelines.shard import Shard
+from data_pipelines.store import Store, write_store
 from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
 from tests.data_pipelines.make_store import (
     CONFIG,
+    SCHEMA,
     check_row,
     make_store,
     slow_request,
@@ -40,6 +45,10 @@ def _epoch(batches: Batches, number: int = 0) -> range:
 
 def _requests(batches: Batches, steps: Iterable[int]) -> list[tuple[int, ...]]:
     return [tuple(batches.requests(step)[0].tolist()) for step in steps]
+
+
+def _user_ids(store: Store) -> list[int]:
+    return [id_ for shard in store.shards for id_ in shard.user_id.tolist()]
 
 
 def _assert_equal(batch: dict[str, Any], other: dict[str, Any]) -> None:
@@ -259,8 +268,9 @@ def test_labels_agree_with_the_batch(
             slow_request(store, split, number, CONFIG.max_history)
             for number in numbers.tolist()
         ]
+        rows = {id_: row for row, id_ in enumerate(_user_ids(store))}
         assert user.tolist() == [
-            request["raw_user"]
+            rows[request["raw_user"]]
             for request in requests
             for _ in request["label"]
         ]
@@ -290,3 +300,188 @@ def test_a_shard_may_lack_users(tmp_path: Path) -> None:
 def test_batch_size_is_checked(store: Store) -> None:
     with pytest.raises(ValueError, match="Received: batch_size=0"):
         Batches(store, "train", CONFIG, 0, None)
+
+
+def test_worker_is_checked(store: Store) -> None:
+    for worker, num_workers in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match=f"Received: worker={worker}"):
+            Batches(
+                store,
+                "train",
+                CONFIG,
+                4,
+                0,
+                worker=worker,
+                num_workers=num_workers,
+            )
+    with pytest.raises(InputError, match=r"3 shards, too few for 4 workers"):
+        Batches(store, "train", CONFIG, 4, 0, worker=0, num_workers=4)
+
+
+def test_workers_read_shards_of_their_own(store: Store) -> None:
+    own = store.num_requests("train")
+    first = np.cumsum(
+        [0, *(s.splits["train"].num_requests for s in store.shards)]
+    )
+    workers = [
+        Batches(store, "train", CONFIG, 3, 5, worker=w, num_workers=2)
+        for w in range(2)
+    ]
+    assert sum(batches.num_requests for batches in workers) == own
+    seen = []
+    num_fillers = 0
+    for step in _epoch(workers[0], 2):
+        lengths = set()
+        for worker, batches in enumerate(workers):
+            numbers, length = batches.requests(step)
+            batch = batches.batch(step)
+            lengths.add(length)
+            shards = np.searchsorted(first, numbers, side="right") - 1
+            assert (shards % 2 == worker).all()
+            for row, number in enumerate(numbers.tolist()):
+                check_row(batch, row, slow_request(store, "train", number, 13))
+            assert not batch["candidate_mask"][len(numbers) :].any()
+            seen += numbers.tolist()
+            num_fillers += not len(numbers)
+        assert len(lengths) == 1
+    assert sorted(seen) == list(range(own))
+    # The first worker has two shards of three: the other one runs out.
+    assert num_fillers > 0
+
+
+def test_small_windows_read_everything_once(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", (5, 9, 0, 7, 3, 8, 6))
+    wide = _train(store)
+    config = dataclasses.replace(CONFIG, shuffle_shards=2)
+    narrow = Batches(store, "train", config, BATCH_SIZE, 5)
+    assert narrow.num_batches == wide.num_batches
+    for number in range(3):
+        order = _requests(narrow, _epoch(narrow, number))
+        numbers = sorted(number for batch in order for number in batch)
+        assert numbers == list(range(store.num_requests("train")))
+        assert order != _requests(wide, _epoch(wide, number))
+
+
+def test_shards_are_not_held_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "store", (5, 9, 0, 7, 3, 8, 6))
+    opened: list[weakref.ref[Shard]] = []
+    open_shard = Shard.open
+
+    def watched(*arguments: Any) -> Shard:
+        shard = open_shard(*arguments)
+        opened.append(weakref.ref(shard))
+        return shard
+
+    monkeypatch.setattr(Shard, "open", watched)
+    config = dataclasses.replace(CONFIG, shuffle_shards=2)
+    batches = Batches(store, "train", config, BATCH_SIZE, 5)
+    for step in _epoch(batches):
+        batches.batch(step)
+        assert sum(shard() is not None for shard in opened) <= 4
+    assert len(opened) > 7
+
+
+def test_steps_are_counted_in_requests(store: Store) -> None:
+    batches = _train(store)
+    assert batches.num_requests % BATCH_SIZE
+    for count in (0, 1, batches.num_batches - 1, 2 * batches.num_batches + 5):
+        expected = sum(len(batches.requests(s)[0]) for s in range(count))
+        assert batches.count_requests(count) == expected
+
+
+def _write(path: Path, shards: Iterable[Shard]) -> Store:
+    write_store(
+        path, schema=SCHEMA, vocabularies=(), shards=list(shards), details={}
+    )
+    return Store(path)
+
+
+def _of_text(shard: Shard, width: int) -> Shard:
+    """Returns a shard whose user ids are text."""
+    names = [f"ü{number:04d}".encode() for number in shard.user_id]
+    return dataclasses.replace(shard, user_id=np.array(names, f"S{width}"))
+
+
+def test_user_ids_may_be_text(store: Store, tmp_path: Path) -> None:
+    # As wide as a shard needs.
+    shards = [_of_text(s, 6 + i) for i, s in enumerate(store.shards)]
+    text = Batches(
+        _write(tmp_path / "text", shards), "train", CONFIG, BATCH_SIZE, 5
+    )
+    whole = _train(store)
+    for step in _epoch(whole):
+        batch = whole.batch(step)
+        _assert_equal(batch, text.batch(step))
+        user, time = whole.users(step)
+        text_user, text_time = text.users(step)
+        assert text_user.tolist() == [f"ü{n:04d}" for n in user.tolist()]
+        np.testing.assert_array_equal(time, text_time)
+        width = batch["label"].shape[1]
+        for found, expected in zip(
+            text.labels(step, width), whole.labels(step, width), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_history_of_100000(store: Store, tmp_path: Path) -> None:
+    length, extra = 100_000, 3
+    old = store.shards[0]
+    (user,) = np.unique(old.splits["train"].user)[-1:]
+    generator = np.random.default_rng(0)
+    time = np.sort(generator.integers(1, 1_400_000_000, length + extra))
+    # All of it before the user's own behaviors, and so before each request.
+    at = old.behavior_offset[user]
+    offset = old.behavior_offset + (np.arange(old.num_users + 1) > user) * len(
+        time
+    )
+    requests = old.splits["train"]
+    moved = requests.history_end + (requests.user >= user) * len(time)
+    shard = dataclasses.replace(
+        old,
+        behavior_offset=offset,
+        behavior_time=np.insert(old.behavior_time, at, time),
+        behaviors={
+            name: np.insert(
+                column, at, generator.integers(1, 300, len(time))
+            ).astype(column.dtype)
+            for name, column in old.behaviors.items()
+        },
+        splits={
+            split: dataclasses.replace(requests, history_end=moved)
+            for split in old.splits
+        },
+    )
+    config = DataConfig(max_history=length, length_buckets=(8, 64))
+    long = Batches(
+        _write(tmp_path / "long", [shard]), "train", config, BATCH_SIZE, 0
+    )
+    own = (np.asarray(requests.user) == user).nonzero()[0].tolist()
+    num_short = 0
+    for step in _epoch(long):
+        numbers, _ = long.requests(step)
+        batch = long.batch(step)
+        if not set(own) & set(numbers.tolist()):
+            # A request beside such a user does not pay for him.
+            assert batch["behavior_time"].shape[1] <= 64
+            num_short += len(numbers)
+            continue
+        assert set(numbers.tolist()) <= set(own)
+        assert batch["behavior_time"].shape == (BATCH_SIZE, length)
+        for row, number in enumerate(numbers.tolist()):
+            end = moved[number]
+            np.testing.assert_array_equal(
+                batch["behavior_time"][row],
+                shard.behavior_time[end - length : end],
+            )
+            for name, column in shard.behaviors.items():
+                np.testing.assert_array_equal(
+                    batch[f"behavior_{name}"][row], column[end - length : end]
+                )
+    assert num_short + len(own) == long.num_requests
+
+
+def test_shuffle_shards_is_checked() -> None:
+    with pytest.raises(ValueError, match="Received: shuffle_shards=0"):
+        DataConfig(shuffle_shards=0)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from data_pipelines.kuairand import SCHEMA
-from data_pipelines.prepare import prepare
+from data_pipelines.prepare import Options, prepare
 from data_pipelines.store import Store
 from sparsectr.errors import InputError
 from tests.data_pipelines import leaks, raw_files
@@ -82,13 +82,16 @@ def test_features(store: Store) -> None:
         candidates["video_duration"],
         np.array([5000, np.nan, 5000, np.nan, 5000], "f4"),
     )
-    users = shard.users
+    # Three requests of the first user and one of the second.
+    users = shard.splits["train"].users
     assert _raw(store, "fans_user_num_range", users["fans_user_num_range"]) == [
-        "[100,1k)",
+        *["[100,1k)"] * 3,
         None,
     ]
-    assert users["onehot_feat4"].tolist() == [0, 0]
-    assert _raw(store, "onehot_feat5", users["onehot_feat5"]) == ["1", None]
+    assert users["onehot_feat4"].tolist() == [0, 0, 0, 0]
+    assert _raw(store, "onehot_feat5", users["onehot_feat5"]) == [
+        *("1", "1", "1", None)
+    ]
     assert store.manifest["incomplete"] == {
         "exposures of a video without features": 1,
         "users without a profile": 1,
@@ -113,14 +116,16 @@ def test_what_a_candidate_may_not_know() -> None:
 
 def test_chosen_test_day(raw_dir: Path, tmp_path: Path) -> None:
     day = datetime.date(2022, 4, 30)
-    store = prepare("kuairand", raw_dir, tmp_path / "a", test_start=day)
+    store = prepare(
+        "kuairand", raw_dir, tmp_path / "a", options=Options(test_start=day)
+    )
     assert store.manifest["split"]["test_time"] == 1651248000
     with pytest.raises(InputError, match="no test request"):
         prepare(
             "kuairand",
             raw_dir,
             tmp_path / "b",
-            test_start=day + datetime.timedelta(days=1),
+            options=Options(test_start=day + datetime.timedelta(days=1)),
         )
 
 
@@ -141,11 +146,13 @@ def test_all_logs_of_a_version_in_parts(raw_dir: Path, tmp_path: Path) -> None:
         "kuairand",
         raw_dir,
         tmp_path / "store",
-        test_start=datetime.date(2022, 4, 29),
+        options=Options(test_start=datetime.date(2022, 4, 29)),
     )
     assert store.manifest["counts"]["behaviors"] == 3
     assert store.manifest["dropped"]["repeated exposures"] == 1
     assert len(store.manifest["sources"]) == 5
+    # Rows of the parts are in the order of the names of the files.
+    assert store.manifest["rows"]["impressions"] == {"read": 4, "valid": 4}
 
 
 @pytest.mark.parametrize(
@@ -161,13 +168,24 @@ def test_all_logs_of_a_version_in_parts(raw_dir: Path, tmp_path: Path) -> None:
         ("user_features_pure.csv", "\n1,", "\n\xff,", "line 2: not utf-8"),
     ],
 )
+@pytest.mark.parametrize("range_bytes", [16, 1 << 20])
 def test_bad_input(
-    raw_dir: Path, tmp_path: Path, name: str, old: str, new: str, message: str
+    raw_dir: Path,
+    tmp_path: Path,
+    name: str,
+    old: str,
+    new: str,
+    message: str,
+    range_bytes: int,
 ) -> None:
     assert old in KUAIRAND[name]
     raw_files.write(raw_dir, {name: KUAIRAND[name].replace(old, new, 1)})
-    with pytest.raises(InputError, match=re.escape(message)):
-        prepare("kuairand", raw_dir, tmp_path / "store")
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        prepare(
+            "kuairand", raw_dir, tmp_path / "store", range_bytes=range_bytes
+        )
+    assert str(caught.value).startswith(f"{raw_dir / name}, line ")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_files_of_no_or_two_versions(raw_dir: Path, tmp_path: Path) -> None:

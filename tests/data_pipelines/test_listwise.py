@@ -1,7 +1,6 @@
 """The listwise builder against a slow reference in plain Python."""
 
-import collections
-import math
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -10,194 +9,70 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.listwise import Listwise, build_listwise
+from data_pipelines.listwise import Listwise, RawShard, build_listwise
 from data_pipelines.raw_dataset import RawDataset
+from data_pipelines.scan import ROW
 from sparsectr.errors import InputError
-from sparsectr.schema import (
-    CategoricalField,
-    DatasetSchema,
-    DenseField,
-    Table,
+from tests.data_pipelines.small_dataset import (
+    TYPES,
+    Rows,
+    arrow_table,
+    raw_table,
+    reference,
+    small_dataset,
 )
 
-SCHEMA = DatasetSchema(
-    name="small",
-    tables=(
-        Table(name="user_id", min_count=2),
-        Table(name="age"),
-        Table(name="item", min_count=2),
-        Table(name="kind", value_type="string"),
-    ),
-    user_fields=(
-        CategoricalField(name="user_id", table="user_id"),
-        CategoricalField(name="age", table="age"),
-    ),
-    behavior_fields=(
-        CategoricalField(name="item", table="item"),
-        CategoricalField(name="kind", table="kind"),
-    ),
-    candidate_fields=(CategoricalField(name="thing", table="item"),),
-    candidate_dense_fields=(DenseField(name="price", transform="log1p"),),
-)
-TEST_TIME = 5
 
-_INT = pa.int64()
-_TYPES = {
-    "users": {"user_id": _INT, "age": _INT},
-    "behaviors": {
-        "user_id": _INT,
-        "time": _INT,
-        "item": _INT,
-        "kind": pa.string(),
-    },
-    "impressions": {
-        "user_id": _INT,
-        "time": _INT,
-        "thing": _INT,
-        "price": pa.float32(),
-        "label": _INT,
-        "request": _INT,
-    },
-}
-
-
-def _raw(
-    users: list[tuple[Any, ...]],
-    behaviors: list[tuple[Any, ...]],
-    impressions: list[tuple[Any, ...]],
-) -> RawDataset:
-    def table(name: str, rows: list[tuple[Any, ...]]) -> pa.Table:
-        types = _TYPES[name]
-        columns = zip(*rows, strict=True) if rows else [()] * len(types)
-        return pa.table(
-            {
-                key: pa.array(list(column), types[key])
-                for key, column in zip(types, columns, strict=True)
-            }
-        )
-
-    return RawDataset(
-        schema=SCHEMA,
-        users=table("users", users),
-        behaviors=table("behaviors", behaviors),
-        impressions=table("impressions", impressions),
-        test_time=TEST_TIME,
-        split="from 5 on",
-        dropped={"other": 3},
-        incomplete={},
-        sources=(),
+def _build(
+    users: Rows, behaviors: Rows, impressions: Rows, **options: Any
+) -> Listwise:
+    rows = {"users": users, "behaviors": behaviors, "impressions": impressions}
+    shard = {
+        name: _with_row(arrow_table(TYPES[name], rows[name])) for name in TYPES
+    }
+    return build_listwise(
+        small_dataset(rows, **options), RawShard(**shard, items=None)
     )
 
 
-def _reference(raw: RawDataset) -> dict[str, Any]:
-    """Returns vocabularies, users and requests as plain Python values."""
-    profiles = {row["user_id"]: row for row in raw.users.to_pylist()}
-    impressions = raw.impressions.to_pylist()
-    users = sorted({row["user_id"] for row in impressions})
-    behaviors = {
-        user: sorted(
-            (b for b in raw.behaviors.to_pylist() if b["user_id"] == user),
-            key=lambda b: b["time"],
-        )
-        for user in users
-    }
-    grouped: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for row in impressions:
-        key = (row["user_id"], row["request"])
-        grouped.setdefault(key, []).append(row)
-    counts: dict[str, collections.Counter[Any]] = collections.defaultdict(
-        collections.Counter
-    )
-    prices = []
-    requests: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    for (user, _), rows in sorted(grouped.items()):
-        time = rows[0]["time"]
-        past = [b for b in behaviors[user] if b["time"] < time]
-        split = "train" if time < raw.test_time else "test"
-        requests[split].append(
-            {"user": user, "time": time, "past": past, "rows": rows}
-        )
-        if split == "train":
-            counts["user_id"][user] += 1
-            counts["age"][profiles.get(user, {}).get("age")] += 1
-            for row in rows:
-                counts["item"][row["thing"]] += 1
-                if row["price"] is not None:
-                    prices.append(math.log1p(max(row["price"], 0.0)))
-    for user in users:
-        for behavior in behaviors[user]:
-            if behavior["time"] < raw.test_time:
-                counts["item"][behavior["item"]] += 1
-                counts["kind"][behavior["kind"]] += 1
-    vocabularies = {}
-    for table in raw.schema.tables:
-        counter = counts[table.name]
-        counter.pop(None, None)
-        kept = [v for v, n in counter.items() if n >= table.min_count]
-        kept.sort(key=lambda v, counter=counter: (-counter[v], v))
-        vocabularies[table.name] = kept
-    return {
-        "users": users,
-        "profiles": profiles,
-        "behaviors": behaviors,
-        "requests": requests,
-        "vocabularies": vocabularies,
-        "prices": prices,
-    }
+def _with_row(table: pa.Table) -> pa.Table:
+    return table.append_column(ROW, pa.array(np.arange(len(table))))
 
 
-def _check_against_reference(raw: RawDataset, built: Listwise) -> None:
-    expected = _reference(raw)
-    shard = built.shard
-    vocabularies = expected["vocabularies"]
-
-    def ids(table: str, values: list[Any]) -> list[int]:
-        place = {value: n for n, value in enumerate(vocabularies[table], 2)}
-        return [0 if v is None else place.get(v, 1) for v in values]
-
-    for vocabulary in built.vocabularies:
-        assert vocabulary.values is not None
-        name = vocabulary.table.name
-        assert vocabulary.values.to_pylist() == vocabularies[name]
-        assert built.schema.table(name).size == len(vocabularies[name]) + 2
+def _check_against_reference(rows: dict[str, Rows], built: Listwise) -> None:
+    expected = reference(rows)
     users = expected["users"]
-    assert shard.user_id.tolist() == users
-    assert shard.users["user_id"].tolist() == ids("user_id", users)
-    ages = [expected["profiles"].get(user, {}).get("age") for user in users]
-    assert shard.users["age"].tolist() == ids("age", ages)
+    assert built.user_id.to_pylist() == users
+    behaviors = built.behaviors.to_pylist()
     for row, user in enumerate(users):
-        part = slice(*shard.behavior_offset[row : row + 2].tolist())
-        past = expected["behaviors"][user]
-        assert shard.behavior_time[part].tolist() == [b["time"] for b in past]
-        for field, table in (("item", "item"), ("kind", "kind")):
-            assert shard.behaviors[field][part].tolist() == ids(
-                table, [b[field] for b in past]
-            )
-    for split, requests in expected["requests"].items():
-        columns = shard.splits[split]
-        assert columns.num_requests == len(requests)
-        for row, request in enumerate(requests):
-            user = int(columns.user[row])
-            assert users[user] == request["user"]
-            assert columns.time[row] == request["time"]
-            start = shard.behavior_offset[user]
-            assert columns.history_end[row] - start == len(request["past"])
-            part = slice(*columns.candidate_offset[row : row + 2].tolist())
-            rows = request["rows"]
-            assert columns.candidates["thing"][part].tolist() == ids(
-                "item", [r["thing"] for r in rows]
-            )
-            assert columns.label[part].tolist() == [r["label"] for r in rows]
-            prices = [r["price"] for r in rows]
-            np.testing.assert_array_equal(
-                columns.candidates["price"][part],
-                np.array([math.nan if p is None else p for p in prices], "f4"),
-            )
-    field = built.schema.candidate_dense_fields[0]
-    prices = expected["prices"]
-    assert field.mean == pytest.approx(np.mean(prices) if prices else 0.0)
-    spread = np.std(prices) if prices else 0.0
-    assert field.scale == pytest.approx(spread if spread > 1e-9 else 1.0)
+        own = np.flatnonzero(built.behavior_user == row)
+        assert [
+            {"user_id": user, "time": built.behavior_time[n], **behaviors[n]}
+            for n in own
+        ] == expected["behaviors"][user]
+    assert (np.diff(built.behavior_user) >= 0).all()
+    first = np.searchsorted(built.behavior_user, np.arange(len(users)))
+    requests = sorted(
+        [*expected["requests"]["train"], *expected["requests"]["test"]],
+        key=lambda r: (r["user"], r["time"], r["rows"][0]["request"]),
+    )
+    profiles = built.profiles.to_pylist()
+    candidates = built.candidates.to_pylist()
+    offset = built.candidate_offset
+    assert len(built.request_user) == len(requests)
+    assert offset[0] == 0
+    assert offset[-1] == len(candidates)
+    for row, request in enumerate(requests):
+        user = int(built.request_user[row])
+        assert users[user] == request["user"]
+        assert built.request_time[row] == request["time"]
+        assert built.history_end[row] - first[user] == len(request["past"])
+        age = expected["profiles"].get(request["user"], {}).get("age")
+        assert profiles[row] == {"user_id": request["user"], "age": age}
+        assert candidates[offset[row] : offset[row + 1]] == [
+            {name: r[name] for name in ("thing", "price", "label")}
+            for r in request["rows"]
+        ]
 
 
 _user = st.integers(1, 4)
@@ -221,45 +96,39 @@ _impression = st.builds(
     st.integers(0, 1),
     st.integers(0, 1),
 )
+small_rows = st.fixed_dictionaries(
+    {
+        "users": st.lists(
+            st.tuples(st.integers(1, 6), st.none() | st.integers(0, 2)),
+            unique_by=lambda row: row[0],
+        ),
+        "behaviors": st.lists(
+            st.tuples(
+                st.integers(0, 6),
+                _time,
+                _item,
+                st.none() | st.sampled_from("ab"),
+            ),
+            max_size=30,
+        ),
+        "impressions": st.lists(_impression, max_size=20),
+    }
+)
 
 
 @hypothesis.settings(max_examples=150)
-@hypothesis.given(
-    users=st.lists(
-        st.tuples(st.integers(1, 6), st.none() | st.integers(0, 2)),
-        unique_by=lambda row: row[0],
-    ),
-    behaviors=st.lists(
-        st.tuples(
-            st.integers(0, 6), _time, _item, st.none() | st.sampled_from("ab")
-        ),
-        max_size=30,
-    ),
-    impressions=st.lists(_impression, min_size=1, max_size=20),
-)
-def test_equals_the_slow_reference(
-    users: list[tuple[Any, ...]],
-    behaviors: list[tuple[Any, ...]],
-    impressions: list[tuple[Any, ...]],
-) -> None:
-    raw = _raw(users, behaviors, impressions)
-    times = [row[1] for row in impressions]
-    if min(times) >= TEST_TIME or max(times) < TEST_TIME:
-        with pytest.raises(InputError, match=r"no (training|test) request"):
-            build_listwise(raw)
-    else:
-        _check_against_reference(raw, build_listwise(raw))
+@hypothesis.given(rows=small_rows)
+def test_equals_the_slow_reference(rows: dict[str, Rows]) -> None:
+    _check_against_reference(rows, _build(**rows))
 
 
 def test_counts_what_is_left_out_or_incomplete() -> None:
-    raw = _raw(
+    built = _build(
         users=[(1, 0), (8, 1), (9, 1)],
         behaviors=[(1, 1, 3, "a"), (7, 1, 3, "a"), (7, 2, 3, "a")],
         impressions=[(1, 2, 3, 1.0, 1, 2), (2, 6, 3, 1.0, 0, 6)],
     )
-    built = build_listwise(raw)
     assert built.dropped == {
-        "other": 3,
         "behaviors of users without a request": 2,
         "profiles of users without a request": 2,
     }
@@ -269,41 +138,118 @@ def test_counts_what_is_left_out_or_incomplete() -> None:
     }
 
 
-def test_test_period_teaches_no_vocabulary() -> None:
-    raw = _raw(
-        users=[(1, 0)],
-        # Item 2 has one occurrence before the test time, and needs two.
-        behaviors=[(1, 4, 2, "a"), (1, 5, 2, "b"), (1, 6, 2, "b")],
-        impressions=[
-            (1, 4, 3, 1.0, 1, 4),
-            (1, 4, 3, 1.0, 1, 4),
-            (1, 9, 2, 9e9, 1, 9),
-        ],
-    )
-    built = build_listwise(raw)
-    values = {
-        v.table.name: v.values.to_pylist()
-        for v in built.vocabularies
-        if v.values is not None
-    }
-    assert values["item"] == [3]
-    assert values["kind"] == ["a"]
-    field = built.schema.candidate_dense_fields[0]
-    assert field.mean == pytest.approx(math.log(2))
-    assert field.scale == 1.0
+def test_repeated_behaviors_are_dropped_and_counted() -> None:
+    behaviors = [
+        (1, 2, 3, "b"),
+        (1, 1, 3, "a"),
+        (1, 1, 4, "a"),
+        (1, 1, 3, None),
+        (1, 1, 3, "a"),
+        (1, 1, None, "a"),
+        (1, 1, 3, None),
+        (2, 1, 3, "a"),  # another user
+        (2, 2, 3, "a"),  # another second
+        (7, 1, 3, "a"),
+        (7, 1, 3, "a"),
+    ]
+    impressions = [(1, 2, 3, 1.0, 1, 2), (2, 6, 3, 1.0, 0, 6)]
+    built = _build([], behaviors, impressions, unique_behaviors=True)
+    assert built.dropped["repeated behaviors"] == 3
+    assert built.dropped["behaviors of users without a request"] == 1
+    assert built.behaviors.to_pylist() == [
+        {"item": 3, "kind": "a"},
+        {"item": 4, "kind": "a"},
+        {"item": 3, "kind": None},
+        {"item": None, "kind": "a"},
+        {"item": 3, "kind": "b"},
+        {"item": 3, "kind": "a"},
+        {"item": 3, "kind": "a"},
+    ]
+    assert built.behavior_time.tolist() == [1, 1, 1, 1, 2, 1, 2]
 
 
-def test_columns_of_another_type_are_refused() -> None:
-    raw = _raw([], [], [(1, 1, 1, 1.0, 1, 1)])
-    with pytest.raises(ValueError, match=r"`users` has no column 'age'"):
-        RawDataset(**{**vars(raw), "users": raw.users.drop_columns("age")})
-    wrong = raw.users.set_column(1, "age", pa.array([], pa.string()))
-    with pytest.raises(ValueError, match="'age' of `users` must be of type"):
-        RawDataset(**{**vars(raw), "users": wrong})
-    late = _raw(
+def test_repeated_impressions_are_dropped_and_counted() -> None:
+    impressions = [
+        (1, 2, 3, 1.0, 1, 2),
+        (1, 2, 3, 2.0, 0, 2),
+        (1, 2, 4, 1.0, 1, 2),
+        (2, 2, 3, 1.0, 1, 2),
+    ]
+    built = _build(
         [],
-        [(1, 1 << 40, 1, "a")],
-        [(1, 1, 1, 1.0, 1, 1), (1, 9, 1, 1.0, 1, 9)],
+        [],
+        impressions,
+        unique_impressions=("user_id", "thing", "request"),
+        nouns=("exposures", "a video"),
     )
-    with pytest.raises(ValueError, match="not Unix seconds"):
-        build_listwise(late)
+    assert built.dropped["repeated exposures"] == 1
+    # The first of them stays.
+    assert built.candidates["price"].to_pylist() == [1.0, 1.0, 1.0]
+    assert built.candidates["label"].to_pylist() == [1, 1, 1]
+
+
+def test_many_behaviors_in_one_second_keep_their_order() -> None:
+    num = 100_000
+    item = np.random.default_rng(3).integers(0, 1000, num)
+    behaviors = pa.table(
+        {
+            "user_id": np.where(np.arange(num + 1) < num, 1, 2),
+            "time": np.full(num + 1, 4),
+            "item": np.append(item, 5),
+            "kind": pa.array(["a"] * (num + 1)),
+        }
+    )
+    impressions = [(1, 4, 3, 1.0, 1, 0), (1, 5, 3, 1.0, 1, 1)]
+    built = build_listwise(
+        small_dataset({"users": [], "behaviors": [], "impressions": []}),
+        RawShard(
+            impressions=_with_row(
+                arrow_table(TYPES["impressions"], impressions)
+            ),
+            behaviors=_with_row(behaviors),
+            users=_with_row(arrow_table(TYPES["users"], [])),
+            items=None,
+        ),
+    )
+    np.testing.assert_array_equal(built.behaviors["item"].to_numpy(), item)
+    assert built.history_end.tolist() == [0, num]
+
+
+@pytest.mark.parametrize("time", [0, -1, 4_102_444_800, 1 << 40])
+def test_times_that_are_none_are_refused(time: int) -> None:
+    impressions = [(1, 1, 1, 1.0, 1, 1), (1, 9, 1, 1.0, 1, 9)]
+    with pytest.raises(InputError, match=f"not in Unix seconds: {time}"):
+        _build([], [(1, time, 1, "a")], impressions)
+    with pytest.raises(InputError, match=f"not in Unix seconds: {time}"):
+        _build([], [], [*impressions, (1, time, 1, 1.0, 1, 4)])
+
+
+def test_columns_of_another_type_are_refused(tmp_path: Path) -> None:
+    rows: dict[str, Rows] = {"users": [], "behaviors": [], "impressions": []}
+
+    def check(
+        table: str, column: str, column_type: pa.DataType | None
+    ) -> RawDataset:
+        types = dict(TYPES[table])
+        del types[column]
+        if column_type is not None:
+            types[column] = column_type
+        other = raw_table(table, types, tmp_path / "other")
+        return small_dataset(rows, tmp_path / "raw", **{table: other})
+
+    small_dataset(rows, tmp_path / "raw").check()
+    text = pa.string()
+    for table, column, column_type, message in (
+        ("users", "age", None, "`impressions` has no column 'age'"),
+        ("users", "age", text, "'age' of `impressions` must be of type int64"),
+        ("users", "user_id", text, "'user_id' is of type string in `users`"),
+        ("users", "user_id", None, "`users` need a column 'user_id'"),
+        ("behaviors", "kind", None, "`behaviors` has no column 'kind'"),
+        ("behaviors", "kind", pa.int64(), "'kind' of `behaviors` must be"),
+        ("behaviors", "user_id", text, "'user_id' of `behaviors` must be"),
+        ("impressions", "price", pa.float64(), "'price' of `impressions`"),
+        ("impressions", "request", None, "has no column 'request'"),
+        ("impressions", "user_id", pa.float64(), "type int64 or string"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(table, column, column_type).check()

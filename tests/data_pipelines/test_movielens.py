@@ -58,6 +58,12 @@ def test_histories_are_all_earlier_ratings(store: Store) -> None:
     assert leaks.check_histories(store) == 11
 
 
+def test_split_in_words(store: Store) -> None:
+    assert store.manifest["split"]["rule"] == (
+        "first 90% of all ratings by time for training"
+    )
+
+
 def test_features(store: Store) -> None:
     shard = store.shards[0]
     candidates = shard.splits["train"].candidates
@@ -68,10 +74,15 @@ def test_features(store: Store) -> None:
     assert _raw(store, "year", candidates["year"])[:3] == [1995, 1995, 1996]
     assert _raw(store, "genres", candidates["genres"])[0] == "Animation|Comedy"
     assert candidates["year"][-1] == candidates["genres"][-1] == 0
-    assert _raw(store, "gender", shard.users["gender"]) == ["F", "M", None]
+    users = shard.splits["train"].users
+    gender = _raw(store, "gender", users["gender"])
+    assert gender == ["F", "F", "M", "M", None, None]
+    assert _raw(store, "gender", shard.splits["test"].users["gender"]) == [
+        *("F", "M")
+    ]
     # Two training requests each; a zip code seen often enough has a row.
-    assert _raw(store, "user_id", shard.users["user_id"]) == [1, 2, 3]
-    assert _raw(store, "zip", shard.users["zip"]) == ["480", "700", None]
+    assert _raw(store, "user_id", users["user_id"]) == [1, 1, 2, 2, 3, 3]
+    assert _raw(store, "zip", users["zip"][::2]) == ["480", "700", None]
     assert store.manifest["incomplete"] == {
         "ratings of a movie without features": 1,
         "users without a profile": 1,
@@ -93,14 +104,24 @@ def test_features(store: Store) -> None:
         ("movies.dat", "Thriller\n", "Thri", "line 3: the last line has no"),
     ],
 )
+@pytest.mark.parametrize("range_bytes", [16, 1 << 20])
 def test_bad_input(
-    raw_dir: Path, tmp_path: Path, name: str, old: str, new: str, message: str
+    raw_dir: Path,
+    tmp_path: Path,
+    name: str,
+    old: str,
+    new: str,
+    message: str,
+    range_bytes: int,
 ) -> None:
     assert old in MOVIELENS[name]
     raw_files.write(raw_dir, {name: MOVIELENS[name].replace(old, new, 1)})
-    with pytest.raises(InputError, match=re.escape(message)):
-        prepare("movielens", raw_dir, tmp_path / "store")
-    assert not (tmp_path / "store").exists()
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        prepare(
+            "movielens", raw_dir, tmp_path / "store", range_bytes=range_bytes
+        )
+    assert str(caught.value).startswith(f"{raw_dir / name}, line ")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_no_ratings(raw_dir: Path, tmp_path: Path) -> None:

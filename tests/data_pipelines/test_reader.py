@@ -109,7 +109,7 @@ def test_goes_on_at_any_step(store: Store, batches: Batches) -> None:
             _assert_equal(element, other)
 
 
-def test_workers_read_their_own_parts(batches: Batches) -> None:
+def test_replicas_read_their_own_parts(batches: Batches) -> None:
     count = batches.num_batches
     first = _elements(batches, 0, count, parts=range(2), num_parts=3)
     second = _elements(batches, 0, count, parts=range(2, 3), num_parts=3)
@@ -121,6 +121,28 @@ def test_workers_read_their_own_parts(batches: Batches) -> None:
             for name in parts[0]
         }
         _assert_equal(together, batches.batch(step))
+
+
+def test_workers_read_everything_once(store: Store) -> None:
+    workers = [
+        Batches(store, "train", CONFIG, 3, 5, worker=worker, num_workers=2)
+        for worker in range(2)
+    ]
+    count = workers[0].num_batches
+    found = []
+    for worker in workers:
+        elements = _elements(worker, count, 2 * count)  # the second epoch
+        assert len(elements) == count
+        for element in elements:
+            found += element["candidate_serial"][
+                element["candidate_mask"]
+            ].tolist()
+    expected = [
+        serial
+        for shard in store.shards
+        for serial in shard.splits["train"].candidates["serial"].tolist()
+    ]
+    assert sorted(found) == sorted(expected)
 
 
 def test_parts_must_be_equal(batches: Batches) -> None:

@@ -45,10 +45,11 @@ def test_layout_is_the_documented_one(store: Store) -> None:
     shard = store.shards[0]
     assert shard.user_id.dtype == np.int64
     assert shard.behavior_offset.dtype == np.int64
-    assert shard.behavior_time.dtype == np.int64
+    assert shard.behavior_time.dtype == np.uint32
     requests = shard.splits["train"]
     assert requests.user.dtype == np.int32
-    assert requests.time.dtype == np.int64
+    assert requests.users["age_level"].dtype == np.uint8
+    assert requests.time.dtype == np.uint32
     assert requests.history_end.dtype == np.int64
     assert requests.candidate_offset.dtype == np.int64
     assert requests.candidates["brand"].dtype == np.uint8
@@ -59,13 +60,21 @@ def test_layout_is_the_documented_one(store: Store) -> None:
     assert "users/id.npy" in names
     assert "behaviors/btag.npy" in names
     assert "test/candidate_label.npy" in names
+    assert "train/user_age_level.npy" in names
     assert store.schema.is_resolved
     for table in store.schema.tables:
         assert store.vocabulary(table.name).table == table
 
 
 def test_columns_are_memory_mapped(store: Store) -> None:
-    assert isinstance(store.shards[0].behavior_time, np.memmap)
+    time = store.shards[0].behavior_time
+    assert not time.flags.writeable
+    # The pages are the file's own: what is written there is seen.
+    path = next(store.path.glob("shard-*/behaviors/time.npy"))
+    before = int(time[0])
+    column = np.load(path, mmap_mode="r+")
+    column[0] += 1
+    assert int(time[0]) == before + 1
 
 
 def test_counts_requests(store: Store) -> None:
@@ -130,7 +139,7 @@ def _column_short(path: Path) -> None:
         (shutil.rmtree, "is not a store"),
         (_no_manifest, "is not a store"),
         (_manifest_cut_off, "manifest.json is damaged"),
-        (_other_version, "has version 9; this code reads version 1"),
+        (_other_version, "has version 9; this code reads version 2"),
         (_no_schema, "manifest.json is damaged"),
         (_other_json, "does not describe a store"),
         (_no_column, "time.npy is missing"),

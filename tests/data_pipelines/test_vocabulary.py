@@ -10,9 +10,13 @@ def _column(*values: object) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values)])
 
 
-def test_orders_by_count_then_value_over_all_columns() -> None:
-    vocabulary = Vocabulary.build(
-        Table(name="t"), [_column(5, 9, 9), _column(3, None, 9, 5, 3, 8)]
+def _counts(counts: dict[object, int]) -> pa.Table:
+    return pa.table({"value": list(counts), "count": list(counts.values())})
+
+
+def test_orders_by_count_then_value() -> None:
+    vocabulary = Vocabulary.from_counts(
+        Table(name="t"), _counts({5: 2, 8: 1, 9: 3, 3: 2})
     )
     assert vocabulary.values is not None
     assert vocabulary.values.to_pylist() == [9, 3, 5, 8]
@@ -20,9 +24,9 @@ def test_orders_by_count_then_value_over_all_columns() -> None:
 
 
 def test_min_count_leaves_rare_values_out_of_vocabulary() -> None:
-    vocabulary = Vocabulary.build(
+    vocabulary = Vocabulary.from_counts(
         Table(name="t", min_count=2, value_type="string"),
-        [_column("a", "b", "a")],
+        _counts({"a": 2, "b": 1}),
     )
     ids = vocabulary.encode(_column("b", "a", None, "new"))
     assert ids.tolist() == [1, 2, 0, 1]
@@ -30,8 +34,43 @@ def test_min_count_leaves_rare_values_out_of_vocabulary() -> None:
 
 
 def test_zero_is_a_value_like_any_other() -> None:
-    vocabulary = Vocabulary.build(Table(name="t"), [_column(0, 0, 1)])
+    vocabulary = Vocabulary.from_counts(Table(name="t"), _counts({0: 2, 1: 1}))
     assert vocabulary.encode(_column(0, 1, None)).tolist() == [2, 3, 0]
+
+
+def test_values_that_only_the_test_shows_have_no_row() -> None:
+    # Every value is counted, some of them 0 times in training.
+    vocabulary = Vocabulary.from_counts(
+        Table(name="t"), _counts({1: 0, 2: 1, 3: 0})
+    )
+    assert vocabulary.encode(_column(1, 2, 3)).tolist() == [1, 2, 1]
+
+
+def test_vocabulary_without_a_value() -> None:
+    for value_type in (pa.int64(), pa.string()):
+        counts = pa.table(
+            {"value": pa.array([], value_type), "count": pa.array([], "int64")}
+        )
+        table = Table(
+            name="t", value_type="int" if value_type == pa.int64() else "string"
+        )
+        vocabulary = Vocabulary.from_counts(table, counts)
+        assert vocabulary.table.size == 2
+        column = pa.chunked_array([pa.array([None], value_type)])
+        assert vocabulary.encode(column).tolist() == [0]
+
+
+def test_hashed_table_needs_no_counts() -> None:
+    table = Table(name="t", kind="hashed", size=50)
+    vocabulary = Vocabulary.from_counts(table, _counts({5: 1}))
+    assert vocabulary.values is None
+    assert vocabulary.table == table
+
+
+def test_encodes_a_column_in_chunks() -> None:
+    vocabulary = Vocabulary(Table(name="t"), [4, 6])
+    column = pa.chunked_array([[6], [], [None, 4, 5]])
+    assert vocabulary.encode(column).tolist() == [3, 0, 2, 1]
 
 
 def test_encodes_an_empty_column() -> None:

@@ -39,7 +39,8 @@ def planted(tmp_path_factory):
         )
         return RequestColumns(
             user=np.arange(NUM_USERS, dtype=np.int32),
-            time=np.full(NUM_USERS, 1_501_000_001),
+            users={},
+            time=np.full(NUM_USERS, 1_501_000_001, np.uint32),
             history_end=offset[1:],
             candidate_offset=NUM_KINDS * np.arange(NUM_USERS + 1),
             candidates={"kind": offered.ravel().astype(np.uint8)},
@@ -48,9 +49,8 @@ def planted(tmp_path_factory):
 
     shard = Shard(
         user_id=np.arange(NUM_USERS),
-        users={},
         behavior_offset=offset,
-        behavior_time=time.ravel(),
+        behavior_time=time.ravel().astype(np.uint32),
         behaviors={"kind": kinds.ravel().astype(np.uint8)},
         splits={split: requests() for split in SPLITS},
     )

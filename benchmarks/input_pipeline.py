@@ -1,0 +1,304 @@
+"""Is the reader fast enough for the training step, and how much does it hold?
+
+    python -m benchmarks.input_pipeline --data_dir=STORE --output=FILE.json
+
+Reads training batches of full length through tf.data, to tensors, and trains
+the default model on some of the very same batches. Both take turns, since
+other work on the machine slows now the one and now the other; the first round
+warms up and is left out. A round of the reader counts the start of its
+dataset. Every history is padded to `--max_history`, however short it is.
+
+Memory is that of the reader alone, in a process that holds no model and has
+read `--num_batches` batches: all of it, as the system counts it, with pages
+of the store that the system may take back at any time; and its own, sampled
+after each batch. Both are compared with the same process once it has
+imported the reader and run an empty dataset.
+
+Without `--data_dir` the store is made for the occasion: random ids, of
+histories that all reach `--max_history`. Prints JSON. Needs Linux.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks.made_store import write_made_store
+from data_pipelines.store import Store
+from sparsectr import command
+from sparsectr.config import DataConfig, ModelConfig, TrainConfig
+from sparsectr.errors import InputError
+from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+
+_BATCH_SIZES = (64, 128, 256)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is read.
+
+    Args:
+        data_dir: The store.
+        batch_sizes: Requests of a batch; each is measured.
+        max_history: L; every history is padded to it.
+        num_rounds: How often reader and training step take turns.
+        num_batches: Batches that the reader reads in a round.
+        num_steps: How many of them the model is trained on.
+    """
+
+    data_dir: str
+    batch_sizes: tuple[int, ...]
+    max_history: int
+    num_rounds: int
+    num_batches: int
+    num_steps: int
+
+
+def measure_speed(workload: Workload) -> dict[str, Any]:
+    """Reads and trains in this process; returns what each took."""
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    from sparsectr.models.model_from_config import model_from_config
+    from sparsectr.optimizers.lazy_adam import LazyAdam
+    from sparsectr.training.devices import make_strategy, prepare_process
+    from sparsectr.training.run_directory import environment
+    from sparsectr.training.train_step import TrainStep
+
+    train = TrainConfig()
+    prepare_process(train.seed, num_devices=1)
+    store = Store(workload.data_dir)
+    strategy = make_strategy(num_devices=1)
+    model = model_from_config(ModelConfig(), store.schema)
+    optimizer = LazyAdam(train.learning_rate)
+    optimizer.build(model.trainable_variables)
+    step = TrainStep(model, optimizer, strategy, train.jit_compile)
+    found = {
+        str(size): _take_turns(workload, store, size, step)
+        for size in workload.batch_sizes
+    }
+    return {
+        "batch_size": found,
+        "model": dataclasses.asdict(ModelConfig()),
+        "jit_compile": train.jit_compile,
+        "tensorflow_devices": [
+            d.name for d in tf.config.list_logical_devices()
+        ],
+        "environment": environment(),
+    }
+
+
+def _take_turns(
+    workload: Workload, store: Store, batch_size: int, step: Any
+) -> dict[str, Any]:
+    """Returns seconds of a batch and of a step, and their ratio."""
+    batches = _batches(workload, store, batch_size)
+    reader, model = [], []
+    compiled = set()
+    num_requests = num_behaviors = 0
+    for index in range(1 + workload.num_rounds):
+        first = index * workload.num_batches
+        start = time.perf_counter()
+        kept = _read(batches, first, workload.num_batches, workload.num_steps)
+        seconds = time.perf_counter() - start
+        reader.append(seconds / workload.num_batches)
+        for batch in kept:
+            if batch["label"].shape not in compiled:
+                compiled.add(batch["label"].shape)
+                float(step(batch))
+        start = time.perf_counter()
+        for batch in kept:
+            float(step(batch))  # waits until the step is done
+        seconds = time.perf_counter() - start
+        model.append(seconds / len(kept))
+        for batch in kept:
+            real = batch["candidate_mask"].numpy().any(axis=1)
+            num_requests += int(real.sum())
+            num_behaviors += int((batch["behavior_time"].numpy() > 0).sum())
+    ratios = [b / a for a, b in zip(reader, model, strict=True)][1:]
+    per_batch = _spread(reader[1:])
+    return {
+        "reader_seconds_of_batch": per_batch,
+        "reader_requests_per_second": batch_size / per_batch["median"],
+        "step_seconds": _spread(model[1:]),
+        "step_over_reader": _spread(ratios),
+        "behaviors_of_request": num_behaviors / num_requests,
+    }
+
+
+def measure_memory(workload: Workload) -> dict[str, Any]:
+    """Reads in this process and returns what it came to hold, in GiB."""
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    import data_pipelines.reader  # noqa: F401 (what it takes to import)
+
+    for _ in tf.data.Dataset.range(1).prefetch(1):
+        pass
+    before = _memory()
+    batches = _batches(
+        workload, Store(workload.data_dir), max(workload.batch_sizes)
+    )
+    own = []
+    _read(
+        batches,
+        0,
+        workload.num_batches,
+        after_each=lambda: own.append(_memory()["RssAnon"]),
+    )
+    return {
+        "imported": before["VmRSS"],
+        "peak": _memory()["VmHWM"],
+        "peak_above_imported": _memory()["VmHWM"] - before["VmRSS"],
+        "own_above_imported": max(own) - before["RssAnon"],
+        "num_training_requests": batches.num_requests,
+    }
+
+
+def _batches(workload: Workload, store: Store, batch_size: int) -> Any:
+    from data_pipelines.batches import Batches
+
+    config = DataConfig(max_history=workload.max_history, length_buckets=())
+    return Batches(store, "train", config, batch_size, seed=0)
+
+
+def _read(
+    batches: Any,
+    first: int,
+    count: int,
+    num_kept: int = 0,
+    after_each: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Reads batches and returns the first of them."""
+    from data_pipelines.reader import read
+
+    kept: list[dict[str, Any]] = []
+    for batch in read(batches, first, first + count):
+        if len(kept) < num_kept:
+            kept.append(batch)
+        after_each()
+    return kept
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    low, median, high = np.quantile(values, (0.0, 0.5, 1.0)).tolist()
+    return {"median": median, "least": low, "most": high}
+
+
+def _memory() -> dict[str, float]:
+    """Returns what the system says this process holds, in GiB.
+
+    `VmHWM` is the peak of `VmRSS`; `RssAnon` is without pages of files.
+    """
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    pairs = (line.split(":") for line in lines)
+    return {
+        name: int(value.split()[0]) / 2**20
+        for name, value in pairs
+        if name in ("VmRSS", "VmHWM", "RssAnon")
+    }
+
+
+def measure(workload: Workload) -> dict[str, Any]:
+    """Returns speed and memory, each measured in a process of its own."""
+    found = {}
+    for name, function in (
+        ("memory_gib", measure_memory),
+        ("speed", measure_speed),
+    ):
+        # Spawned, and not forked: each begins with nothing.
+        with concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn")
+        ) as pool:
+            found[name] = pool.submit(function, workload).result()
+    speed = found.pop("speed")
+    return {**speed, **found}
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("data_dir", None, "Store (default: one is made).")
+    flags.DEFINE_string("output", None, "JSON file to write as well.")
+    flags.DEFINE_list(
+        "batch_sizes", [str(size) for size in _BATCH_SIZES], "Batch sizes."
+    )
+    for name, default, text in (
+        ("max_history", 1024, "Length that every history is padded to."),
+        ("num_rounds", 5, "Turns of reader and training step."),
+        ("num_batches", 50, "Batches of a turn of the reader."),
+        ("num_steps", 2, "Batches of it that the model is trained on."),
+        ("num_shards", 64, "Shards of the made store."),
+        ("users_of_shard", 64, "Users of each of them."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=1)
+    flags.DEFINE_integer(
+        "max_rows", 0, "Most rows of its tables; 0 for no limit.", lower_bound=0
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    output = Path(values.output) if values.output else None
+    if output is not None and not output.parent.is_dir():
+        # Before the work, and not after it.
+        raise InputError(f"--output: {output.parent} is not a folder.")
+    try:
+        batch_sizes = tuple(int(size) for size in values.batch_sizes)
+    except ValueError as error:
+        raise InputError(f"--batch_sizes: {error}") from error
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise InputError("--batch_sizes must be at least 1.")
+    if values.num_steps > values.num_batches:
+        raise InputError("--num_steps must not exceed --num_batches.")
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = values.data_dir
+        if data_dir is None:
+            data_dir = str(Path(folder) / "store")
+            write_made_store(
+                Path(data_dir),
+                num_shards=values.num_shards,
+                users_of_shard=values.users_of_shard,
+                num_behaviors=values.max_history,
+                max_rows=values.max_rows,
+            )
+        workload = Workload(
+            data_dir=data_dir,
+            batch_sizes=batch_sizes,
+            max_history=values.max_history,
+            num_rounds=values.num_rounds,
+            num_batches=values.num_batches,
+            num_steps=values.num_steps,
+        )
+        result = {
+            "question": "reader against training step, and what it holds",
+            "store": _describe(Store(data_dir)),
+            "workload": {
+                name: value
+                for name, value in dataclasses.asdict(workload).items()
+                if name != "data_dir"
+            },
+            **measure(workload),
+        }
+    print(json.dumps(result, indent=2))
+    if output is not None:
+        output.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def _describe(store: Store) -> dict[str, Any]:
+    names = ("dataset", "data_source", "counts", "num_shards")
+    return {name: store.manifest.get(name) for name in names}
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,140 @@
+"""A store of full histories, in the fields of the Alibaba data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.alibaba import FIRST_BEHAVIOR_TIME, SCHEMA
+from data_pipelines.request_columns import RequestColumns
+from data_pipelines.shard import SPLITS, Shard
+from data_pipelines.store import write_store
+from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
+
+Array = npt.NDArray[Any]
+
+# Of the behavior log as published. The others are in between.
+_NUM_VALUES = {"btag": 4, "cate": 12_977, "brand": 461_497}
+_NUM_OTHER_VALUES = 200_000
+
+_REQUESTS_OF_USER = 8
+_MAX_CANDIDATES = 20
+
+
+def write_made_store(
+    path: Path,
+    *,
+    num_shards: int,
+    users_of_shard: int,
+    num_behaviors: int,
+    max_rows: int = 0,
+) -> None:
+    """Writes a store of random ids, the same at each call.
+
+    Args:
+        path: Folder of the store.
+        num_shards: Shards.
+        users_of_shard: Users of each; every one has eight training requests
+            of 1 to 20 candidates, and as many for test.
+        num_behaviors: Behaviors before a user's first request; there are
+            half as many again until the last.
+        max_rows: Most rows of a table, 0 for no limit.
+    """
+    sizes = {
+        table.name: _NUM_VALUES.get(table.name, _NUM_OTHER_VALUES)
+        + NUM_RESERVED_IDS
+        for table in SCHEMA.tables
+    }
+    if max_rows:
+        sizes = {name: min(size, max_rows) for name, size in sizes.items()}
+    schema = SCHEMA.with_table_sizes(sizes)
+    generator = np.random.default_rng(0)
+    shards = [
+        _shard(generator, schema, index, users_of_shard, num_behaviors)
+        for index in range(num_shards)
+    ]
+    write_store(
+        path,
+        schema=schema,
+        vocabularies=(),
+        shards=shards,
+        details={"dataset": schema.name, "data_source": "synthetic: random"},
+    )
+
+
+def _shard(
+    generator: np.random.Generator,
+    schema: DatasetSchema,
+    index: int,
+    num_users: int,
+    num_behaviors: int,
+) -> Shard:
+    in_all = num_behaviors + num_behaviors // 2
+    offset = np.arange(num_users + 1) * in_all
+    # One behavior every 100 seconds, so that a request finds its place.
+    time = np.tile(FIRST_BEHAVIOR_TIME + 100 * np.arange(in_all), num_users)
+    return Shard(
+        user_id=index * num_users + np.arange(num_users),
+        behavior_offset=offset,
+        behavior_time=time.astype(np.uint32),
+        behaviors={
+            field.name: _ids(generator, schema, field.table, len(time))
+            for field in schema.behavior_fields
+        },
+        splits={
+            split: _requests(generator, schema, offset, time, num_behaviors)
+            for split in SPLITS
+        },
+    )
+
+
+def _requests(
+    generator: np.random.Generator,
+    schema: DatasetSchema,
+    offset: Array,
+    time: Array,
+    num_behaviors: int,
+) -> RequestColumns:
+    num_users = len(offset) - 1
+    user = np.repeat(np.arange(num_users), _REQUESTS_OF_USER)
+    length = generator.integers(
+        num_behaviors,
+        num_behaviors + num_behaviors // 2 + 1,
+        (num_users, _REQUESTS_OF_USER),
+    )
+    end = offset[user] + np.sort(length, axis=1).ravel()
+    counts = generator.integers(1, _MAX_CANDIDATES + 1, len(user))
+    total = int(counts.sum())
+    candidates: dict[str, Array] = {
+        field.name: _ids(generator, schema, field.table, total)
+        for field in schema.candidate_fields
+    }
+    for dense in schema.candidate_dense_fields:
+        candidates[dense.name] = generator.random(total, np.float32)
+    return RequestColumns(
+        user=user.astype(np.int32),
+        users={
+            field.name: _ids(generator, schema, field.table, len(user))
+            for field in schema.user_fields
+        },
+        time=(time[end - 1] + 1).astype(np.uint32),
+        history_end=end,
+        candidate_offset=np.concatenate([[0], np.cumsum(counts)]),
+        candidates=candidates,
+        label=(generator.random(total) < 0.05).astype(np.uint8),
+    )
+
+
+def _ids(
+    generator: np.random.Generator,
+    schema: DatasetSchema,
+    table: str,
+    count: int,
+) -> Array:
+    """Returns ids of the width that they have in a store."""
+    size = schema.table(table).size or 0
+    width = (
+        np.uint8 if size <= 256 else np.uint16 if size <= 65536 else np.int32
+    )
+    return generator.integers(NUM_RESERVED_IDS, size, count).astype(width)

@@ -1,0 +1,233 @@
+r"""How fast is a data set prepared, and in how much memory and disk?
+
+    python -m benchmarks.preparation --num_behaviors=10000000,50000000 \
+        --output=FILE.json
+
+For each number of behaviors, makes raw Alibaba files of random rows in a
+temporary folder, with the published numbers of users, ids and repeated rows to
+so many behaviors, and prepares them by the command line in processes of
+their own. Reports rows of the behavior log per second of the whole
+preparation (impressions, sorting, vocabularies and hashing included), the
+largest resident memory of all its processes together, the largest size of its
+working folder, bytes per behavior of the store and of the raw log, and, from
+the growth between the two largest runs, what the published 723 million
+behaviors would take. The files are made; the sizes are not.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.made_alibaba_files import (
+    PUBLISHED_BEHAVIORS,
+    write_made_files,
+)
+from data_pipelines.store import Store
+from sparsectr import command
+from sparsectr.errors import InputError
+from sparsectr.training.run_directory import environment
+
+_INTERVAL = 0.2
+"""Seconds between two looks at memory."""
+
+
+class _MemoryWatch(threading.Thread):
+    """Follows the resident memory of a process and of all its children."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._pid = pid
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop_asked.wait(_INTERVAL):
+            self.peak = max(self.peak, sum(map(_resident, _family(self._pid))))
+
+    def stop(self) -> int:
+        """Returns the largest sum of bytes that was seen."""
+        self._stop_asked.set()
+        self.join()
+        return self.peak
+
+
+def _family(pid: int) -> list[int]:
+    """Returns a process and all that descend from it."""
+    found = [pid]
+    for parent in found:
+        for file in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += [int(child) for child in file.read_text().split()]
+            except OSError:  # it has just ended
+                continue
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Returns the bytes of memory that are a process's own.
+
+    Pages of files that are mapped into memory are not counted: the system
+    drops them when it needs the room.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    except OSError:
+        return 0
+    sizes = dict(
+        line.split(":", 1) for line in status.splitlines() if ":" in line
+    )
+    return 1024 * sum(
+        int(sizes.get(name, "0 kB").split()[0])
+        for name in ("RssAnon", "RssShmem")
+    )
+
+
+def measure(
+    num_behaviors: int, folder: Path, num_workers: int
+) -> dict[str, Any]:
+    """Makes files and prepares them in another process.
+
+    Raises:
+        InputError: If the preparation fails.
+    """
+    raw_dir, data_dir = folder / "raw", folder / "store"
+    write_made_files(raw_dir, num_behaviors)
+    raw_bytes = {path.name: path.stat().st_size for path in raw_dir.iterdir()}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "data_pipelines.prepare",
+            "--dataset=alibaba",
+            f"--raw_dir={raw_dir}",
+            f"--data_dir={data_dir}",
+            f"--num_workers={num_workers}",
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    watch = _MemoryWatch(process.pid)
+    watch.start()
+    peak_disk = 0
+    partial = data_dir.with_name("store.partial")
+    while process.poll() is None:
+        time.sleep(2)
+        peak_disk = max(peak_disk, _size(partial))
+    seconds = time.perf_counter() - start
+    peak = watch.stop()
+    if process.returncode:
+        raise InputError(
+            f"The preparation of {num_behaviors:,} behaviors failed; its "
+            "message is above."
+        )
+    store = Store(data_dir)
+    counts = store.manifest["counts"]
+    behavior_bytes = sum(
+        value["bytes"]
+        for name, value in store.manifest["files"].items()
+        if "/behaviors/" in name
+    )
+    result = {
+        "num_behaviors": num_behaviors,
+        "num_impressions": store.manifest["rows"]["impressions"]["read"],
+        "num_shards": len(store.shards),
+        "num_workers": num_workers,
+        "seconds": round(seconds, 1),
+        "behaviors_per_second": round(num_behaviors / seconds),
+        "peak_memory_gib": round(peak / 2**30, 3),
+        "raw_bytes": raw_bytes,
+        "store_bytes": _size(data_dir),
+        "peak_working_bytes": peak_disk,
+        "raw_bytes_per_behavior": round(
+            raw_bytes["behavior_log.csv"] / num_behaviors, 2
+        ),
+        "store_bytes_per_behavior": round(
+            behavior_bytes / counts["behaviors"], 2
+        ),
+        "kept_behaviors": counts["behaviors"],
+        "content": store.manifest["content"],
+    }
+    shutil.rmtree(raw_dir)
+    shutil.rmtree(data_dir)
+    return result
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:  # it has just been moved
+            continue
+    return total
+
+
+def extrapolate(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what the published log would take, from two runs' growth."""
+    smaller, larger = sorted(runs, key=lambda run: run["num_behaviors"])[-2:]
+    more = larger["num_behaviors"] - smaller["num_behaviors"]
+    rest = PUBLISHED_BEHAVIORS - larger["num_behaviors"]
+
+    def at_published(key: str) -> float:
+        growth: float = (larger[key] - smaller[key]) / more
+        return float(larger[key] + growth * rest)
+
+    return {
+        "num_behaviors": PUBLISHED_BEHAVIORS,
+        "from": [smaller["num_behaviors"], larger["num_behaviors"]],
+        "minutes": round(at_published("seconds") / 60, 1),
+        "store_gb": round(at_published("store_bytes") / 1e9, 2),
+        "working_gb": round(at_published("peak_working_bytes") / 1e9, 2),
+    }
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_list(
+        "num_behaviors", ["10000000", "50000000"], "Rows of the logs to make."
+    )
+    flags.DEFINE_integer("num_workers", 2, "Processes.", lower_bound=1)
+    flags.DEFINE_string(
+        "folder", None, "Where to work; by default a temporary folder."
+    )
+    flags.DEFINE_string("output", None, "JSON file to write.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    try:
+        numbers = [int(number) for number in values.num_behaviors]
+    except ValueError as error:
+        raise InputError(f"--num_behaviors: {error}.") from error
+    runs = []
+    with tempfile.TemporaryDirectory(dir=values.folder) as folder:
+        for number in numbers:
+            runs.append(measure(number, Path(folder), values.num_workers))
+            print(json.dumps(runs[-1]), flush=True)
+    report: dict[str, Any] = {
+        "question": __doc__.splitlines()[0] if __doc__ else "",
+        "data": "made: random rows in the schema of the Alibaba files",
+        "runs": runs,
+        "environment": environment(),
+    }
+    if len(runs) > 1:
+        report["published_log"] = extrapolate(runs)
+        print(json.dumps(report["published_log"]))
+    if values.output:
+        Path(values.output).write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

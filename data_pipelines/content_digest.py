@@ -1,0 +1,89 @@
+"""A digest of what a store holds, whatever its shards and who wrote it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_pipelines.hashing import hash_ids, hash_rows
+from data_pipelines.shard import SPLITS, Shard
+
+Array = npt.NDArray[Any]
+Content = Mapping[str, int]
+"""For behaviors, train and test: a sum over rows, modulo 2^64."""
+
+
+def shard_content(shard: Shard) -> dict[str, int]:
+    """Returns what a shard adds to the digest.
+
+    Every row of a shard gives a hash of the user's raw id, of its place among
+    the user's rows and of all its values. The hashes are added up, so that
+    neither the order of users nor their spread over shards matters.
+    """
+    user = hash_ids(_ids(shard.user_id))
+    offset = np.asarray(shard.behavior_offset)
+    counts = np.diff(offset)
+    owner = np.repeat(np.arange(shard.num_users), counts)
+    content = {
+        "users": _total([user, counts]),
+        "behaviors": _total(
+            [
+                user[owner],
+                np.arange(len(owner)) - offset[owner],
+                np.asarray(shard.behavior_time),
+                *(np.asarray(c) for _, c in sorted(shard.behaviors.items())),
+            ]
+        ),
+    }
+    for split in SPLITS:
+        requests = shard.splits[split]
+        own = np.asarray(requests.user)
+        start = np.asarray(requests.candidate_offset)
+        request = hash_rows(
+            [
+                user[own],
+                np.arange(len(own)) - np.searchsorted(own, own),
+                np.asarray(requests.time),
+                np.asarray(requests.history_end) - offset[own],
+                *(np.asarray(c) for _, c in sorted(requests.users.items())),
+            ]
+        )
+        which = np.repeat(np.arange(len(own)), np.diff(start))
+        content[split] = _sum(request) + _total(
+            [
+                request[which],
+                np.arange(len(which)) - start[which],
+                *(
+                    np.asarray(c)
+                    for _, c in sorted(requests.candidates.items())
+                ),
+                np.asarray(requests.label),
+            ]
+        )
+    return content
+
+
+def digest(contents: Sequence[Content]) -> str:
+    """Returns the digest of a store from those of its shards."""
+    names = sorted({name for content in contents for name in content})
+    parts = [
+        sum(content.get(name, 0) for content in contents) % (1 << 64)
+        for name in names
+    ]
+    return "-".join(f"{part:016x}" for part in parts)
+
+
+def _ids(user_id: Array) -> pa.Array:
+    if user_id.dtype.kind == "S":
+        return pa.array([text.decode() for text in user_id.tolist()])
+    return pa.array(np.asarray(user_id))
+
+
+def _total(columns: Sequence[Array]) -> int:
+    return _sum(hash_rows(columns))
+
+
+def _sum(hashes: Array) -> int:
+    return int(hashes.sum(dtype=np.uint64))

@@ -1,0 +1,52 @@
+"""Hashes of columns: the same for the same values, whatever the machine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+Array = npt.NDArray[Any]
+
+
+def mix(numbers: Array) -> Array:
+    """Returns uint64 numbers spread evenly over all of them.
+
+    The finalizer of SplitMix64: raw ids are often consecutive or share a
+    factor, which a plain remainder would map to few rows.
+
+    Args:
+        numbers: Integers of any dtype, taken as 64 bits.
+    """
+    mixed = numbers.astype(np.int64).view(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def hash_ids(ids: pa.ChunkedArray | pa.Array) -> Array:
+    """Returns a uint64 for each id, an int64 or a text."""
+    if pa.types.is_integer(ids.type):
+        return mix(ids.to_numpy(zero_copy_only=False))
+    encoded = ids.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    values = np.array(encoded.dictionary.to_pylist(), object)
+    hashed = pd.util.hash_array(values) if len(values) else np.zeros(0, "u8")
+    return np.asarray(hashed[encoded.indices.to_numpy()], np.uint64)
+
+
+def hash_rows(columns: Sequence[Array]) -> Array:
+    """Returns a uint64 for each row, of all its values in their order.
+
+    Args:
+        columns: Integers, or floats, which count by their bits.
+    """
+    hashed = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        if column.dtype == np.float32:
+            column = column.view(np.int32)
+        hashed = mix((hashed + np.uint64(0x9E3779B97F4A7C15)) ^ mix(column))
+    return hashed

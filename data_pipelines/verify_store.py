@@ -1,0 +1,195 @@
+"""Checks that a store is what its manifest says, and never leaks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.content_digest import digest, shard_content
+from data_pipelines.encoded_shard import count_ids, describe_files
+from data_pipelines.progress import Progress
+from data_pipelines.raw_dataset import LATEST_TIME
+from data_pipelines.shard import SPLITS, Shard, add_nested
+from data_pipelines.store import Store, shard_name
+from sparsectr.errors import InputError
+from sparsectr.schema import CategoricalField, DatasetSchema
+
+
+def verify_store(path: Path) -> str:
+    """Checks every byte and every row of a store.
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        InputError: If a file is absent, altered or not in the manifest, if a
+            history holds a behavior at or after its request's second or
+            lacks one before, if an id is not in its table, or if a count of
+            the manifest is wrong.
+    """
+    store = Store(path)
+    manifest = store.manifest
+    for key in ("files", "split", "counts", "out_of_vocabulary", "content"):
+        if key not in manifest:
+            raise InputError(f"{path}: the manifest has no `{key}`.")
+    files = manifest["files"]
+    found = {
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.is_file()
+    } - {"manifest.json"}
+    for name in sorted(found ^ set(files)):
+        problem = "is not in the manifest" if name in found else "is missing"
+        raise InputError(f"{path / name} {problem}.")
+    num_bytes = sum(file["bytes"] for file in files.values())
+    progress = Progress("verifying", total=num_bytes)
+    for name, expected in files.items():
+        actual = describe_files(path, [path / name])[name]
+        if actual != expected:
+            raise InputError(
+                f"{path / name} is not the file that was written: it has "
+                f"{actual['bytes']} bytes where {expected['bytes']} belong, "
+                "or its SHA-256 differs."
+            )
+        progress.advance(expected["bytes"])
+    progress.done()
+    test_time = manifest["split"]["test_time"]
+    counts, ids, contents = [], [], []
+    for index, shard in enumerate(store.shards):
+        name = path / shard_name(index, len(store.shards))
+        check = _Check(shard, store.schema, name)
+        check.histories()
+        check.requests("train", 1, test_time)
+        check.requests("test", test_time, LATEST_TIME)
+        counts.append(shard.counts())
+        ids.append(count_ids(shard))
+        contents.append(shard_content(shard))
+    for key, value in (
+        ("counts", add_nested(counts)),
+        ("out_of_vocabulary", add_nested(ids)),
+        ("content", digest(contents)),
+    ):
+        if manifest[key] != value:
+            raise InputError(
+                f"{path}: `{key}` of the manifest is not what the store holds."
+            )
+    total = manifest["counts"]
+    return (
+        f"{path}: {len(files)} files of {num_bytes:,} bytes are as written; "
+        f"{total['behaviors']:,} behaviors of {total['users']:,} users and "
+        f"{sum(total[split]['requests'] for split in SPLITS):,} requests are "
+        f"in order, no history reaches its request; content "
+        f"{manifest['content']}"
+    )
+
+
+class _Check:
+    """Checks of one shard.
+
+    Args:
+        shard: The shard.
+        schema: Schema of the store.
+        name: What messages call the shard.
+    """
+
+    def __init__(self, shard: Shard, schema: DatasetSchema, name: Path) -> None:
+        self.shard = shard
+        self.name = name
+        self.schema = schema
+        self.sizes = {table.name: table.size or 0 for table in schema.tables}
+
+    def histories(self) -> None:
+        """Raises InputError if users or behaviors contradict each other."""
+        ids = np.asarray(self.shard.user_id)
+        self._require((ids[1:] > ids[:-1]).all(), "user ids do not ascend")
+        offset = np.asarray(self.shard.behavior_offset)
+        time = np.asarray(self.shard.behavior_time)
+        self._require(
+            offset[0] == 0 and (offset[1:] >= offset[:-1]).all(),
+            "histories overlap",
+        )
+        is_first = np.zeros(len(time) + 1, bool)
+        is_first[offset] = True
+        self._require(
+            ((time[1:] >= time[:-1]) | is_first[1:-1]).all(),
+            "behaviors are not in the order of their times",
+        )
+        self._require((time > 0).all(), "a behavior has no time")
+        self._require_ids(
+            self.schema.behavior_fields, self.shard.behaviors, "behaviors/"
+        )
+
+    def requests(self, split: str, first_time: int, end_time: int) -> None:
+        """Raises InputError if requests contradict histories or each other.
+
+        Args:
+            split: "train" or "test".
+            first_time: Unix seconds before which the split has no request.
+            end_time: Unix seconds from which on it has none.
+        """
+        requests = self.shard.splits[split]
+        offset = np.asarray(self.shard.behavior_offset)
+        time = np.asarray(self.shard.behavior_time)
+        user, end = np.asarray(requests.user), np.asarray(requests.history_end)
+        at = np.asarray(requests.time)
+        self._require(
+            ((user >= 0) & (user < self.shard.num_users)).all(),
+            f"a request of {split} has an unknown user",
+        )
+        later = (user[1:] == user[:-1]) & (at[1:] >= at[:-1])
+        self._require(
+            ((user[1:] > user[:-1]) | later).all(),
+            f"requests of {split} are not in the order of users and times",
+        )
+        self._require(
+            ((at >= first_time) & (at < end_time)).all(),
+            f"a request of {split} is on the wrong side of the split",
+        )
+        start, stop = offset[user], offset[user + 1]
+        self._require(
+            ((start <= end) & (end <= stop)).all(),
+            f"a history of {split} is not its user's",
+        )
+        has_one, has_more = end > start, end < stop
+        self._require(
+            (time[end[has_one] - 1] < at[has_one]).all(),
+            f"a history of {split} reaches its request",
+        )
+        self._require(
+            (time[end[has_more]] >= at[has_more]).all(),
+            f"a history of {split} lacks a behavior before its request",
+        )
+        first = np.asarray(requests.candidate_offset)
+        self._require(
+            first[0] == 0 and (first[1:] > first[:-1]).all(),
+            f"a request of {split} has no candidate of its own",
+        )
+        self._require(
+            (np.asarray(requests.label) <= 1).all(),
+            f"a label of {split} is not 0 or 1",
+        )
+        schema = self.schema
+        self._require_ids(schema.user_fields, requests.users, f"{split}/user_")
+        self._require_ids(
+            schema.candidate_fields, requests.candidates, f"{split}/candidate_"
+        )
+
+    def _require_ids(
+        self,
+        fields: Sequence[CategoricalField],
+        columns: Mapping[str, npt.NDArray[Any]],
+        prefix: str,
+    ) -> None:
+        for field in fields:
+            ids = columns[field.name]
+            size = self.sizes[field.table]
+            self._require(
+                ((ids >= 0) & (ids < size)).all(),
+                f"an id of {prefix}{field.name} is not in its table",
+            )
+
+    def _require(self, condition: np.bool | bool, rule: str) -> None:
+        if not condition:
+            raise InputError(f"{self.name}: {rule}.")

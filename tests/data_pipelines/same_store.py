@@ -1,0 +1,25 @@
+"""What two stores of the same rows have in common."""
+
+from typing import Any
+
+from data_pipelines.store import Store
+
+
+def said_of(store: Store) -> dict[str, Any]:
+    """Returns all that a store says of its rows, and not how it was made."""
+    said: dict[str, Any] = {
+        name: store.manifest[name]
+        for name in (
+            "content",
+            "counts",
+            "rows",
+            "dropped",
+            "incomplete",
+            "out_of_vocabulary",
+            "split",
+            "schema",
+        )
+    }
+    for path in sorted((store.path / "vocabularies").iterdir()):
+        said[path.name] = path.read_text("utf-8")
+    return said
