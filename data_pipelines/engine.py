@@ -1,6 +1,7 @@
 """Where the work of a preparation is done."""
 
 import concurrent.futures.process
+import functools
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+import pyarrow as pa
 
 from data_pipelines.raw_table import Split
 from data_pipelines.scan import PartTask, Scan, ScanReport, write_part
@@ -41,6 +44,9 @@ class Engine(Protocol):
 class EmbeddedEngine:
     """This machine: a pool of processes and Arrow's partitioned writer.
 
+    The processes start with the first work that is worth more than one, and
+    end with the block that the engine is the context of.
+
     Args:
         num_workers: Processes that work at once; 1 to work in this one.
     """
@@ -53,6 +59,15 @@ class EmbeddedEngine:
             )
         self.num_workers = num_workers
         self.name = "embedded"
+        self._pool: concurrent.futures.Executor | None = None
+
+    def __enter__(self) -> "EmbeddedEngine":
+        """Returns the engine."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends the processes."""
+        self._close()
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
@@ -63,24 +78,36 @@ class EmbeddedEngine:
             ChildProcessError: If a process was killed, by want of memory most
                 often.
         """
-        num_workers = min(self.num_workers, len(tasks))
-        if num_workers <= 1:
+        if min(self.num_workers, len(tasks)) <= 1:
             yield from map(function, tasks)
             return
-        # Not forked: arrow has threads, and locks that they hold stay held.
-        context = multiprocessing.get_context("spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(
-            num_workers, context, initializer=_end_with_parent
-        )
+        if self._pool is None:
+            # Not forked: arrow has threads, and locks that they hold stay
+            # held.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                self.num_workers,
+                multiprocessing.get_context("spawn"),
+                initializer=_end_with_parent,
+            )
+        is_done = False
         try:
-            yield from _start(pool, function, tasks)
+            yield from _start(
+                self._pool, functools.partial(_run, function), tasks
+            )
+            is_done = True
         except concurrent.futures.process.BrokenProcessPool as error:
             raise ChildProcessError(
                 "A worker process was killed, most often for want of memory. "
                 "Try fewer --num_workers or, from the start, more --num_shards"
             ) from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            if not is_done:
+                self._close()  # and with it the tasks that are left
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
     def shuffle(
         self, scan: Scan, splits: Sequence[Split], folder: Path
@@ -93,6 +120,14 @@ class EmbeddedEngine:
             for index, split in enumerate(splits)
         ]
         return self.map(write_part, tasks)
+
+
+def _run(function: Callable[[Task], Result], task: Task) -> Result:
+    """Calls `function` in a process of the pool."""
+    result = function(task)
+    # Arrow keeps what it has freed, and other libraries cannot have it.
+    pa.default_memory_pool().release_unused()
+    return result
 
 
 def _start(

@@ -56,7 +56,7 @@ class ParquetFiles:
             if not found:
                 raise described.error(
                     entry.section,
-                    f"`files`: {raw_dir} has no Parquet file {name!r}"
+                    f"`files`: {raw_dir} has no Parquet file {name!r}."
                     + did_you_mean(name, (p.name for p in raw_dir.iterdir())),
                 )
             paths += [path for path in found if path not in paths]
@@ -158,15 +158,15 @@ def _parquet_files(raw_dir: Path, name: str) -> Iterator[Path]:
         yield exact
         return
     for path in [exact] if exact.exists() else sorted(raw_dir.glob(name)):
-        files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
-        for file in files:
+        is_file = path.is_file()
+        folder = path.parent if is_file else path
+        for file in [path] if is_file else sorted(path.rglob("*.parquet")):
             # Spark and others write files of their own beside the data.
-            parts = file.relative_to(path.parent).parts[
-                -1 if file == path else 1 :
-            ]
-            if file.is_file() and not any(
-                part.startswith(("_", ".")) for part in parts
-            ):
+            is_hidden = any(
+                part.startswith(("_", "."))
+                for part in file.relative_to(folder).parts
+            )
+            if file.is_file() and not is_hidden:
                 yield file
 
 

@@ -156,11 +156,13 @@ def prepare(
             },
         },
     )
-    if engine is None:
-        if not num_workers and size < _SMALL_BYTES:
-            num_workers = 1
-        engine = EmbeddedEngine(num_workers or len(os.sched_getaffinity(0)))
-    return preparation.run(plan, engine, resume=resume)
+    if engine is not None:
+        return preparation.run(plan, engine, resume=resume)
+    if not num_workers:
+        is_small = size < _SMALL_BYTES
+        num_workers = 1 if is_small else len(os.sched_getaffinity(0))
+    with EmbeddedEngine(num_workers) as embedded:
+        return preparation.run(plan, embedded, resume=resume)
 
 
 def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:

@@ -57,6 +57,18 @@ def test_several_processes_keep_the_order() -> None:
         next(found)
 
 
+def test_processes_are_those_of_the_step_before() -> None:
+    with EmbeddedEngine(2) as engine:
+        first = set(engine.map(_process, range(8)))
+        assert first == set(engine.map(_process, range(8)))
+        assert os.getpid() not in first
+        # After an error there are new ones, without the tasks that were left.
+        with pytest.raises(InputError):
+            list(engine.map(_refuse, range(9)))
+        assert first.isdisjoint(engine.map(_process, range(8)))
+    _wait(lambda: not any(_is_running(process) for process in first))
+
+
 def test_a_killed_process() -> None:
     # No `InputError`: what has been done is kept, and can be gone on with.
     with pytest.raises(ChildProcessError, match="want of memory"):

@@ -356,8 +356,9 @@ def test_interrupt_says_how_to_go_on(
 ) -> None:
     flag = f"--num_workers={num_workers}"
     process = _start(repository, alibaba, tmp_path / "store", flag)
-    _wait_for(tmp_path / "store.partial" / "sources.json", process)
-    time.sleep(0.5 * (num_workers - 1))
+    # By then the other processes, if there are any, are at work.
+    begun = "parts/behaviors" if num_workers > 1 else "sources.json"
+    _wait_for(tmp_path / "store.partial" / begun, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     status, stderr = _finish(process)
     assert status == 130

@@ -294,3 +294,26 @@ def test_columns_of_one_name(tmp_path: pathlib.Path) -> None:
     pq.write_table(table, raw_dir / "twice.parquet")
     message = refused(tmp_path, replaced("shown.parquet", "twice.parquet"))
     assert "twice.parquet has 2 columns 'sku'" in message
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("parquet", Options(), "--schema is missing"),
+        (
+            "movielens",
+            Options(schema_file=pathlib.Path("shop.toml")),
+            "--schema does not apply to movielens",
+        ),
+        (
+            "parquet",
+            Options(test_start=datetime.date(2020, 9, 14)),
+            "--test_start does not apply to parquet",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit(
+    tmp_path: pathlib.Path, dataset: str, options: Options, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare(dataset, tmp_path, tmp_path / "store", options=options)
