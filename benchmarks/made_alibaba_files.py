@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from data_pipelines.alibaba import (
+from data_pipelines.datasets.alibaba import (
     END_TIME,
     FIRST_BEHAVIOR_TIME,
     FIRST_SAMPLE_TIME,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.alibaba import FIRST_BEHAVIOR_TIME, SCHEMA
+from data_pipelines.datasets.alibaba import FIRST_BEHAVIOR_TIME, SCHEMA
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.store import write_store

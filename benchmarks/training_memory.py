@@ -26,7 +26,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipelines.alibaba import FIRST_BEHAVIOR_TIME, SCHEMA, TEST_TIME
+from data_pipelines.datasets.alibaba import (
+    FIRST_BEHAVIOR_TIME,
+    SCHEMA,
+    TEST_TIME,
+)
 from sparsectr import command
 from sparsectr.config import ModelConfig, TrainConfig
 from sparsectr.errors import InputError

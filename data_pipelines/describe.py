@@ -17,9 +17,9 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.describe_text import describe
+from data_pipelines.description.describe_text import describe
+from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.store import Store
-from data_pipelines.store_statistics import StoreStatistics
 from sparsectr import command
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
@@ -38,7 +38,7 @@ def _check_output(output: Path) -> None:
 
 def _draw(store: Store, statistics: StoreStatistics, output: Path) -> None:
     try:
-        from data_pipelines.store_picture import draw
+        from data_pipelines.description.store_picture import draw
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

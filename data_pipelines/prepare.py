@@ -39,16 +39,16 @@ from typing import Any
 
 from absl import flags
 
-from data_pipelines import preparation
-from data_pipelines.alibaba import open_alibaba
-from data_pipelines.eleme import ElemeOptions, open_eleme
-from data_pipelines.eleme_history import TIMEDIFF_UNITS
-from data_pipelines.engine import EmbeddedEngine, Engine
-from data_pipelines.kuairand import open_kuairand
-from data_pipelines.movielens import open_movielens
-from data_pipelines.own_tables import open_own_tables
-from data_pipelines.raw_dataset import RawDataset
-from data_pipelines.source_file import SourceFile
+from data_pipelines.datasets.alibaba import open_alibaba
+from data_pipelines.datasets.eleme import ElemeOptions, open_eleme
+from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
+from data_pipelines.datasets.kuairand import open_kuairand
+from data_pipelines.datasets.movielens import open_movielens
+from data_pipelines.datasets.own_tables import open_own_tables
+from data_pipelines.preparation import steps
+from data_pipelines.preparation.engine import EmbeddedEngine, Engine
+from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import MARKER
 from data_pipelines.verify_store import verify_store
@@ -138,7 +138,7 @@ def prepare(
     if dataset == "eleme":
         details["options"] = (options.eleme or ElemeOptions()).to_dict()
     is_synthetic = (raw_dir / MARKER).exists()
-    plan = preparation.Plan(
+    plan = steps.Plan(
         dataset=raw,
         data_dir=data_dir.absolute(),
         num_shards=num_shards or min(-(-size // SHARD_BYTES), MAX_SHARDS),
@@ -157,12 +157,12 @@ def prepare(
         },
     )
     if engine is not None:
-        return preparation.run(plan, engine, resume=resume)
+        return steps.run(plan, engine, resume=resume)
     if not num_workers:
         is_small = size < _SMALL_BYTES
         num_workers = 1 if is_small else len(os.sched_getaffinity(0))
     with EmbeddedEngine(num_workers) as embedded:
-        return preparation.run(plan, embedded, resume=resume)
+        return steps.run(plan, embedded, resume=resume)
 
 
 def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
@@ -392,7 +392,10 @@ def _engine(values: Any, data_dir: Path) -> Iterator[Engine | None]:
             "says how many there are, as local[4] does."
         )
     try:
-        from data_pipelines.spark_engine import SparkEngine, spark_session
+        from data_pipelines.preparation.spark_engine import (
+            SparkEngine,
+            spark_session,
+        )
     except ModuleNotFoundError as error:
         raise InputError(
             f"--engine=spark needs {error.name}: pip install 'sparsectr[spark]'"

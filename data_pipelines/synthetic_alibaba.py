@@ -55,13 +55,13 @@ import pyarrow as pa
 from absl import flags
 from pyarrow import csv
 
-from data_pipelines import (
+from data_pipelines.new_folder import new_folder
+from data_pipelines.synthetic import (
     synthetic_catalog,
     synthetic_impressions,
     synthetic_interests,
 )
-from data_pipelines.new_folder import new_folder
-from data_pipelines.synthetic_catalog import (
+from data_pipelines.synthetic.synthetic_catalog import (
     NUM_ADS,
     NUM_BRANDS,
     NUM_CATEGORIES,
@@ -69,8 +69,8 @@ from data_pipelines.synthetic_catalog import (
     FloatArray,
     IntArray,
 )
-from data_pipelines.synthetic_impressions import Impressions
-from data_pipelines.synthetic_interests import DAY, LOG_END, Behaviors
+from data_pipelines.synthetic.synthetic_impressions import Impressions
+from data_pipelines.synthetic.synthetic_interests import DAY, LOG_END, Behaviors
 from sparsectr import command
 from sparsectr.errors import InputError
 

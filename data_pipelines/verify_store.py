@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.encoded_shard import count_ids, describe_files
+from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.progress import Progress
-from data_pipelines.raw_dataset import LATEST_TIME
+from data_pipelines.raw.raw_dataset import LATEST_TIME
 from data_pipelines.shard import SPLITS, Shard, add_nested
 from data_pipelines.store import Store, shard_name
 from sparsectr.errors import InputError

@@ -1,7 +1,7 @@
 """What a store of Ele.me's files must hold, read plainly and slowly.
 
 It shares no code with the packages: what it says, it says from the docstring
-of `data_pipelines/eleme.py` and the documentation of the files.
+of `data_pipelines/datasets/eleme.py` and the documentation of the files.
 """
 
 import math

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.engine import EmbeddedEngine, Engine
-from data_pipelines.parquet_reader import ParquetReader
-from data_pipelines.preparation import Plan, run
-from data_pipelines.raw_dataset import RawDataset
-from data_pipelines.raw_table import RawTable, keep
-from data_pipelines.source_file import SourceFile
-from data_pipelines.split_rule import FromTime
+from data_pipelines.preparation.engine import EmbeddedEngine, Engine
+from data_pipelines.preparation.steps import Plan, run
+from data_pipelines.raw.parquet_reader import ParquetReader
+from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.raw_table import RawTable, keep
+from data_pipelines.raw.source_file import SourceFile
+from data_pipelines.raw.split_rule import FromTime
 from data_pipelines.store import Store
 from sparsectr.schema import (
     CategoricalField,

@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import coded_shard
-from data_pipelines.coded_shard import (
+from data_pipelines.preparation import coded_shard
+from data_pipelines.preparation.coded_shard import (
     ShardTask,
     build_shard,
     mean_and_scale,
     read_counts,
 )
-from data_pipelines.raw_dataset import RawDataset
-from data_pipelines.scan import PartTask, Scan, shard_folders, write_part
+from data_pipelines.preparation.scan import (
+    PartTask,
+    Scan,
+    shard_folders,
+    write_part,
+)
+from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.shard import Shard
 from tests.data_pipelines.small_dataset import (
     SCHEMA,

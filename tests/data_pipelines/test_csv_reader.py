@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_pipelines import csv_reader
-from data_pipelines.csv_reader import CsvFormat, CsvReader
-from data_pipelines.raw_rows import RawRows
-from data_pipelines.source_file import SourceFile
+from data_pipelines.raw import csv_reader
+from data_pipelines.raw.csv_reader import CsvFormat, CsvReader
+from data_pipelines.raw.raw_rows import RawRows
+from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 from tests.data_pipelines.raw_files import packed
 

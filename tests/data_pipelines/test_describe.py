@@ -12,15 +12,18 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from data_pipelines import store_picture
-from data_pipelines.chunk_lengths import cut_into_chunks
-from data_pipelines.describe_text import describe, duration, share
-from data_pipelines.duration_counts import CLASS_NAMES, DurationCounts
-from data_pipelines.integer_counts import IntegerCounts
-from data_pipelines.periods import count_by_period
+from data_pipelines.description import store_picture
+from data_pipelines.description.chunk_lengths import cut_into_chunks
+from data_pipelines.description.describe_text import describe, duration, share
+from data_pipelines.description.duration_counts import (
+    CLASS_NAMES,
+    DurationCounts,
+)
+from data_pipelines.description.integer_counts import IntegerCounts
+from data_pipelines.description.periods import count_by_period
+from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.shard import SPLITS
 from data_pipelines.store import Store
-from data_pipelines.store_statistics import StoreStatistics
 from tests import commands
 from tests.data_pipelines.make_store import FIRST_TIME, make_store
 from tests.reference.times import time_chunks

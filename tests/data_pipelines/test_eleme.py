@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from data_pipelines import eleme
-from data_pipelines.eleme import ElemeOptions
+from data_pipelines.datasets import eleme
+from data_pipelines.datasets.eleme import ElemeOptions
 from data_pipelines.prepare import RANGE_BYTES, Options, prepare
 from data_pipelines.store import Store
 from data_pipelines.verify_store import verify_store

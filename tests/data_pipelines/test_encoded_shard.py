@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import encoded_shard, preparation
-from data_pipelines.coded_shard import read_counts
-from data_pipelines.encoded_shard import (
+from data_pipelines.preparation import encoded_shard, steps
+from data_pipelines.preparation.coded_shard import read_counts
+from data_pipelines.preparation.encoded_shard import (
     EncodedSummary,
     EncodeTask,
     count_ids,
@@ -35,7 +35,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EncodeTask:
         tasks.append(task)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "encode_shard", stop)
+    monkeypatch.setattr(steps, "encode_shard", stop)
     made = small_dataset(drawn_rows(8), tmp_path / "raw")
     with pytest.raises(KeyboardInterrupt):
         prepared(made, tmp_path / "store", num_shards=2)

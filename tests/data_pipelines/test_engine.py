@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.engine import EmbeddedEngine
+from data_pipelines.preparation.engine import EmbeddedEngine
 from sparsectr.errors import InputError
 
 
@@ -88,7 +88,7 @@ def stay(task: tuple[str, float]) -> None:
 
 
 _PARENT = """
-from data_pipelines.engine import EmbeddedEngine
+from data_pipelines.preparation.engine import EmbeddedEngine
 from tests.data_pipelines.test_engine import stay
 if __name__ == "__main__":
     # One process works, the other waits for work.

@@ -5,7 +5,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 
-from data_pipelines.exact_sum import exact_sum
+from data_pipelines.preparation.exact_sum import exact_sum
 
 _NASTY = st.sampled_from(
     [

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines import preparation
-from data_pipelines.encoded_shard import EncodeTask
-from data_pipelines.raw_dataset import RawDataset
-from data_pipelines.split_rule import FromTime
+from data_pipelines.preparation import steps
+from data_pipelines.preparation.encoded_shard import EncodeTask
+from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.split_rule import FromTime
 from data_pipelines.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
@@ -223,7 +223,7 @@ def test_resume_without_an_interruption_prepares(
 def test_two_at_once_are_refused(
     go: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = preparation.encode_shard
+    original = steps.encode_shard
     refused = []
 
     def encode(task: EncodeTask) -> Any:
@@ -233,7 +233,7 @@ def test_two_at_once_are_refused(
             refused.append(caught)
         return original(task)
 
-    monkeypatch.setattr(preparation, "encode_shard", encode)
+    monkeypatch.setattr(steps, "encode_shard", encode)
     verify_store(go().path)
     assert len(refused) == 4
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipelines.kuairand import SCHEMA
+from data_pipelines.datasets.kuairand import SCHEMA
 from data_pipelines.prepare import Options, prepare
 from data_pipelines.store import Store
 from sparsectr.errors import InputError

@@ -9,9 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.listwise import Listwise, RawShard, build_listwise
-from data_pipelines.raw_dataset import RawDataset
-from data_pipelines.scan import ROW
+from data_pipelines.preparation.listwise import (
+    Listwise,
+    RawShard,
+    build_listwise,
+)
+from data_pipelines.preparation.scan import ROW
+from data_pipelines.raw.raw_dataset import RawDataset
 from sparsectr.errors import InputError
 from tests.data_pipelines.small_dataset import (
     TYPES,

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines import parquet_reader
-from data_pipelines.parquet_reader import ParquetReader
-from data_pipelines.source_file import SourceFile
+from data_pipelines.raw import parquet_reader
+from data_pipelines.raw.parquet_reader import ParquetReader
+from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 
 INT, FLOAT, TEXT = pa.int64(), pa.float32(), pa.string()

@@ -98,7 +98,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object) -> None:
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr("data_pipelines.preparation._Steps.run", fail)
+    monkeypatch.setattr("data_pipelines.preparation.steps._Steps.run", fail)
 
 
 @pytest.mark.usefixtures("no_work")
@@ -151,7 +151,7 @@ def test_interrupted_preparation_without_resume(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_pipelines.preparation.encode_shard", fail)
+        patch.setattr("data_pipelines.preparation.steps.encode_shard", fail)
         with pytest.raises(KeyboardInterrupt):
             prepare("movielens", raw_dir, data_dir, num_shards=2)
     flags = ("--dataset=movielens", f"--raw_dir={raw_dir}", "--num_shards=2")

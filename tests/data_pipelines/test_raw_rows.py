@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from data_pipelines.raw_rows import RawRows
+from data_pipelines.raw.raw_rows import RawRows
 from sparsectr.errors import InputError
 
 

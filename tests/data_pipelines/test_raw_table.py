@@ -7,11 +7,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines.csv_reader import CsvFormat, CsvReader
-from data_pipelines.parquet_reader import ParquetReader
-from data_pipelines.raw_rows import RawRows
-from data_pipelines.raw_table import RawTable, Reader, keep
-from data_pipelines.source_file import SourceFile
+from data_pipelines.raw.csv_reader import CsvFormat, CsvReader
+from data_pipelines.raw.parquet_reader import ParquetReader
+from data_pipelines.raw.raw_rows import RawRows
+from data_pipelines.raw.raw_table import RawTable, Reader, keep
+from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 from tests.data_pipelines.raw_files import packed
 

@@ -7,12 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from data_pipelines.csv_reader import CsvReader
 from data_pipelines.hashing import hash_ids
-from data_pipelines.prepare import MAX_SHARDS
-from data_pipelines.raw_rows import RawRows
-from data_pipelines.raw_table import RawTable
-from data_pipelines.scan import (
+from data_pipelines.preparation.scan import (
     ROW,
     PartTask,
     Scan,
@@ -21,7 +17,11 @@ from data_pipelines.scan import (
     shard_folders,
     write_part,
 )
-from data_pipelines.source_file import SourceFile
+from data_pipelines.prepare import MAX_SHARDS
+from data_pipelines.raw.csv_reader import CsvReader
+from data_pipelines.raw.raw_rows import RawRows
+from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 
 NUM_SHARDS = 5

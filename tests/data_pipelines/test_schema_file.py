@@ -241,7 +241,7 @@ def test_another_schema_file_is_another_preparation(
     def stop(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_pipelines.preparation.encode_shard", stop)
+    monkeypatch.setattr("data_pipelines.preparation.steps.encode_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path)
     monkeypatch.undo()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines import source_file
-from data_pipelines.source_file import SourceFile
+from data_pipelines.raw import source_file
+from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 from tests.data_pipelines.raw_files import packed, tar_gz, zipped
 

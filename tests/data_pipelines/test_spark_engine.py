@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines.engine import EmbeddedEngine, Engine
-from data_pipelines.parquet_reader import ParquetReader
+from data_pipelines.preparation.engine import EmbeddedEngine, Engine
+from data_pipelines.preparation.scan import Scan, read_shard
+from data_pipelines.preparation.working_folder import PLAN, folder_of
 from data_pipelines.prepare import prepare
-from data_pipelines.raw_table import RawTable, keep
-from data_pipelines.scan import Scan, read_shard
-from data_pipelines.source_file import SourceFile
+from data_pipelines.raw.parquet_reader import ParquetReader
+from data_pipelines.raw.raw_table import RawTable, keep
+from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
 from data_pipelines.verify_store import verify_store
-from data_pipelines.working_folder import PLAN, folder_of
 from sparsectr.errors import InputError
 from tests import commands
 from tests.data_pipelines import leaks, raw_files
@@ -35,7 +35,7 @@ if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
 import pyspark
 from pyspark.sql import SparkSession
 
-from data_pipelines.spark_engine import SparkEngine, spark_session
+from data_pipelines.preparation.spark_engine import SparkEngine, spark_session
 
 EARLIER_LOG = {
     "log_standard_4_08_to_4_21_pure.csv": (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.split_rule import (
+from data_pipelines.raw.split_rule import (
     FromTime,
     LastDay,
     LastFraction,

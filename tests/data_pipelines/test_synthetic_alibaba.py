@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from data_pipelines import synthetic_alibaba, synthetic_interests
+from data_pipelines import synthetic_alibaba
+from data_pipelines.synthetic import synthetic_interests
+from data_pipelines.synthetic.synthetic_catalog import draw_catalog
+from data_pipelines.synthetic.synthetic_interests import Users
 from data_pipelines.synthetic_alibaba import SyntheticLogs, write_sample
-from data_pipelines.synthetic_catalog import draw_catalog
-from data_pipelines.synthetic_interests import Users
 from sparsectr.errors import InputError
 
 HEADERS = {

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.tables import (
+from data_pipelines.preparation.tables import (
     drop_duplicates,
     is_first,
     look_up,

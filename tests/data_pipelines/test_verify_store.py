@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.encoded_shard import count_ids, describe_files
+from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.shard import add_nested
 from data_pipelines.store import Store, write_store
 from data_pipelines.verify_store import verify_store

@@ -1,0 +1,222 @@
+"""The Parquet files that a section of a schema file names."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipelines.datasets.schema_file import (
+    FilesEntry,
+    SchemaFile,
+    did_you_mean,
+)
+from data_pipelines.raw.source_file import SourceFile
+from sparsectr.errors import InputError
+
+_MAX_FILES = 1 << 15
+"""A row number has 15 bits for the file."""
+
+_KINDS = {
+    "int": "whole numbers",
+    "text": "text",
+    "number": "numbers",
+    "timestamp": "timestamps",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParquetFiles:
+    """The files of a section with the types of their columns."""
+
+    described: SchemaFile
+    section: str
+    sources: tuple[SourceFile, ...]
+    schemas: tuple[pa.Schema, ...]
+
+    @classmethod
+    def find(
+        cls, described: SchemaFile, entry: FilesEntry, raw_dir: Path
+    ) -> "ParquetFiles":
+        """Finds the files of a section and reads their headers.
+
+        Raises:
+            InputError: If there is none, or one is no Parquet file.
+        """
+        paths: list[Path] = []
+        for name in entry.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise described.error(
+                    entry.section,
+                    f"`files` must be within --raw_dir. Received: {name!r}",
+                )
+            try:
+                found = list(_parquet_files(raw_dir, name))
+            except ValueError as error:  # a pattern such as "**a"
+                raise described.error(
+                    entry.section, f"`files`: {name!r}: {error}"
+                ) from error
+            if not found:
+                raise described.error(
+                    entry.section,
+                    f"`files`: {raw_dir} has no Parquet file {name!r}."
+                    + did_you_mean(name, (p.name for p in raw_dir.iterdir())),
+                )
+            paths += [path for path in found if path not in paths]
+        if len(paths) >= _MAX_FILES:
+            raise described.error(
+                entry.section,
+                f"`files`: {len(paths):,} files are more than "
+                f"{_MAX_FILES - 1:,}; write fewer, larger ones",
+            )
+        return cls(
+            described=described,
+            section=entry.section,
+            sources=tuple(SourceFile(path=path) for path in paths),
+            schemas=tuple(_read_schema(path) for path in paths),
+        )
+
+    def kind(
+        self, column: str, where: str, kinds: tuple[str, ...], in_list: bool
+    ) -> str:
+        """Checks that every file has a column of one of some kinds.
+
+        Args:
+            column: The column.
+            where: The part of the schema file that names it.
+            kinds: What it may hold.
+            in_list: Whether it may be a list of these.
+
+        Returns:
+            The kind; an empty text if it holds nothing in any file.
+        """
+        found = ""
+        for source, schema in zip(self.sources, self.schemas, strict=True):
+            if column not in schema.names:
+                raise self.described.error(
+                    where,
+                    f"{source.path} has no column {column!r}; it has "
+                    f"{', '.join(schema.names)}."
+                    + did_you_mean(column, schema.names),
+                )
+            if schema.names.count(column) > 1:
+                raise self.described.error(
+                    where,
+                    f"{source.path} has {schema.names.count(column)} columns "
+                    f"{column!r}",
+                )
+            column_type = schema.field(column).type
+            kind = _kind(
+                column_type.value_type
+                if in_list and _is_list(column_type)
+                else column_type
+            )
+            if kind == "null":
+                continue
+            if kind not in kinds:
+                raise self.described.error(
+                    where,
+                    f"column {column!r} of {source.path} is of type "
+                    f"{column_type}, where "
+                    f"{_in_words(kinds)} belong."
+                    + self._list_hint(column_type),
+                )
+            if found not in ("", kind):
+                raise self.described.error(
+                    where,
+                    f"column {column!r} holds {_KINDS[found]} in some files "
+                    f"and {_KINDS[kind]} ({column_type}) in {source.path}",
+                )
+            found = kind
+        return found
+
+    def _list_hint(self, column_type: pa.DataType) -> str:
+        if self.section == "impressions" and _is_list(column_type):
+            return (
+                " If a row is a request with lists of candidates, the section "
+                "is [requests]."
+            )
+        return ""
+
+    def is_list(self, column: str) -> bool:
+        """Returns whether a column is a list.
+
+        Raises:
+            InputError: If it is in some files only.
+        """
+        types = [schema.field(column).type for schema in self.schemas]
+        found = {_is_list(t) for t in types if not pa.types.is_null(t)}
+        if len(found) > 1:
+            raise self.described.error(
+                self.section,
+                f"column {column!r} is a list in some files and none in others",
+            )
+        return True in found
+
+
+def _parquet_files(raw_dir: Path, name: str) -> Iterator[Path]:
+    """Yields the files of a path or pattern, those of a folder by name."""
+    exact = raw_dir / name
+    if exact.is_file():
+        yield exact
+        return
+    for path in [exact] if exact.exists() else sorted(raw_dir.glob(name)):
+        is_file = path.is_file()
+        folder = path.parent if is_file else path
+        for file in [path] if is_file else sorted(path.rglob("*.parquet")):
+            # Spark and others write files of their own beside the data.
+            is_hidden = any(
+                part.startswith(("_", "."))
+                for part in file.relative_to(folder).parts
+            )
+            if file.is_file() and not is_hidden:
+                yield file
+
+
+def _in_words(kinds: tuple[str, ...]) -> str:
+    # Numbers can be ids where a table says so, which few have to know.
+    hidden = "number" if "text" in kinds else "int"
+    return " or ".join(_KINDS[kind] for kind in kinds if kind != hidden)
+
+
+def _read_schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} is not a Parquet file: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _is_list(column_type: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(column_type)
+        or pa.types.is_large_list(column_type)
+        or pa.types.is_fixed_size_list(column_type)
+    )
+
+
+def _kind(column_type: pa.DataType) -> str:
+    """Returns what a column holds; an empty text for anything else."""
+    types = pa.types
+    if types.is_dictionary(column_type):
+        return _kind(column_type.value_type)
+    tests = {
+        "null": (types.is_null,),
+        "int": (types.is_integer, types.is_boolean),
+        # Binary: older writers do not say that their texts are.
+        "text": (
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_binary,
+            types.is_large_binary,
+        ),
+        "number": (types.is_floating, types.is_decimal),
+        "timestamp": (types.is_timestamp,),
+    }
+    for kind, checks in tests.items():
+        if any(check(column_type) for check in checks):
+            return kind
+    return ""

@@ -1,0 +1,279 @@
+"""Rows of one's own Parquet files to the columns that a raw table has."""
+
+import dataclasses
+import datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipelines.datasets.schema_file import TIME_UNITS
+from data_pipelines.raw.raw_dataset import LATEST_TIME
+from data_pipelines.raw.raw_rows import RawRows
+
+Integers = npt.NDArray[np.int64]
+
+_EARLIEST = 100_000_000
+"""Seconds of 1973: a time before, in a unit below a second, is in another."""
+
+_POSITION_BITS = 20
+_ROW_BITS = 28
+"""A row of lists becomes rows that are numbered by file row and position."""
+
+_UNIX_EPOCH = datetime.datetime(1970, 1, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column to be made.
+
+    Args:
+        name: Its name.
+        source: The column of the file.
+        kind: Its type. None but a dense field is float32.
+    """
+
+    name: str
+    source: str
+    kind: pa.DataType
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimeColumn:
+    """The column of the times.
+
+    Args:
+        source: The column of the file.
+        unit: What its numbers count since 1970.
+        shift: Seconds that its timestamps without a time zone are ahead of
+            UTC.
+    """
+
+    source: str
+    unit: str
+    shift: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnRows:
+    """The conversion of a raw table: call it with a block of its rows.
+
+    Args:
+        noun: What the rows are.
+        key: Column of the file that names the user or the item. Rows without
+            are dropped.
+        columns: The columns to be made.
+        time: The column of the times, if there is one.
+        label: Column of the file with the labels, if there is one.
+        request: The column of request ids, if there is one.
+        has_requests: Whether rows belong to requests.
+        lists: Columns of the file that are lists, one value a candidate.
+    """
+
+    noun: str
+    key: str
+    columns: tuple[Column, ...]
+    time: TimeColumn | None = None
+    label: str | None = None
+    request: Column | None = None
+    has_requests: bool = False
+    lists: tuple[str, ...] = ()
+
+    def __call__(self, rows: RawRows) -> None:
+        """Checks the rows and gives them their final columns.
+
+        Raises:
+            InputError: If a value is not what the schema file says.
+        """
+        rows.drop_unless(
+            rows.table[self.key].is_valid(), f"{self.noun} without `{self.key}`"
+        )
+        numbers = _explode(rows, self.lists) if self.lists else rows.row
+        made = {
+            column.name: _cast(rows, column.source, column.kind)
+            for column in self.columns
+        }
+        if self.time is not None:
+            time, exact = _times(rows, self.time)
+            made["time"] = pa.chunked_array([time])
+            if self.request is not None:
+                made["request"] = _cast(
+                    rows, self.request.source, self.request.kind
+                )
+                rows.require(
+                    made["request"].is_valid(),
+                    f"`{self.request.source}` is missing",
+                )
+            elif self.lists:
+                # A row is a request, even where two are of one second.
+                made["request"] = pa.chunked_array(
+                    [(time << 31) | (rows.row & ((1 << 31) - 1))]
+                )
+            elif self.has_requests:
+                made["request"] = pa.chunked_array([exact])
+        if self.label is not None:
+            made["label"] = _labels(rows, self.label)
+        rows.table = pa.table(made)
+        rows.row = numbers
+
+
+def _explode(rows: RawRows, lists: tuple[str, ...]) -> Integers:
+    """Makes one row of each candidate.
+
+    Returns:
+        The number of each row: none repeats, unlike those in `rows.row`,
+        which still tell the row of the file.
+    """
+    lengths = {name: _lengths(rows.table[name]) for name in lists}
+    number = lengths[lists[0]]
+    for name in lists[1:]:
+        rows.require(
+            lengths[name] == number,
+            f"the lists `{lists[0]}` and `{name}` differ in length",
+        )
+    rows.require(
+        (number < 1 << _POSITION_BITS) & (rows.row < 1 << _ROW_BITS),
+        f"a request has less than {1 << _POSITION_BITS:,} candidates, and a "
+        f"file of requests less than {1 << _ROW_BITS:,} rows",
+    )
+    rows.drop_unless(number > 0, "requests without a candidate")
+    number = number[number > 0]
+    parent = np.repeat(np.arange(len(number)), number)
+    position = np.arange(len(parent)) - np.repeat(
+        np.cumsum(number) - number, number
+    )
+    table = rows.table
+    rows.table = pa.table(
+        {
+            name: pc.list_flatten(column)
+            if name in lists and not pa.types.is_null(column.type)
+            else column.take(pa.array(parent))
+            for name, column in zip(
+                table.column_names, table.columns, strict=True
+            )
+        }
+    )
+    rows.row = rows.row[parent]
+    return (rows.row << _POSITION_BITS) | position
+
+
+def _lengths(column: pa.ChunkedArray) -> Integers:
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column), np.int64)
+    lengths: Integers = (
+        pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
+    )
+    return lengths
+
+
+def _cast(rows: RawRows, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    column = rows.table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_float16(column.type):  # arrow can do little with it
+        column = column.cast(pa.float32())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    if column.type == kind:
+        made = column
+    elif pa.types.is_floating(kind):
+        # Not safe: a safe cast refuses integers that float32 has to round.
+        made = column.cast(kind, safe=False)
+    else:
+        try:
+            made = column.cast(kind)
+        except pa.ArrowException:
+            wrong = np.ones(len(column), bool)
+            wrong[_first_refused(column, kind)] = False
+            rows.require(
+                wrong,
+                f"`{name}` of type {column.type} cannot be read as {kind}",
+                name,
+            )
+            raise
+    if pa.types.is_floating(kind):
+        rows.require(
+            pc.invert(pc.is_inf(made)).fill_null(True),
+            f"`{name}` is not a number of 32 bits",
+            name,
+        )
+    return made
+
+
+def _first_refused(column: pa.ChunkedArray, kind: pa.DataType) -> int:
+    """Returns the row that a cast refuses, of which arrow tells the value."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            column.slice(low, middle - low).cast(kind)
+            low = middle
+        except pa.ArrowException:
+            high = middle
+    return low
+
+
+def _labels(rows: RawRows, name: str) -> pa.ChunkedArray:
+    numbers = rows.table[name].cast(pa.float64(), safe=False)
+    rows.require(
+        pc.is_in(numbers, value_set=pa.array([0.0, 1.0])),
+        f"the label `{name}` is 0 or 1",
+        name,
+    )
+    return numbers.cast(pa.int64())
+
+
+def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
+    """Returns the times in Unix seconds, and as finely as the file has them.
+
+    Raises:
+        InputError: If one is missing or not from 1970 to 2100.
+    """
+    name = time.source
+    column = rows.table[name]
+    rows.require(column.is_valid(), f"`{name}` is missing")
+    is_timestamp = pa.types.is_timestamp(column.type)
+    if is_timestamp:
+        per_second = TIME_UNITS[column.type.unit][1]
+        is_local = column.type.tz is None
+        exact = column.cast(pa.int64()).to_numpy()
+        if is_local:
+            exact = exact - time.shift * per_second
+    elif pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        numbers = column.cast(pa.float64()).to_numpy()
+        # Those that no integer holds are refused as any other below.
+        bound = float(1 << 62)
+        per_second = 10**6
+        micro = numbers * (per_second / TIME_UNITS[time.unit][1])
+        exact = np.nan_to_num(micro, nan=-1.0).clip(-bound, bound)
+        exact = np.floor(exact).astype(np.int64)
+    else:
+        per_second = TIME_UNITS[time.unit][1]
+        exact = _cast(rows, name, pa.int64()).to_numpy()
+    seconds: Integers = exact // per_second
+    earliest = 1 if is_timestamp or time.unit == "s" else _EARLIEST
+    valid = (seconds >= earliest) & (seconds < LATEST_TIME)
+    if not valid.all():
+        hint = ""
+        if not is_timestamp:
+            hint = f" in {TIME_UNITS[time.unit][0]}" + _hint(
+                float(column[int(np.argmin(valid))].as_py())
+            )
+        rows.require(
+            valid, f"`{name}` is not a time from 1970 to 2100{hint}", name
+        )
+    return seconds, exact
+
+
+def _hint(value: float) -> str:
+    """Returns in which unit a time would be one."""
+    for unit, (words, per_second) in TIME_UNITS.items():
+        seconds = value / per_second
+        if _EARLIEST <= seconds < LATEST_TIME:
+            day = _UNIX_EPOCH + datetime.timedelta(seconds=seconds)
+            return (
+                f"; in {words} it would be {day:%Y-%m-%d} "
+                f'(time_unit = "{unit}")'
+            )
+    return ""

@@ -1,0 +1,345 @@
+"""One's own tables: Parquet files that a schema file describes.
+
+`docs/own_tables.md` is the page for those who bring a data set in. Everything
+that can be known from the schema file and from the headers of the Parquet
+files is checked before a row is read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from data_pipelines.datasets.own_files import ParquetFiles
+from data_pipelines.datasets.own_rows import Column, OwnRows, TimeColumn
+from data_pipelines.datasets.schema_file import (
+    FieldEntry,
+    FilesEntry,
+    SchemaFile,
+    read_schema_file,
+)
+from data_pipelines.raw.parquet_reader import ParquetReader
+from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
+from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.vocabulary import arrow_type
+from sparsectr.errors import InputError
+from sparsectr.schema import (
+    CategoricalField,
+    DatasetSchema,
+    DenseField,
+    Table,
+)
+
+_ITEM = "item_id"
+_KEY_KINDS = ("int", "text")
+_KEY_TYPES = {"int": pa.int64(), "text": pa.string(), "": pa.int64()}
+_ID_KINDS = ("int", "text", "number")
+_NUMBER_KINDS = ("int", "number")
+_TIME_KINDS = ("int", "number", "timestamp")
+
+
+def open_own_tables(schema_path: Path, raw_dir: Path) -> RawDataset:
+    """Finds the files that a schema file names, and checks their columns.
+
+    Args:
+        schema_path: The schema file.
+        raw_dir: Folder of the Parquet files.
+
+    Raises:
+        InputError: If the schema file is not as documented, or does not fit
+            the files; the message names the file, the table and the column.
+    """
+    described = read_schema_file(schema_path)
+    if not raw_dir.is_dir():
+        raise InputError(f"{raw_dir} is not a folder.")
+    files = {
+        name: ParquetFiles.find(described, entry, raw_dir)
+        for name, entry in described.files.items()
+    }
+    return _Opening(described, files).dataset()
+
+
+class _Opening:
+    """The schema file and the files, put together.
+
+    Args:
+        described: The schema file.
+        files: The files of each section.
+    """
+
+    def __init__(
+        self, described: SchemaFile, files: Mapping[str, ParquetFiles]
+    ) -> None:
+        self.described = described
+        self.files = files
+        self.user_kind = self._key_kind("user")
+        self.item_kind = self._key_kind("item")
+        self.schema = self._schema()
+
+    def dataset(self) -> RawDataset:
+        """Returns the data set that the schema file describes."""
+        entries = self.described.files
+        shown = self.described.impressions
+        tables = {name: self._table(entry) for name, entry in entries.items()}
+        self._check_names(tables)
+        impressions = tables[shown]
+        behaviors = tables.get("behaviors")
+        return RawDataset(
+            schema=self.schema,
+            impressions=impressions,
+            behaviors=earlier_impressions if behaviors is None else behaviors,
+            users=tables.get("users"),
+            items=tables.get("items"),
+            item_key=_ITEM,
+            split=self.described.split,
+            unique_impressions=(
+                tuple(impressions.empty.column_names)
+                if entries[shown].drop_duplicates
+                else ()
+            ),
+            unique_behaviors=(
+                behaviors is not None and entries["behaviors"].drop_duplicates
+            ),
+            nouns=("candidates", "an item"),
+        )
+
+    def _key_kind(self, key: str) -> str:
+        """Checks that ids of users (items) are of one kind everywhere."""
+        found: dict[str, str] = {}
+        for section, entry in self.described.files.items():
+            column = getattr(entry, key)
+            if column is None:
+                continue
+            kind = self.files[section].kind(
+                column,
+                f"{section}.{key}",
+                _KEY_KINDS,
+                in_list=section == "requests" and key == "item",
+            )
+            found.setdefault(kind or "int", f"{section}.{column}")
+        if len(found) > 1:
+            raise self.described.error(
+                f"`{key}`",
+                f"ids are whole numbers in {found['int']} and text in "
+                f"{found['text']}; to be compared they must be of one type",
+            )
+        return next(iter(found), "int")
+
+    def _schema(self) -> DatasetSchema:
+        described = self.described
+        types = self._value_types()
+        fields = described.fields
+
+        def categorical(kind: str) -> tuple[CategoricalField, ...]:
+            return tuple(
+                CategoricalField(name=field.name, table=field.table)
+                for field in fields
+                if field.kind == kind
+            )
+
+        try:
+            return DatasetSchema(
+                name="parquet",
+                tables=tuple(
+                    Table(
+                        name=name,
+                        value_type=types[name],
+                        **{k: v for k, v in said.items() if k != "type"},
+                    )
+                    for name, said in described.tables.items()
+                ),
+                user_fields=categorical("user_fields"),
+                behavior_fields=categorical("behavior_fields"),
+                candidate_fields=categorical("candidate_fields"),
+                candidate_dense_fields=tuple(
+                    DenseField(
+                        name=field.name,
+                        transform=(
+                            "log1p"
+                            if field.transform == "log1p"
+                            else "identity"
+                        ),
+                    )
+                    for field in fields
+                    if field.kind == "dense_fields"
+                ),
+                utc_offset_hours=described.utc_offset_hours,
+            )
+        except ValueError as error:
+            raise described.error("", str(error)) from error
+
+    def _value_types(self) -> dict[str, Literal["int", "string"]]:
+        """Returns whether an embedding table is of integers or of texts."""
+        found: dict[str, dict[str, FieldEntry]] = {}
+        for field in self.described.fields:
+            is_dense = field.kind == "dense_fields"
+            kind = self.files[field.section].kind(
+                field.column,
+                field.where,
+                _NUMBER_KINDS if is_dense else _ID_KINDS,
+                in_list=self._may_be_list(field),
+            )
+            if not is_dense and kind:
+                found.setdefault(field.table, {}).setdefault(kind, field)
+        types: dict[str, Literal["int", "string"]] = {}
+        for table, said in self.described.tables.items():
+            kinds = found.get(table, {})
+            if "number" in kinds and said.get("type") != "int":
+                raise self.described.error(
+                    kinds["number"].where,
+                    "the column holds numbers that need not be whole, which "
+                    "cannot be ids. If they are whole (pandas makes such "
+                    "columns where integers are missing), say so: "
+                    f'[tables.{table}] type = "int"',
+                )
+            if "type" not in said and len(kinds) > 1:
+                raise self.described.error(
+                    f"tables.{table}",
+                    f"{kinds['int'].where} holds whole numbers and "
+                    f"{kinds['text'].where} text; say which they become: "
+                    'type = "string" or type = "int"',
+                )
+            is_text = said.get("type", "") == "string" or (
+                "type" not in said and "text" in kinds
+            )
+            types[table] = "string" if is_text else "int"
+        return types
+
+    def _may_be_list(self, field: FieldEntry) -> bool:
+        return field.section == "requests" and field.kind != "user_fields"
+
+    def _table(self, entry: FilesEntry) -> RawTable:
+        columns = self._columns(entry)
+        request = label = time = None
+        shown = self.described.impressions
+        if entry.time is not None:
+            time = self._time(entry)
+        if entry.label is not None:
+            label = self._label(entry, entry.label)
+        if entry.request is not None:
+            kind = self.files[entry.section].kind(
+                entry.request,
+                f"{entry.section}.request",
+                _KEY_KINDS,
+                in_list=False,
+            )
+            request = Column(
+                name="request", source=entry.request, kind=_KEY_TYPES[kind]
+            )
+        used = [column.source for column in columns]
+        used += [c for c in (entry.time, entry.request, label) if c]
+        files = self.files[entry.section]
+        lists = tuple(
+            name
+            for name in dict.fromkeys(used)
+            if entry.section == "requests" and files.is_list(name)
+        )
+        return RawTable(
+            name="impressions" if entry.section == shown else entry.section,
+            sources=files.sources,
+            reader=ParquetReader(columns=dict.fromkeys(used)),
+            convert=OwnRows(
+                noun=entry.section,
+                key=entry.user or entry.item or "",
+                columns=tuple(columns),
+                time=time,
+                label=label,
+                request=request,
+                has_requests=entry.section == shown,
+                lists=lists,
+            ),
+        )
+
+    def _columns(self, entry: FilesEntry) -> list[Column]:
+        """Returns the ids and the fields of a table, each name once."""
+        section = entry.section
+        fields = self.described.fields
+        columns = []
+        if entry.user is not None:
+            columns.append(("user", entry.user, "user_id", self.user_kind))
+        # Behaviors are looked up among items only if a field asks for it.
+        has_items = section != "behaviors" or any(
+            f.kind == "behavior_fields" and f.section == "items" for f in fields
+        )
+        if entry.item is not None and has_items:
+            columns.append(("item", entry.item, _ITEM, self.item_kind))
+        found: dict[str, tuple[str, Column]] = {
+            name: (
+                f"{section}.{key}",
+                Column(name=name, source=source, kind=_KEY_TYPES[kind]),
+            )
+            for key, source, name, kind in columns
+        }
+        for field in fields:
+            if field.section != section:
+                continue
+            kind = (
+                arrow_type(self.schema.table(field.table))
+                if field.table
+                else pa.float32()
+            )
+            column = Column(name=field.name, source=field.column, kind=kind)
+            where, other = found.setdefault(field.name, (field.where, column))
+            if other != column:
+                raise self.described.error(
+                    field.where,
+                    f"{where} has the same name and is another column of "
+                    f"{section}: give the field another name, and with "
+                    "`table` its embedding table",
+                )
+        return [column for _, column in found.values()]
+
+    def _time(self, entry: FilesEntry) -> TimeColumn:
+        name, where = entry.time or "", f"{entry.section}.time"
+        files = self.files[entry.section]
+        files.kind(name, where, _TIME_KINDS, in_list=False)
+        for source, schema in zip(files.sources, files.schemas, strict=True):
+            column_type = schema.field(name).type
+            if column_type in (pa.float32(), pa.float16()):
+                raise self.described.error(
+                    where,
+                    f"column {name!r} of {source.path} is of type "
+                    f"{column_type}, which holds Unix seconds to 128 seconds",
+                )
+        offset = self.described.utc_offset_hours
+        return TimeColumn(
+            source=name,
+            unit=entry.time_unit,
+            shift=offset * 3600 if entry.time_zone == "local" else 0,
+        )
+
+    def _label(self, entry: FilesEntry, name: str) -> str:
+        is_requests = entry.section == "requests"
+        where = f"{entry.section}.label"
+        files = self.files[entry.section]
+        files.kind(name, where, _NUMBER_KINDS, in_list=is_requests)
+        if is_requests and not files.is_list(name):
+            raise self.described.error(
+                where,
+                f"column {name!r} is no list: a request has one label for "
+                "each candidate",
+            )
+        return name
+
+    def _check_names(self, tables: Mapping[str, RawTable]) -> None:
+        """Checks that columns that meet in one table differ in name."""
+        shown = self.described.impressions
+        joined = {c.name: (shown, c.type) for c in tables[shown].empty.schema}
+        for section in ("items", "users"):
+            if section not in tables:
+                continue
+            for column in tables[section].empty.schema:
+                name = column.name
+                if name in ("user_id", _ITEM):
+                    continue
+                other, kind = joined.setdefault(name, (section, column.type))
+                # A profile of `users` stands in for a column of that name.
+                is_allowed = section == "users" and kind == column.type
+                if other != section and not is_allowed:
+                    raise self.described.error(
+                        "",
+                        f"the field {name!r} is a column of {other} and "
+                        f"another of {section}: give one of the fields "
+                        "another name, and with `table` its embedding table",
+                    )

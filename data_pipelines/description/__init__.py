@@ -1,0 +1,1 @@
+"""The numbers and the picture of `data_pipelines.describe`."""

@@ -1,0 +1,1 @@
+"""The steps from raw rows to a store."""

@@ -1,0 +1,359 @@
+"""One shard with codes of its own: the step before there are vocabularies.
+
+    parts of the shard -> Listwise -> columns of codes, values with counts
+
+What a value's id is depends on all shards. So each shard first numbers its
+own values, and counts how often the training period shows them; when all have
+been counted, numbers are replaced by ids (`encoded_shard.py`).
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from data_pipelines.preparation.exact_sum import exact_sum, exact_sum_of_squares
+from data_pipelines.preparation.listwise import (
+    Listwise,
+    RawShard,
+    build_listwise,
+)
+from data_pipelines.preparation.scan import (
+    ROW,
+    read_shard,
+    shard_files,
+    shard_folders,
+)
+from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.request_columns import RequestColumns
+from data_pipelines.shard import Shard
+from data_pipelines.vocabulary import arrow_type, id_dtype
+from sparsectr.errors import InputError
+from sparsectr.schema import CategoricalField, DenseField
+
+Array = npt.NDArray[Any]
+
+_SUMMARY = "summary.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """What is needed to build a shard.
+
+    Args:
+        dataset: The data set.
+        parts: Folder of the rows, by table, part and shard.
+        shard: Which shard.
+        test_time: Unix seconds; requests from then on are for test.
+        folder: Where the coded shard goes.
+        range_bytes: Bytes of a part, to find the line of a bad row.
+    """
+
+    dataset: RawDataset
+    parts: Path
+    shard: int
+    test_time: int
+    folder: Path
+    range_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardSummary:
+    """What one shard adds to the counts of all.
+
+    Args:
+        dropped: Rows that were left out, by reason.
+        incomplete: Rows kept though something is missing, by reason.
+        num_train: Training requests.
+        num_test: Test requests.
+        dense: For each dense field, number, sum and sum of squares of its
+            values in training, after its transform; sums as fractions.
+    """
+
+    dropped: Mapping[str, int]
+    incomplete: Mapping[str, int]
+    num_train: int
+    num_test: int
+    dense: Mapping[str, tuple[int, str, str]]
+
+
+def build_shard(task: ShardTask) -> ShardSummary:
+    """Builds and writes a coded shard, or nothing; deletes its parts then.
+
+    A shard that is there already is not built again.
+
+    Raises:
+        InputError: If a row does not fit the others.
+    """
+    done = task.folder / _SUMMARY
+    if not done.exists():
+        partial = task.folder.with_name(f".{task.folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        summary = _build(task, partial)
+        (partial / _SUMMARY).write_text(
+            json.dumps(dataclasses.asdict(summary)), "utf-8"
+        )
+        partial.rename(task.folder)
+    for table in task.dataset.tables:
+        if table is not task.dataset.items:
+            for folder in shard_folders(task.parts / table.name, task.shard):
+                shutil.rmtree(folder)
+    return ShardSummary(**json.loads(done.read_text("utf-8")))
+
+
+def read_counts(folder: Path, table: str) -> pa.Table:
+    """Returns the values of an embedding table that a shard has.
+
+    Returns:
+        Columns `value` and `count`, its occurrences in training; the code of
+        the first row is 1.
+    """
+    with pa.memory_map(str(folder / "values" / f"{table}.arrow")) as file:
+        counts: pa.Table = pa.ipc.open_file(file).read_all()
+    return counts
+
+
+def _build(task: ShardTask, folder: Path) -> ShardSummary:
+    dataset = task.dataset
+    rows = build_listwise(dataset, _read(task))
+    is_training = rows.request_time < task.test_time
+    num_candidates = np.diff(rows.candidate_offset)
+    groups: list[tuple[str, pa.Table, Sequence[CategoricalField], Array]] = [
+        (
+            "user",
+            rows.profiles,
+            dataset.schema.user_fields,
+            is_training,
+        ),
+        (
+            "behavior",
+            rows.behaviors,
+            dataset.schema.behavior_fields,
+            rows.behavior_time < task.test_time,
+        ),
+        (
+            "candidate",
+            rows.candidates,
+            dataset.schema.candidate_fields,
+            np.repeat(is_training, num_candidates),
+        ),
+    ]
+    codes: dict[str, dict[str, Array]] = {name: {} for name, *_ in groups}
+    (folder / "values").mkdir()
+    for table in dataset.schema.tables:
+        found = [
+            (name, field.name, columns[field.name], chosen)
+            for name, columns, fields, chosen in groups
+            for field in fields
+            if field.table == table.name
+        ]
+        values, coded = _encode(
+            [column for _, _, column, _ in found], arrow_type(table)
+        )
+        counts = np.zeros(len(values) + 1, np.int64)
+        for (name, field_name, _, chosen), code in zip(
+            found, coded, strict=True
+        ):
+            codes[name][field_name] = code
+            counts += np.bincount(code[chosen], minlength=len(counts))
+        _write(
+            folder / "values" / f"{table.name}.arrow",
+            pa.table({"value": values, "count": counts[1:]}),
+        )
+    shard, dense = _shard(dataset, rows, codes, is_training)
+    shard.save(folder)
+    return ShardSummary(
+        dropped=rows.dropped,
+        incomplete=rows.incomplete,
+        num_train=int(is_training.sum()),
+        num_test=int((~is_training).sum()),
+        dense=dense,
+    )
+
+
+def _read(task: ShardTask) -> RawShard:
+    dataset = task.dataset
+
+    def read(table: RawTable, shard: int = task.shard) -> pa.Table:
+        return read_shard(task.parts / table.name, shard, table.empty)
+
+    impressions = read(dataset.impressions)
+    users = items = behaviors = None
+    if isinstance(dataset.behaviors, RawTable):
+        behaviors = read(dataset.behaviors)
+    if dataset.users is not None:
+        users = read(dataset.users)
+        check_unique(dataset.users, users, "user_id", task.range_bytes)
+    if dataset.items is not None:
+        keys = [impressions[dataset.item_key]]
+        if behaviors is not None and dataset.item_key in behaviors.column_names:
+            keys.append(behaviors[dataset.item_key])
+        chunks = [chunk for column in keys for chunk in column.chunks]
+        items = _read_items(
+            task, pa.chunked_array(chunks, keys[0].type).unique()
+        )
+    return RawShard(
+        impressions=impressions, behaviors=behaviors, users=users, items=items
+    )
+
+
+def _read_items(task: ShardTask, keys: pa.Array) -> pa.Table:
+    """Reads the items with certain keys; there may be many others."""
+    dataset = task.dataset
+    if dataset.items is None:
+        raise ValueError("There are no items.")
+    files = list(map(str, shard_files(task.parts / dataset.items.name, 0)))
+    empty = dataset.items.empty
+    if not files:
+        return empty.append_column(ROW, pa.array([], pa.int64()))
+    file_format = "ipc" if files[0].endswith(".arrow") else "parquet"
+    return pyarrow.dataset.dataset(files, format=file_format).to_table(
+        columns=[*empty.column_names, ROW],
+        filter=pc.field(dataset.item_key).isin(keys),
+    )
+
+
+def check_unique(
+    table: RawTable, rows: pa.Table, key: str, range_bytes: int
+) -> None:
+    """Checks that no value of `key` repeats.
+
+    Args:
+        table: The raw table that the rows are of.
+        rows: The rows, with `key` and `ROW`, in the order of the files.
+        key: Name of the column.
+        range_bytes: Bytes of a part, to find the line of a row.
+
+    Raises:
+        InputError: If one does; the message names the later row.
+    """
+    keys = rows[key]
+    if len(pc.unique(keys)) == len(keys):
+        return
+    first = pc.index_in(keys, value_set=keys).to_numpy()
+    place = int(np.flatnonzero(first != np.arange(len(keys)))[0])
+    where = table.where(rows[ROW][place].as_py(), range_bytes)
+    raise InputError(
+        f"{where}: repeated id. Received: {key}={keys[place].as_py()!r}"
+    )
+
+
+def _encode(
+    columns: Sequence[pa.ChunkedArray], value_type: pa.DataType
+) -> tuple[pa.Array, list[Array]]:
+    """Numbers the values of columns from 1 on; null is 0.
+
+    Returns:
+        The values, and the numbers of each column.
+    """
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    encoded = pa.chunked_array(chunks, type=value_type).dictionary_encode()
+    encoded = encoded.unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # without a chunk
+        empty = pa.array([], value_type)
+        return empty, [np.zeros(0, np.uint8) for _ in columns]
+    # The row of a null is -1, and its code 0.
+    codes = encoded.indices.fill_null(-1).to_numpy() + 1
+    codes = codes.astype(id_dtype(len(encoded.dictionary) + 1))
+    ends = np.cumsum([len(column) for column in columns], dtype=np.int64)
+    return encoded.dictionary, np.split(codes, ends)[:-1]
+
+
+def _shard(
+    dataset: RawDataset,
+    rows: Listwise,
+    codes: Mapping[str, Mapping[str, Array]],
+    is_training: Array,
+) -> tuple[Shard, dict[str, tuple[int, str, str]]]:
+    num_candidates = np.diff(rows.candidate_offset)
+    candidates = dict(codes["candidate"])
+    statistics = {}
+    for field in dataset.schema.candidate_dense_fields:
+        # To arrow a null is no number; to the store it is NaN.
+        values = rows.candidates[field.name].fill_null(float("nan")).to_numpy()
+        candidates[field.name] = values
+        chosen = values[np.repeat(is_training, num_candidates)]
+        statistics[field.name] = _statistics(field, chosen)
+    label = rows.candidates["label"].to_numpy().astype(np.uint8)
+
+    def split(chosen: Array) -> RequestColumns:
+        kept = np.repeat(chosen, num_candidates)
+        return RequestColumns(
+            user=rows.request_user[chosen].astype(np.int32),
+            users={k: column[chosen] for k, column in codes["user"].items()},
+            time=rows.request_time[chosen].astype(np.uint32),
+            history_end=rows.history_end[chosen],
+            candidate_offset=np.cumsum(
+                np.concatenate([[0], num_candidates[chosen]]), dtype=np.int64
+            ),
+            candidates={k: column[kept] for k, column in candidates.items()},
+            label=label[kept],
+        )
+
+    shard = Shard(
+        user_id=_id_column(rows.user_id),
+        behavior_offset=np.searchsorted(
+            rows.behavior_user, np.arange(len(rows.user_id) + 1)
+        ).astype(np.int64),
+        behavior_time=rows.behavior_time.astype(np.uint32),
+        behaviors=codes["behavior"],
+        splits={"train": split(is_training), "test": split(~is_training)},
+    )
+    return shard, statistics
+
+
+def _id_column(ids: pa.Array) -> Array:
+    if pa.types.is_integer(ids.type):
+        numbers: Array = ids.to_numpy(zero_copy_only=False)
+        return numbers
+    texts = [text.encode() for text in ids.to_pylist()]
+    for text in texts:
+        # NumPy does not tell it from the padding of a shorter text.
+        if text.endswith(b"\0"):
+            raise InputError(f"A user id ends in a NUL character: {text!r}.")
+    return np.array(texts, dtype=np.bytes_)
+
+
+def _statistics(field: DenseField, values: Array) -> tuple[int, str, str]:
+    values = values[~np.isnan(values)].astype(np.float64)
+    if field.transform == "log1p":
+        values = np.log1p(np.maximum(values, 0.0))
+    total, squares = exact_sum(values), exact_sum_of_squares(values)
+    return len(values), str(total), str(squares)
+
+
+def mean_and_scale(
+    parts: Sequence[tuple[int, str, str]],
+) -> tuple[float, float]:
+    """Returns mean and standard deviation of a dense field.
+
+    Args:
+        parts: Number, sum and sum of squares of the values of each shard.
+    """
+    count = sum(part[0] for part in parts)
+    if not count:
+        return 0.0, 1.0
+    mean = sum(Fraction(part[1]) for part in parts) / count
+    square = sum(Fraction(part[2]) for part in parts) / count
+    variance = float(square - mean * mean)
+    # A constant feature says nothing; a scale of 1 leaves it at 0.
+    return float(mean), variance**0.5 or 1.0
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table)

@@ -1,0 +1,435 @@
+"""The steps from raw files to a store, any of which can be interrupted.
+
+    DATA_DIR.partial/
+      plan.json, lock  see `working_folder.py`
+      parts/           rows of the raw tables by table, part and shard
+      coded/           shards with codes of their own, values with counts
+      vocabularies/    vocabularies as Arrow files
+      summaries/       what was found in each shard of the store
+      store/           the store, renamed to DATA_DIR when it is whole
+
+Every file and folder there gets its name when it is whole, so that what has
+its name need not be made again.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipelines.content_digest import digest
+from data_pipelines.new_folder import check_free
+from data_pipelines.preparation.coded_shard import (
+    ShardSummary,
+    ShardTask,
+    build_shard,
+    check_unique,
+    mean_and_scale,
+    read_counts,
+)
+from data_pipelines.preparation.encoded_shard import (
+    EncodedSummary,
+    EncodeTask,
+    describe_files,
+    encode_shard,
+)
+from data_pipelines.preparation.engine import Engine
+from data_pipelines.preparation.scan import ROW, Scan, ScanReport, read_shard
+from data_pipelines.preparation.working_folder import folder_of, working_folder
+from data_pipelines.progress import Progress
+from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.raw.source_file import SourceFile
+from data_pipelines.raw.split_rule import Times
+from data_pipelines.shard import add_nested
+from data_pipelines.store import Store, manifest_of, shard_name
+from data_pipelines.vocabulary import Vocabulary, arrow_type
+from sparsectr.errors import InputError
+from sparsectr.schema import DatasetSchema
+
+_MERGE_ROWS = 4_000_000
+"""Values that are collected before equal ones are added up."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be prepared.
+
+    Args:
+        dataset: The raw tables.
+        data_dir: Folder of the store. It must not exist, or be empty.
+        num_shards: Into how many shards users are spread.
+        range_bytes: Bytes of raw files that are read at once by a process.
+        details: More entries of the manifest.
+    """
+
+    dataset: RawDataset
+    data_dir: Path
+    num_shards: int
+    range_bytes: int
+    details: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the work is done."""
+        return folder_of(self.data_dir)
+
+    def to_dict(self, engine: Engine) -> dict[str, Any]:
+        """Returns what a resumed preparation must have in common with this."""
+        return {
+            "engine": engine.name,
+            "num_shards": self.num_shards,
+            "range_bytes": self.range_bytes,
+            "details": dict(self.details),
+            "schema": json.loads(self.dataset.schema.to_json()),
+            "split": repr(self.dataset.split),
+            "files": [
+                [str(source.path), *source.state()]
+                for source in self.dataset.sources
+            ],
+        }
+
+
+def run(plan: Plan, engine: Engine, *, resume: bool) -> Store:
+    """Prepares a store.
+
+    Args:
+        plan: What is to be prepared.
+        engine: Where the work is done.
+        resume: Whether to go on with a preparation that was interrupted.
+
+    Returns:
+        The new store.
+
+    Raises:
+        InputError: If a raw file is not as documented; nothing is left then.
+            Or if there is a store or an interrupted preparation already.
+        OSError: If the disk is full or not writable. `resume` goes on.
+    """
+    plan.dataset.check()
+    folder = plan.folder
+    # Stopped after the rename below, it has only the folder left to remove.
+    is_done = (
+        resume
+        and folder.exists()
+        and not (folder / "store").exists()
+        and (plan.data_dir / "manifest.json").exists()
+    )
+    if not is_done:
+        check_free(plan.data_dir)
+    with working_folder(folder, plan.to_dict(engine), resume=resume):
+        if not is_done:
+            _Steps(plan, engine, folder).run()
+            # POSIX lets a folder replace an empty one and no other.
+            (folder / "store").rename(plan.data_dir)
+    return Store(plan.data_dir)
+
+
+class _Steps:
+    """The steps, which share the plan and what the steps before have found."""
+
+    def __init__(self, plan: Plan, engine: Engine, folder: Path) -> None:
+        self.plan = plan
+        self.dataset = plan.dataset
+        self.engine = engine
+        self.folder = folder
+        self.parts = folder / "parts"
+        self.coded = folder / "coded"
+        self.store = folder / "store"
+
+    def run(self) -> None:
+        if (self.store / "manifest.json").exists():
+            return  # killed between the last file and the last rename
+        for name in ("coded", "summaries", "vocabularies", "store"):
+            (self.folder / name).mkdir(exist_ok=True)
+        sources = self._sources()
+        reports = {
+            table.name: self._shuffle(table) for table in self.dataset.tables
+        }
+        if self.dataset.items is not None:
+            self._check_items(self.dataset.items)
+        test_time, rule = self.dataset.split.resolve(self._times())
+        summaries = self._build(test_time, rule)
+        schema = self._vocabularies(summaries)
+        encoded = self._encode(schema)
+        self._write_manifest(
+            schema,
+            encoded,
+            {
+                **self.plan.details,
+                "engine": self.engine.name,
+                "sources": sources,
+                "split": {"rule": rule, "test_time": test_time},
+                "rows": {
+                    name: {
+                        "read": report.num_read,
+                        "valid": report.num_read - sum(report.dropped.values()),
+                    }
+                    for name, report in reports.items()
+                },
+                "dropped": _add(
+                    [
+                        *(report.dropped for report in reports.values()),
+                        *(summary.dropped for summary in summaries),
+                    ]
+                ),
+                "incomplete": _add([s.incomplete for s in summaries]),
+            },
+        )
+
+    def _sources(self) -> list[dict[str, Any]]:
+        file = self.folder / "sources.json"
+        if not file.exists():
+            sources = self.dataset.sources
+            found = self._map(
+                SourceFile.describe,
+                sources,
+                "hashing the raw files",
+                [source.size for source in sources],
+            )
+            _write_json(file, found)
+        described: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+        return described
+
+    def _shuffle(self, table: RawTable) -> ScanReport:
+        file = self.parts / table.name / "report.json"
+        if file.exists():
+            return ScanReport(**json.loads(file.read_text("utf-8")))
+        is_shared = table is self.dataset.items
+        scan = Scan(
+            table=table,
+            key=None if is_shared else "user_id",
+            num_shards=1 if is_shared else self.plan.num_shards,
+        )
+        splits = table.splits(self.plan.range_bytes)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        total = ScanReport()
+        progress = Progress(f"reading {table.name}", total=len(splits))
+        for report in self.engine.shuffle(scan, splits, file.parent):
+            total.add(report.num_read, report.dropped)
+            progress.advance(1, rows=report.num_read)
+        progress.done()
+        _write_json(file, dataclasses.asdict(total))
+        return total
+
+    def _check_items(self, items: RawTable) -> None:
+        key = self.dataset.item_key
+        rows = read_shard(
+            self.parts / items.name, 0, items.empty, columns=[key, ROW]
+        )
+        check_unique(items, rows, key, self.plan.range_bytes)
+
+    def _times(self) -> Times:
+        nothing = np.zeros(0, np.int64)
+        if not self.dataset.split.needs_times:
+            return nothing, nothing
+        file = self.folder / "times.arrow"
+        if not file.exists():
+            counts = _merge_counts(
+                count_times(self.parts, self.dataset.impressions, shard)
+                for shard in range(self.plan.num_shards)
+            )
+            _write_arrow(file, counts)
+        counts = _read_arrow(file).sort_by("value")
+        return counts["value"].to_numpy(), counts["count"].to_numpy()
+
+    def _build(self, test_time: int, rule: str) -> list[ShardSummary]:
+        tasks = [
+            ShardTask(
+                dataset=self.dataset,
+                parts=self.parts,
+                shard=shard,
+                test_time=test_time,
+                folder=self._coded(shard),
+                range_bytes=self.plan.range_bytes,
+            )
+            for shard in range(self.plan.num_shards)
+        ]
+        file = self.folder / "built.json"
+        if not file.exists():
+            found = self._map(build_shard, tasks, "sorting shards")
+            for split, number in (
+                ("training", sum(s.num_train for s in found)),
+                ("test", sum(s.num_test for s in found)),
+            ):
+                if not number:
+                    raise InputError(
+                        f"There is no {split} request: the split is {rule}, "
+                        f"at Unix second {test_time}."
+                    )
+            _write_json(file, [dataclasses.asdict(s) for s in found])
+        return [
+            ShardSummary(**values)
+            for values in json.loads(file.read_text("utf-8"))
+        ]
+
+    def _vocabularies(self, summaries: Sequence[ShardSummary]) -> DatasetSchema:
+        file = self.folder / "schema.json"
+        if file.exists():
+            return DatasetSchema.from_dict(json.loads(file.read_text("utf-8")))
+        schema = self.dataset.schema
+        (self.store / "vocabularies").mkdir(exist_ok=True)
+        progress = Progress("counting values", total=len(schema.tables))
+        sizes = {}
+        for table in schema.tables:
+            counts = pa.table({"value": pa.array([], arrow_type(table))})
+            if table.kind != "hashed":
+                counts = _merge_counts(
+                    read_counts(self._coded(shard), table.name)
+                    for shard in range(self.plan.num_shards)
+                )
+            vocabulary = Vocabulary.from_counts(table, counts)
+            sizes[table.name] = vocabulary.table.size or 0
+            if vocabulary.values is not None:
+                _write_arrow(
+                    self.folder / "vocabularies" / f"{table.name}.arrow",
+                    pa.table({"value": vocabulary.values}),
+                )
+                # In one line: indented, it takes Python ten times as long.
+                _write_json(
+                    self.store / "vocabularies" / f"{table.name}.json",
+                    vocabulary.values.to_pylist(),
+                    indent=None,
+                )
+            progress.advance(1)
+        progress.done()
+        dense_fields = []
+        for field in schema.candidate_dense_fields:
+            parts = [summary.dense[field.name] for summary in summaries]
+            mean, scale = mean_and_scale(parts)
+            dense_fields.append(
+                dataclasses.replace(field, mean=mean, scale=scale)
+            )
+        schema = dataclasses.replace(
+            schema.with_table_sizes(sizes),
+            candidate_dense_fields=tuple(dense_fields),
+        )
+        _write_json(file, json.loads(schema.to_json()))
+        return schema
+
+    def _encode(self, schema: DatasetSchema) -> list[EncodedSummary]:
+        num_shards = self.plan.num_shards
+        tasks = [
+            EncodeTask(
+                schema=schema,
+                vocabularies=self.folder / "vocabularies",
+                coded=self._coded(shard),
+                folder=self.store / shard_name(shard, num_shards),
+                summaries=self.folder / "summaries",
+            )
+            for shard in range(num_shards)
+        ]
+        return self._map(encode_shard, tasks, "writing shards")
+
+    def _write_manifest(
+        self,
+        schema: DatasetSchema,
+        encoded: Sequence[EncodedSummary],
+        details: Mapping[str, Any],
+    ) -> None:
+        names = [
+            shard_name(shard, len(encoded)) for shard in range(len(encoded))
+        ]
+        files = describe_files(
+            self.store, sorted((self.store / "vocabularies").iterdir())
+        )
+        for name, summary in zip(names, encoded, strict=True):
+            files |= {f"{name}/{k}": v for k, v in summary.files.items()}
+        manifest = manifest_of(
+            schema=schema,
+            num_shards=len(encoded),
+            counts=add_nested([summary.counts for summary in encoded]),
+            details={
+                **details,
+                "out_of_vocabulary": add_nested([s.ids for s in encoded]),
+                "content": digest([summary.content for summary in encoded]),
+                "files": files,
+            },
+        )
+        _write_json(self.store / "manifest.json", manifest)
+
+    def _coded(self, shard: int) -> Path:
+        return self.coded / f"shard-{shard:05d}"
+
+    def _map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Sequence[Any],
+        step: str,
+        weights: Sequence[int] | None = None,
+    ) -> list[Any]:
+        weights = weights or [1] * len(tasks)
+        progress = Progress(step, total=sum(weights))
+        results = []
+        for result, weight in zip(
+            self.engine.map(function, tasks), weights, strict=True
+        ):
+            results.append(result)
+            progress.advance(weight)
+        progress.done()
+        return results
+
+
+def count_times(parts: Path, impressions: RawTable, shard: int) -> pa.Table:
+    """Returns the distinct times of a shard's impressions with their counts."""
+    rows = read_shard(
+        parts / impressions.name, shard, impressions.empty, columns=["time"]
+    )
+    counts = rows["time"].value_counts()
+    return pa.table(
+        {"value": counts.field("values"), "count": counts.field("counts")}
+    )
+
+
+def _add(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total)
+
+
+def _merge_counts(parts: Iterator[pa.Table]) -> pa.Table:
+    """Adds up the counts of equal values, a few shards at a time."""
+    waiting: list[pa.Table] = []
+    num_rows = num_merged = 0
+    for part in parts:
+        waiting.append(part)
+        num_rows += len(part)
+        if num_rows > num_merged + _MERGE_ROWS:
+            waiting = [_sum_counts(waiting)]
+            num_rows = num_merged = len(waiting[0])
+    return _sum_counts(waiting)
+
+
+def _sum_counts(parts: Sequence[pa.Table]) -> pa.Table:
+    table = pa.concat_tables(parts)
+    found = table.group_by("value").aggregate([("count", "sum")])
+    return found.rename_columns({"count_sum": "count"}).select(
+        ["value", "count"]
+    )
+
+
+def _write_json(path: Path, values: Any, indent: int | None = 2) -> None:
+    hidden = path.with_name(f".{path.name}.partial")
+    hidden.write_text(json.dumps(values, indent=indent) + "\n", "utf-8")
+    hidden.replace(path)
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    hidden = path.with_name(f".{path.name}.partial")
+    with (
+        pa.OSFile(str(hidden), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    hidden.replace(path)
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    with pa.OSFile(str(path), "rb") as file:
+        return pa.ipc.open_file(file).read_all()

@@ -1,0 +1,169 @@
+"""What a data set's own module says of its raw files."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+
+from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.raw.source_file import SourceFile
+from data_pipelines.raw.split_rule import SplitRule
+from data_pipelines.vocabulary import arrow_type
+from sparsectr.schema import CategoricalField, DatasetSchema
+
+LATEST_TIME = 4_102_444_800
+"""Unix seconds of the year 2100: beyond it a time is not in seconds."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MadeBehaviors:
+    """Behaviors of some users, made from their impressions.
+
+    Args:
+        table: `user_id`, `time` and the behavior fields.
+        dropped: Behaviors that were left out, by reason.
+        incomplete: Behaviors kept though something is wrong, by reason.
+    """
+
+    table: pa.Table
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    incomplete: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """Raw tables of impressions, behaviors, users and items.
+
+    Columns hold raw values, a missing one is null, rows come in any order.
+    Nothing is read yet.
+
+    Args:
+        schema: Fields of the data set; the tables have no size yet.
+        impressions: One row a candidate: `user_id` (int64 or string), `time`
+            (int64, Unix seconds), `request` (rows of one user that are equal
+            in it form one request, at the earliest time of its rows; it
+            orders requests of equal times), `label` (0 or 1) and the
+            candidate fields, of which `items` may have some, and the user
+            fields that `users` does not have.
+        behaviors: `user_id`, `time` and the behavior fields, of which `items`
+            may have some if there is `item_key` too; or a function of a
+            module that makes such a table from the impressions of some
+            users, with the fields of items.
+        users: `user_id`, unique, and user fields. A field called `user_id`
+            is that same column.
+        items: `item_key`, unique, and fields that impressions with that key
+            have in common.
+        item_key: Name of that column, which impressions have too.
+        split: Which requests are for test.
+        unique_impressions: Columns in which a later row may not equal an
+            earlier one, or it is dropped.
+        unique_behaviors: Whether a behavior that equals an earlier one in
+            everything is dropped.
+        nouns: What the data set calls a row of impressions, and an item.
+    """
+
+    schema: DatasetSchema
+    impressions: RawTable
+    behaviors: RawTable | Callable[[pa.Table], MadeBehaviors]
+    users: RawTable | None = None
+    items: RawTable | None = None
+    item_key: str = "item_id"
+    split: SplitRule
+    unique_impressions: tuple[str, ...] = ()
+    unique_behaviors: bool = False
+    nouns: tuple[str, str] = ("candidates", "an item")
+
+    @property
+    def tables(self) -> tuple[RawTable, ...]:
+        """The raw tables that there are."""
+        found = (self.impressions, self.behaviors, self.users, self.items)
+        return tuple(table for table in found if isinstance(table, RawTable))
+
+    @property
+    def sources(self) -> tuple[SourceFile, ...]:
+        """All raw files."""
+        return tuple(s for table in self.tables for s in table.sources)
+
+    def check(self) -> None:
+        """Checks names and types of the columns of every table.
+
+        Raises:
+            ValueError: If a column is absent or of another type.
+        """
+        impressions = self.impressions.empty.schema
+        joined = {
+            name: impressions.field(name).type for name in impressions.names
+        }
+        user_type = joined.get("user_id")
+        if user_type not in (pa.int64(), pa.string()):
+            raise ValueError(
+                "`impressions` needs a column 'user_id' of type int64 or "
+                f"string. Received: {user_type}"
+            )
+        for extra, key in (
+            (self.items, self.item_key),
+            (self.users, "user_id"),
+        ):
+            if extra is None:
+                continue
+            schema = extra.empty.schema
+            if key not in joined or key not in schema.names:
+                raise ValueError(
+                    f"`impressions` and `{extra.name}` need a column {key!r}."
+                )
+            if schema.field(key).type != joined[key]:
+                raise ValueError(
+                    f"Column {key!r} is of type {schema.field(key).type} in "
+                    f"`{extra.name}` and {joined[key]} in `impressions`."
+                )
+            joined |= {n: schema.field(n).type for n in schema.names}
+        schema = self.schema
+        _check("impressions", joined, {"time": pa.int64(), "label": pa.int64()})
+        _check("impressions", joined, self._types(schema.user_fields))
+        _check("impressions", joined, self._types(schema.candidate_fields))
+        for dense in schema.candidate_dense_fields:
+            _check("impressions", joined, {dense.name: pa.float32()})
+        if "request" not in joined:
+            raise ValueError("`impressions` has no column 'request'.")
+        if isinstance(self.behaviors, RawTable):
+            found = self.behaviors.empty.schema
+            columns = {name: found.field(name).type for name in found.names}
+            if self.items is not None and self.item_key in columns:
+                items = self.items.empty.schema
+                columns = {n: items.field(n).type for n in items.names} | (
+                    columns
+                )
+            _check(
+                "behaviors",
+                columns,
+                {"user_id": user_type, "time": pa.int64()},
+            )
+            _check("behaviors", columns, self._types(schema.behavior_fields))
+
+    def _types(
+        self, fields: tuple[CategoricalField, ...]
+    ) -> dict[str, pa.DataType]:
+        return {
+            field.name: arrow_type(self.schema.table(field.table))
+            for field in fields
+        }
+
+
+def earlier_impressions(impressions: pa.Table) -> MadeBehaviors:
+    """Returns the impressions themselves, where they are the history too."""
+    return MadeBehaviors(table=impressions)
+
+
+def _check(
+    table: str,
+    found: dict[str, pa.DataType],
+    expected: dict[str, pa.DataType],
+) -> None:
+    for column, column_type in expected.items():
+        if column not in found:
+            raise ValueError(f"`{table}` has no column {column!r}.")
+        if found[column] != column_type:
+            raise ValueError(
+                f"Column {column!r} of `{table}` must be of type "
+                f"{column_type}. Received: {found[column]}"
+            )

@@ -1,0 +1,1 @@
+"""The parts of `data_pipelines.synthetic_alibaba`."""
