@@ -10,6 +10,7 @@ from keras import ops
 
 from sparsectr.ops.temporal_features import (
     floor_log2,
+    hour_wave,
     is_weekend,
     temporal_features,
     time_gaps,
@@ -43,6 +44,16 @@ def test_floor_log2_of_many_values() -> None:
     logs = floor_log2(values).numpy()
     assert np.all(values >= 2 ** logs.astype("int64"))
     assert np.all(values < 2 ** (logs.astype("int64") + 1))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_hour_wave_is_the_sine(jit_compile: bool) -> None:
+    compiled = tf.function(hour_wave, jit_compile=jit_compile)
+    found = compiled(tf.range(25))
+    assert found.dtype == tf.float32
+    expected = [math.sin(math.pi * hour / 24) for hour in range(25)]
+    # Half a unit in the last place of 1 is 6e-8.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1.2e-7)
 
 
 @pytest.mark.parametrize("utc_offset_hours", [-12, -3, 0, 8, 14])
