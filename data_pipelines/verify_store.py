@@ -190,6 +190,6 @@ class _Check:
                 f"an id of {prefix}{field.name} is not in its table",
             )
 
-    def _require(self, condition: np.bool | bool, rule: str) -> None:
+    def _require(self, condition: np.bool_ | bool, rule: str) -> None:
         if not condition:
             raise InputError(f"{self.name}: {rule}.")
