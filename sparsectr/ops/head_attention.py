@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from sparsectr.ops.masked_softmax import masked_softmax
+from sparsectr.ops.masked_softmax import masked_exponentials
 
 
 def head_indicator(width: int, num_heads: int, dtype: str) -> Any:
@@ -77,12 +77,15 @@ def attend(
     logits = ops.cast(logits, "float32") * scale
     if bias is not None:
         logits = logits + bias
-    weights = masked_softmax(logits, ops.expand_dims(mask, 2))
+    weights, total = masked_exponentials(logits, ops.expand_dims(mask, 2))
     weights = ops.reshape(
         ops.cast(weights, values.dtype),
         (-1, num_queries, num_heads * num_keys),
     )  # [B, Q, H * S]
-    return ops.matmul(weights, _spread_heads(values, num_heads))  # [B, Q, d]
+    sums = ops.matmul(weights, _spread_heads(values, num_heads))  # [B, Q, d]
+    by_head = (-1, num_queries, num_heads, width // num_heads)
+    outputs = ops.reshape(ops.cast(sums, "float32"), by_head) / total
+    return ops.reshape(ops.cast(outputs, values.dtype), ops.shape(sums))
 
 
 def attend_all(
@@ -109,7 +112,8 @@ def attend_all(
     logits = ops.cast(logits, "float32") * head_width**-0.5
     if bias is not None:
         logits = logits + ops.transpose(bias, (0, 2, 1, 3))
-    weights = masked_softmax(logits, ops.expand_dims(mask, 1))
-    outputs = ops.matmul(ops.cast(weights, values.dtype), split(values))
+    weights, total = masked_exponentials(logits, ops.expand_dims(mask, 1))
+    sums = ops.matmul(ops.cast(weights, values.dtype), split(values))
+    outputs = ops.cast(ops.cast(sums, "float32") / total, values.dtype)
     outputs = ops.transpose(outputs, (0, 2, 1, 3))  # [B, Q, H, d_h]
     return ops.reshape(outputs, (-1, ops.shape(query)[1], width))

@@ -1,0 +1,481 @@
+"""Does a history cost in proportion to its length, and a score nothing?
+
+    python -m benchmarks.length_scaling --output=FILE.json --plot=FILE.png
+
+Times whole passes to the logits and training steps of SparseCTR (Sparsity-2)
+and of the same model with full attention, compiled with XLA, over histories
+of several lengths; and the score of the same candidates from a user state
+that is there already. All of them take turns in random order. The requests
+are made: random ids and times, no padding.
+
+The cost per behavior is what a length adds: the seconds of two neighboring
+lengths, the difference divided by the behaviors between them. Beside it stands
+a line fitted through all lengths, seconds = fixed part + cost * behaviors, by
+least relative error, and the cost of each length without that fixed part.
+
+Full attention is left out where its estimated memory is not there, and a line
+says so. Prints a table. Needs Linux, and --plot needs matplotlib.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks.interleaved import (
+    MachineLoad,
+    Turns,
+    speedup,
+    spread,
+    take_turns,
+)
+from benchmarks.made_requests import made_requests, made_schema
+from sparsectr import command
+from sparsectr.config import ModelConfig, TrainConfig
+from sparsectr.errors import InputError
+from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.training.run_directory import RunDirectory, environment
+
+_LENGTHS = (256, 1024, 4096, 16384, 100_000)
+_MODES = ("inference", "training")
+_MAX_PER_BEHAVIOR_CHANGE = 0.1
+_MIN_SCORE_SPEEDUP = 20.0
+
+# How many tensors as large as all attention logits are alive at once, about:
+# logits, weights and bias; in training their gradients too.
+_NUM_LARGE_TENSORS = {"inference": 6, "training": 12}
+
+_NAMES = {"evo": "SparseCTR", "full": "Full attention"}
+
+Call = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is timed.
+
+    Args:
+        lengths: Values of L, ascending.
+        batch_size: B.
+        num_candidates: C.
+        num_rows: Rows of every embedding table.
+        modes: "inference", "training" or both.
+        full_attention: Whether full attention is timed beside.
+        turns: How often.
+    """
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    num_candidates: int
+    num_rows: int
+    modes: tuple[str, ...]
+    full_attention: bool
+    turns: Turns
+
+
+def required_bytes(
+    workload: Workload, attention: str, mode: str, length: int
+) -> int:
+    """Estimates the memory that a pass or a step takes, generously.
+
+    Args:
+        workload: What is timed.
+        attention: "evo" or "full".
+        mode: "inference" or "training".
+        length: L.
+    """
+    config = ModelConfig()
+    num_keys = length
+    if attention == "evo":
+        num_keys = (
+            config.num_chunks * (1 + config.num_transition)
+            + config.num_local
+            + 1
+        )
+    logits = workload.batch_size * config.num_heads * length * num_keys
+    return 4 * logits * _NUM_LARGE_TENSORS[mode]
+
+
+def available_bytes() -> int:
+    """Returns the memory that the system can still give."""
+    for line in Path("/proc/meminfo").read_text("utf-8").splitlines():
+        name, value = line.split(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    raise InputError("/proc/meminfo names no MemAvailable.")
+
+
+def choose(
+    workload: Workload, available: int
+) -> tuple[list[tuple[str, str, int]], list[str]]:
+    """Returns what fits, as (attention, mode, length), and why others do not.
+
+    Raises:
+        InputError: If a length does not fit even with sparse attention.
+    """
+    chosen, left_out = [], []
+    for attention in ("evo", "full") if workload.full_attention else ("evo",):
+        for mode in workload.modes:
+            for length in workload.lengths:
+                needed = required_bytes(workload, attention, mode, length)
+                if needed <= available:
+                    chosen.append((attention, mode, length))
+                    continue
+                reason = (
+                    f"{_NAMES[attention]}, {mode}, {length} behaviors: needs "
+                    f"about {needed / 2**30:.1f} GiB, and "
+                    f"{available / 2**30:.1f} GiB are available."
+                )
+                if attention == "evo":
+                    raise InputError(f"--lengths: {reason}")
+                left_out.append(reason)
+    return chosen, left_out
+
+
+def measure(workload: Workload) -> dict[str, Any]:
+    """Times everything in this process."""
+    chosen, left_out = choose(workload, available_bytes())
+    import_tensorflow_quietly()
+    calls = _make_calls(workload, chosen)
+    for call in calls.values():
+        call()  # compiles
+    load = MachineLoad()
+    seconds = take_turns(calls, workload.turns)
+    return {
+        "left_out": left_out,
+        # The least is what a machine that others use disturbs least.
+        "seconds": {
+            name: {**spread(found), "least": min(found)}
+            for name, found in seconds.items()
+        },
+        **summarize(workload, seconds),
+        "load": load.read(),
+        "model": dataclasses.asdict(ModelConfig()),
+        "precision": "float32",
+        "execution": "XLA",
+        "environment": environment(),
+    }
+
+
+def _make_calls(
+    workload: Workload, chosen: Sequence[tuple[str, str, int]]
+) -> dict[str, Call]:
+    import tensorflow as tf
+
+    schema = made_schema(workload.num_rows)
+    batches = {
+        length: {
+            name: tf.constant(value)
+            for name, value in made_requests(
+                schema, workload.batch_size, length, workload.num_candidates
+            ).items()
+        }
+        for length in workload.lengths
+    }
+    calls: dict[str, Call] = {}
+    for attention in dict.fromkeys(attention for attention, _, _ in chosen):
+        model, functions = _functions(attention, schema)
+        for mode, length in [c[1:] for c in chosen if c[0] == attention]:
+            calls[f"{attention} {mode} {length}"] = _call(
+                functions[mode], batches[length]
+            )
+        if attention == "evo":
+            score = tf.function(model.score, jit_compile=True, autograph=False)
+            for length, batch in batches.items():
+                state = model.encode_user(batch)
+                request = {
+                    name: value
+                    for name, value in batch.items()
+                    if name.startswith("candidate_") or name == "request_time"
+                }
+                calls[f"score {length}"] = _call(score, state, request)
+    return calls
+
+
+def _functions(attention: str, schema: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns a model, its pass to the logits and its training step."""
+    import tensorflow as tf
+
+    from sparsectr.models.model_from_config import model_from_config
+    from sparsectr.optimizers.lazy_adam import LazyAdam
+    from sparsectr.training.devices import make_strategy
+    from sparsectr.training.train_step import TrainStep
+
+    model = model_from_config(ModelConfig(attention=attention), schema)
+    optimizer = LazyAdam(TrainConfig().learning_rate)
+    optimizer.build(model.trainable_variables)
+    return model, {
+        "inference": tf.function(
+            lambda batch: model(batch), jit_compile=True, autograph=False
+        ),
+        "training": TrainStep(
+            model, optimizer, make_strategy(num_devices=1), jit_compile=True
+        ),
+    }
+
+
+def _call(function: Any, *given: Any) -> Call:
+    # Copied to the host, which waits for the device.
+    return lambda: function(*given).numpy()
+
+
+def summarize(
+    workload: Workload, seconds: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Says what the seconds, a figure for each round, mean.
+
+    Args:
+        workload: What was timed.
+        seconds: By name, `evo inference 256` or `score 256`.
+    """
+    by_mode = {
+        mode: {n: seconds[f"evo {mode} {n}"] for n in workload.lengths}
+        for mode in workload.modes
+    }
+    return {
+        "cost_per_behavior": {
+            mode: cost_per_behavior(found, workload.batch_size)
+            for mode, found in by_mode.items()
+        },
+        "full_over_evo": {
+            mode: {
+                str(length): speedup(seconds[name], found)
+                for length, found in lengths.items()
+                if (name := f"full {mode} {length}") in seconds
+            }
+            for mode, lengths in by_mode.items()
+        },
+        "whole_pass_over_score": {
+            str(length): speedup(found, seconds[f"score {length}"])
+            for length, found in by_mode.get("inference", {}).items()
+        },
+        "score_of_longest_over_shortest": spread(
+            np.divide(
+                seconds[f"score {workload.lengths[-1]}"],
+                seconds[f"score {workload.lengths[0]}"],
+            ).tolist()
+        ),
+        "targets": {
+            "change_of_cost_per_behavior": _MAX_PER_BEHAVIOR_CHANGE,
+            "whole_pass_over_score": _MIN_SCORE_SPEEDUP,
+        },
+    }
+
+
+def cost_per_behavior(
+    seconds: Mapping[int, Sequence[float]], batch_size: int
+) -> dict[str, Any]:
+    """Takes the fixed part off, in two ways.
+
+    Args:
+        seconds: By length, a figure for each round.
+        batch_size: B.
+
+    Returns:
+        `between`: microseconds of a behavior between two neighboring lengths,
+        median and quartiles over the rounds. `fixed_milliseconds` and
+        `microseconds`: the line through the medians. `without_fixed`: for
+        each length, microseconds of a behavior once that fixed part is off,
+        and `change`, by how much the largest of them exceeds the least;
+        `None` where noise has left one of them without a cost.
+    """
+    lengths = np.asarray(list(seconds))
+    rounds = np.asarray(list(seconds.values()))  # [length, round]
+    behaviors = lengths * batch_size
+    between = np.diff(rounds, axis=0) / np.diff(behaviors)[:, None] * 1e6
+    medians = np.median(rounds, axis=1)
+    # Divided by the seconds, every length counts by its relative error.
+    columns = np.stack([np.ones(len(lengths)), behaviors], axis=1)
+    fixed, slope = np.linalg.lstsq(
+        columns / medians[:, None], np.ones(len(lengths)), rcond=None
+    )[0].tolist()
+    without_fixed = (medians - fixed) / behaviors * 1e6
+    return {
+        "between": {
+            f"{shorter} to {longer}": spread(found)
+            for shorter, longer, found in zip(
+                lengths[:-1], lengths[1:], between.tolist(), strict=True
+            )
+        },
+        "fixed_milliseconds": fixed * 1e3,
+        "microseconds": slope * 1e6,
+        "without_fixed": dict(
+            zip(map(str, lengths), without_fixed.tolist(), strict=True)
+        ),
+        "change": _change(without_fixed),
+    }
+
+
+def _change(costs: Any) -> float | None:
+    if costs.min() <= 0.0:
+        return None
+    return float(costs.max() / costs.min() - 1.0)
+
+
+def table(workload: Workload, result: Mapping[str, Any]) -> str:
+    """Returns what was found as text."""
+    rows = [("milliseconds of a call", *map(str, workload.lengths))]
+    kinds = [f"{a} {m}" for a in _NAMES for m in _MODES] + ["score"]
+    for kind in kinds:
+        found = [
+            result["seconds"].get(f"{kind} {length}")
+            for length in workload.lengths
+        ]
+        if any(found):
+            rows.append((kind, *(_quartiles(f, 1e3) for f in found)))
+    costs = result["cost_per_behavior"]
+    rows.append(("microseconds of a behavior", *[""] * len(workload.lengths)))
+    for mode, cost in costs.items():
+        between = [_quartiles(f, 1.0) for f in cost["between"].values()]
+        rows.append((f"{mode}, added since the last", "", *between))
+        without = [f"{c:.3g}" for c in cost["without_fixed"].values()]
+        rows.append((f"{mode}, without fixed part", *without))
+    rows.append(("times as fast", *[""] * len(workload.lengths)))
+    for kind, ratios in (
+        *(
+            (f"evo than full, {m}", r)
+            for m, r in result["full_over_evo"].items()
+        ),
+        ("score than whole pass", result["whole_pass_over_score"]),
+    ):
+        found = [ratios.get(str(length)) for length in workload.lengths]
+        if any(found):
+            rows.append((kind, *map(_ratio, found)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines += [f"Left out: {reason}" for reason in result["left_out"]]
+    for mode, cost in costs.items():
+        change = cost["change"]
+        lines.append(
+            f"{mode}: the cost per behavior changes by "
+            + ("more than can be said" if change is None else f"{change:.0%}")
+            + f" (wanted: {_MAX_PER_BEHAVIOR_CHANGE:.0%}); the fixed part is "
+            f"{cost['fixed_milliseconds']:.2f} ms."
+        )
+    lines.append(
+        "Score, longest history over shortest: "
+        f"{_quartiles(result['score_of_longest_over_shortest'], 1.0)} times; "
+        f"wanted against the whole pass: {_MIN_SCORE_SPEEDUP:.0f} times as "
+        "fast."
+    )
+    load = result["load"]
+    if load["busy"]:
+        lines.append(
+            f"The machine was busy: others took {load['others_share']:.0%} of "
+            "its processors."
+        )
+    return "\n".join(lines)
+
+
+def _quartiles(found: Mapping[str, float] | None, factor: float) -> str:
+    if found is None:
+        return "-"
+    median, low, high = (
+        found[name] * factor
+        for name in ("median", "lower_quartile", "upper_quartile")
+    )
+    return f"{median:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _ratio(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    low, high = found["interval"]
+    if found["median"] is None:
+        return f"? ({low:.3g}-{high:.3g})"
+    return f"{found['median']:.3g} ({low:.3g}-{high:.3g})"
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("plot", None, "PNG file to draw to.")
+    flags.DEFINE_list("lengths", [str(n) for n in _LENGTHS], "Values of L.")
+    flags.DEFINE_multi_enum(
+        "modes", _MODES, _MODES, "What is timed; once for each."
+    )
+    flags.DEFINE_bool("full_attention", True, "Time full attention beside.")
+    for name, default, lowest, text in (
+        ("batch_size", 1, 1, "Requests of a batch."),
+        ("num_candidates", 100, 1, "Candidates of every request."),
+        ("num_rows", 100_000, 10, "Rows of every embedding table."),
+        ("num_rounds", 9, 2, "Rounds; each times everything once."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest)
+    flags.DEFINE_float(
+        "seconds", 0.1, "Length of a turn, at least.", lower_bound=1e-3
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    output, plot = (
+        Path(value) if value else None for value in (values.output, values.plot)
+    )
+    # Before the work, and not after it.
+    for name, path in (("output", output), ("plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"--{name}: {path.parent} is not a folder.")
+    draw = _import_draw() if plot else None
+    workload = Workload(
+        lengths=_lengths(values.lengths),
+        batch_size=values.batch_size,
+        num_candidates=values.num_candidates,
+        num_rows=values.num_rows,
+        modes=tuple(mode for mode in _MODES if mode in values.modes),
+        full_attention=values.full_attention,
+        turns=Turns(num_rounds=values.num_rounds, seconds=values.seconds),
+    )
+    result = {
+        "question": "cost of a history by its length, and of a score",
+        "data": "made: random ids and times, in the fields of Alibaba",
+        "workload": dataclasses.asdict(workload),
+        **measure(workload),
+    }
+    print(table(workload, result))
+    if output is not None:
+        RunDirectory(output.parent).write_json(output.name, result)
+    if draw is not None:
+        draw(result, plot)
+
+
+def _lengths(texts: Sequence[str]) -> tuple[int, ...]:
+    try:
+        lengths = tuple(int(text) for text in texts)
+    except ValueError as error:
+        raise InputError(f"--lengths: {error}") from error
+    if len(lengths) < 2 or lengths != tuple(sorted({*lengths, 1})[1:]):
+        raise InputError(
+            "--lengths must be two or more, ascending, above 1. "
+            f"Received: {','.join(texts)}"
+        )
+    return lengths
+
+
+def _import_draw() -> Callable[..., None]:
+    try:
+        from benchmarks.length_plot import draw
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise InputError(
+            "--plot needs matplotlib, which the extra `plots` installs: "
+            "pip install 'sparsectr[plots]'"
+        ) from error
+    return draw
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
