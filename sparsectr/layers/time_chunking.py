@@ -10,6 +10,12 @@ from keras import ops
 
 from sparsectr.ops.gather_rows import gather_rows
 
+# Bits of the smallest normal float32: what lies below may be taken for 0.
+_SMALLEST_NORMAL_BITS = 1 << 23
+
+# Seconds, 67 years. With the above, the bits of the largest float32.
+_LONGEST_GAP = (1 << 31) - (1 << 24) - 1
+
 
 class TimeChunks(NamedTuple):
     """The chunks of each history, and the behaviours that stand for them.
@@ -117,9 +123,11 @@ class TimeChunking(keras.layers.Layer):
         # top_k prefers the lower index among equals.
         num_cuts = self.num_chunks - 1
         gap = ops.pad(gap, [(0, 0), (num_cuts, 0)], constant_values=-1)
-        gap, place = ops.top_k(ops.flip(gap, axis=1), num_cuts)  # [B, P - 1]
+        order, place = ops.top_k(
+            _as_ordered_floats(ops.flip(gap, axis=1)), num_cuts
+        )  # [B, P - 1]
         cut = length - 1 - ops.cast(place, "int32")
-        cut = ops.sort(ops.where(gap >= 0, cut, length), axis=1)
+        cut = ops.sort(ops.where(order > 0.0, cut, length), axis=1)
 
         start = ops.concatenate([first, cut], axis=1)  # [B, P]
         end = ops.concatenate(
@@ -168,6 +176,28 @@ class TimeChunking(keras.layers.Layer):
             "num_chunks": self.num_chunks,
             "num_transition": self.num_transition,
         }
+
+
+def _as_ordered_floats(gap: Any) -> Any:
+    """Floats in the very order of the gaps, and 0 for what is none.
+
+    Compilers have a fast top_k for floats alone: XLA's on a CPU takes a tenth
+    of the time of the one for integers. The bits of a positive float, read
+    as an integer, are in the order of the floats; 2^23 more than the gap are
+    those of a normal float up to gaps of 67 years, and longer ones are
+    taken for that.
+
+    Args:
+        gap: int64 `[B, K]`, seconds, -1 for none.
+
+    Returns:
+        float32 `[B, K]`, positive where there is a gap.
+    """
+    bits = ops.cast(ops.minimum(gap, _LONGEST_GAP), "int32")
+    bits = ops.where(bits < 0, 0, bits + _SMALLEST_NORMAL_BITS)
+    # `view` wants to know the size of the last axis.
+    floats = ops.view(ops.expand_dims(bits, -1), "float32")
+    return ops.squeeze(floats, -1)
 
 
 def _summarize(behavior_time: Any, start: Any, end: Any) -> tuple[Any, Any]:

@@ -93,6 +93,23 @@ def time_gaps(query_time: Any, key_time: Any) -> Any:
     return ops.cast(ops.minimum(gap, _LONGEST_GAP), "int32")
 
 
+def _runtime_one(time: Any) -> Any:
+    """A 1 that no compiler knows, for what is to be computed only once.
+
+    XLA computes cheap producers again wherever they are read: here for every
+    head, and once more for the sum of the softmax. It does not do so with a
+    division whose divisor it cannot see, and the features then are stored:
+    a third less time for the keys of all heads.
+
+    Args:
+        time: int64 tensor.
+
+    Returns:
+        float32 scalar, 1.
+    """
+    return ops.cast(ops.max(time), "float32") * 0.0 + 1.0
+
+
 def temporal_features(
     query_time: Any, key_time: Any, utc_offset_hours: int
 ) -> tuple[Any, Any, Any]:
@@ -124,4 +141,5 @@ def temporal_features(
         ),
         "float32",
     )
-    return log_gap, wave, weekend_differs
+    once = _runtime_one(key_time)
+    return log_gap / once, wave / once, weekend_differs / once

@@ -115,6 +115,25 @@ def test_of_equal_gaps_the_more_recent_is_cut() -> None:
     assert _bounds(tied, 2) == [(0, 3), (3, 4)]
 
 
+@pytest.mark.parametrize("gap", [1, 2, 127, 2**24, 2**30, 2**31 - 2**24 - 2])
+def test_gaps_of_any_size_are_told_apart_to_the_second(gap: int) -> None:
+    # As float32 values, the upper ones would be equal; as float32 bits, the
+    # lower ones would be subnormal, which XLA takes for 0.
+    start = 2**31  # so that the times stay positive
+    times = [start, start + gap + 1, start + 2 * gap + 1]
+    assert _bounds(times, 2) == [(0, 1), (1, 3)]
+    assert _bounds([start, start + gap, start + 2 * gap + 1], 2) == [
+        (0, 2),
+        (2, 3),
+    ]
+
+
+def test_gaps_of_more_than_67_years_count_as_equal() -> None:
+    times = [1, 2**32, 2**33]
+    assert _bounds(times, 2) == [(0, 2), (2, 3)]
+    assert _bounds([1, 2**33, 2**33 + 2**32], 2) == [(0, 2), (2, 3)]
+
+
 @pytest.mark.parametrize("padding", [0, 1, 3])
 def test_padding_is_no_gap(padding: int) -> None:
     times = [0] * padding + [NOW, NOW + 1, NOW + 100]
