@@ -3,10 +3,12 @@
     python -m benchmarks.input_pipeline --data_dir=STORE --output=FILE.json
 
 Reads training batches of full length through tf.data, to tensors, and trains
-the default model on some of the very same batches. Both take turns, since
-other work on the machine slows now the one and now the other; the first round
-warms up and is left out. A round of the reader counts the start of its
-dataset. Every history is padded to `--max_history`, however short it is.
+the default model on some of the very same batches: once with the batches at
+hand, the pure step, and once as the training loop does it, with the reader at
+work. All take turns, since other work on the machine slows now the one and
+now the other; the first round warms up and is left out. A round of the reader
+and one of the loop count the start of their dataset. Every history is padded
+to `--max_history`, however short it is.
 
 Memory is that of the reader alone, in a process that holds no model and has
 read `--num_batches` batches: all of it, as the system counts it, with pages
@@ -24,7 +26,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +101,13 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
 def _take_turns(
     workload: Workload, store: Store, batch_size: int, step: Any
 ) -> dict[str, Any]:
-    """Returns seconds of a batch and of a step, and their ratio."""
+    """Returns seconds of a batch, of a step and of the loop, and ratios."""
+    from data_pipelines.reader import read
+
     batches = _batches(workload, store, batch_size)
-    reader, model = [], []
+    reader: list[float] = []
+    model: list[float] = []
+    loop: list[float] = []
     compiled = set()
     num_requests = num_behaviors = 0
     for index in range(1 + workload.num_rounds):
@@ -114,24 +120,38 @@ def _take_turns(
             if batch["label"].shape not in compiled:
                 compiled.add(batch["label"].shape)
                 float(step(batch))
-        start = time.perf_counter()
-        for batch in kept:
-            float(step(batch))  # waits until the step is done
-        seconds = time.perf_counter() - start
-        model.append(seconds / len(kept))
+        sources: list[tuple[list[float], Iterable[Any]]] = [
+            (model, kept),
+            (loop, read(batches, first, first + len(kept))),
+        ]
+        for times, source in sources if index % 2 else reversed(sources):
+            times.append(_seconds_of_steps(step, source) / len(kept))
         for batch in kept:
             real = batch["candidate_mask"].numpy().any(axis=1)
             num_requests += int(real.sum())
             num_behaviors += int((batch["behavior_time"].numpy() > 0).sum())
     ratios = [b / a for a, b in zip(reader, model, strict=True)][1:]
+    slowdowns = [a / b for a, b in zip(loop, model, strict=True)][1:]
     per_batch = _spread(reader[1:])
+    per_step, per_loop_step = _spread(model[1:]), _spread(loop[1:])
     return {
         "reader_seconds_of_batch": per_batch,
         "reader_requests_per_second": batch_size / per_batch["median"],
-        "step_seconds": _spread(model[1:]),
+        "step_seconds": per_step,
+        "step_requests_per_second": batch_size / per_step["median"],
         "step_over_reader": _spread(ratios),
+        "loop_seconds_of_step": per_loop_step,
+        "loop_requests_per_second": batch_size / per_loop_step["median"],
+        "loop_over_step": _spread(slowdowns),
         "behaviors_of_request": num_behaviors / num_requests,
     }
+
+
+def _seconds_of_steps(step: Any, batches: Iterable[Any]) -> float:
+    start = time.perf_counter()
+    for batch in batches:
+        float(step(batch))  # waits until the step is done
+    return time.perf_counter() - start
 
 
 def measure_memory(workload: Workload) -> dict[str, Any]:

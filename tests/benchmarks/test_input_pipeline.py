@@ -51,7 +51,13 @@ def test_measures_reader_and_step(repository: Path, tmp_path: Path) -> None:
     assert list(found["batch_size"]) == ["3"]
     measured = found["batch_size"]["3"]
     assert measured["behaviors_of_request"] == 11
-    for name in ("reader_seconds_of_batch", "step_seconds", "step_over_reader"):
+    for name in (
+        "reader_seconds_of_batch",
+        "step_seconds",
+        "step_over_reader",
+        "loop_seconds_of_step",
+        "loop_over_step",
+    ):
         spread = measured[name]
         assert 0.0 < spread["least"] <= spread["median"] <= spread["most"]
     # Compilation is left out.
