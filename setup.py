@@ -18,6 +18,8 @@ INSTALL_REQUIRES = [
     "tensorboard",
     # TensorFlow bounds numpy; the rest follows.
     "numpy",
+    # What is sent to a model server. TensorFlow bounds it as well.
+    "protobuf",
     # 3 changed the type of string columns.
     "pandas>=3",
     "pyarrow",
@@ -39,13 +41,19 @@ EXTRAS_REQUIRE = {
     ],
     # For a data set that is too large for one machine. It needs Java too.
     "spark": ["pyspark>=4,<5"],
-    # The picture that data_pipelines.describe draws.
+    # The pictures that data_pipelines.describe and the benchmarks draw.
     "plots": ["matplotlib"],
+    # To call a model server by gRPC; REST needs nothing.
+    "client": ["grpcio"],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [
         "pytest",
         "hypothesis",
         "matplotlib",
+        "grpcio",
+        # The server's own messages, which ours are compared with.
+        "tensorflow-serving-api",
+        "pyyaml",
         "moto[server]",
         "pyspark>=4,<5",
         "scikit-learn",

@@ -1,6 +1,6 @@
 """Hashes of columns: the same for the same values, whatever the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,61 @@ import pyarrow as pa
 Array = npt.NDArray[Any]
 
 
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LAST_SHIFT = 31
+
+
+def split_mix(
+    numbers: Any,
+    right_shift: Callable[[Any, Any], Any] = np.right_shift,
+    uint64: Callable[[int], Any] = np.uint64,
+) -> Any:
+    """The finalizer of SplitMix64, in any library of arrays.
+
+    The preparation runs it in NumPy and the served graph in TensorFlow.
+
+    Args:
+        numbers: uint64 numbers of the library.
+        right_shift: Its shift of unsigned numbers.
+        uint64: Makes one of its numbers.
+    """
+    for shift, factor in _ROUNDS:
+        numbers = numbers ^ right_shift(numbers, uint64(shift))
+        numbers = numbers * uint64(factor)
+    return numbers ^ right_shift(numbers, uint64(_LAST_SHIFT))
+
+
 def mix(numbers: Array) -> Array:
     """Returns uint64 numbers spread evenly over all of them.
 
-    The finalizer of SplitMix64: raw ids are often consecutive or share a
-    factor, which a plain remainder would map to few rows.
+    Raw ids are often consecutive or share a factor, which a plain remainder
+    would map to few rows.
 
     Args:
         numbers: Integers of any dtype, taken as 64 bits.
     """
-    mixed = numbers.astype(np.int64).view(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed: Array = split_mix(numbers.astype(np.int64).view(np.uint64))
+    return mixed
+
+
+def unmix(mixed: Array) -> Array:
+    """Returns the int64 numbers that `mix` turns into `mixed`.
+
+    Args:
+        mixed: uint64 numbers.
+    """
+    numbers = _unshift(mixed, _LAST_SHIFT)
+    for shift, factor in reversed(_ROUNDS):
+        numbers = numbers * np.uint64(pow(factor, -1, 1 << 64))
+        numbers = _unshift(numbers, shift)
+    return numbers.view(np.int64)
+
+
+def _unshift(numbers: Array, shift: int) -> Array:
+    """Undoes `numbers ^ (numbers >> shift)`, for a shift above 21."""
+    # Two more times reach all 64 bits.
+    found = numbers ^ (numbers >> np.uint64(shift))
+    return numbers ^ (found >> np.uint64(shift))
 
 
 def hash_ids(ids: pa.ChunkedArray | pa.Array) -> Array:

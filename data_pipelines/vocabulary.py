@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.hashing import mix
+from data_pipelines.hashing import mix, unmix
 from sparsectr.schema import NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID, Table
 
 Array = npt.NDArray[Any]
@@ -109,3 +109,12 @@ def hash_integers(numbers: Array, size: int) -> Array:
     """Returns ids from 2 to `size - 1`, spread evenly whatever the numbers."""
     rows = mix(numbers) % np.uint64(size - NUM_RESERVED_IDS)
     return rows.astype(np.int64) + NUM_RESERVED_IDS
+
+
+def integers_of_hashes(ids: Array) -> Array:
+    """Returns integers that `hash_integers` maps to `ids`.
+
+    Args:
+        ids: 2 or more, below the size of the table.
+    """
+    return unmix(ids.astype(np.uint64) - np.uint64(NUM_RESERVED_IDS))

@@ -4,26 +4,34 @@ r"""A trained run to a SavedModel for TensorFlow Serving.
         --output=models/sparsectr
 
 writes models/sparsectr/<version>/, one above the newest there. Before it
-says done, a fresh process loads what was written and compares it with the
-Keras model on real requests (`export.verify`).
+says done, fresh processes load what was written as the server does, and
+compare it with the Keras model on real requests (`export.verify`).
 
 Both folders can be remote, such as s3://bucket/folder. The version is then
 verified on this machine, and `saved_model.pb`, which makes it a SavedModel,
 is sent last.
+
+`--xla_buckets=1x1024x128` adds the signature serving_xla_b1_l1024_c128: one
+request of 1024 behaviours and 128 candidates, no other shape, compiled. The
+server has to run with --xla_gpu_compilation_enabled=true for it, on a GPU or
+not: otherwise the warm-up of that signature keeps the version from loading.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from export.signature import PROBABILITY, serving_signature
+from export.buckets import Buckets
+from export.raw_requests import RawRequests, vocabularies_of
+from export.signature import signature_json, signatures
+from export.warm_up import FILE_NAME, warm_up_requests, write_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.paths import (
@@ -33,10 +41,11 @@ from sparsectr.file_systems.paths import (
     list_folder,
 )
 from sparsectr.file_systems.publish import publish
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
+from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
-_NUM_VERIFICATION_BATCHES = 4
-_VERIFICATION_BATCH_SIZE = 8
+XlaBucket = tuple[int, int, int]
+
+_MODEL_NAME = "sparsectr"
 
 
 def define_flags() -> None:
@@ -51,8 +60,14 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Store whose test requests the export is verified with (default: the "
-        "one it was trained on).",
+        "Store with the vocabularies, whose test requests the export is "
+        "warmed up and verified with (default: the one it was trained on).",
+    )
+    flags.DEFINE_list(
+        "xla_buckets",
+        [],
+        "Shapes to add a compiled signature for, as "
+        "<requests>x<history length>x<candidates>.",
     )
 
 
@@ -60,21 +75,17 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
+    xla_buckets = [_xla_bucket(text) for text in values.xla_buckets]
     import_tensorflow_quietly()
 
-    from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
 
     run = RunDirectory.of(values.workdir)
-    trained = load_model(run)
-    store = open_store(run, values.data_dir)
-    requests = verification_requests(store, trained.config.data)
     if is_remote(values.output):
-        path = _export_to(values.output, trained.model, run, requests)
+        path = _export_to(values.output, run, values.data_dir, xla_buckets)
     else:
-        path = str(
-            export_model(trained.model, run, Path(values.output), requests)
-        )
+        output = Path(values.output)
+        path = str(export_run(run, values.data_dir, output, xla_buckets))
     result = run.read_result()
     if result:
         result["saved_model"] = path
@@ -83,125 +94,189 @@ def main(argv: list[str]) -> None:
     print(f"SavedModel: {path}")
 
 
-def verification_requests(store: Any, config: Any) -> list[dict[str, Any]]:
-    """Returns a few batches of real requests, of different lengths.
-
-    Args:
-        store: Where they come from: its test split, or its training split
-            if that is empty.
-        config: The `DataConfig` of the run.
-
-    Raises:
-        InputError: If the store has no requests at all.
-    """
-    from data_pipelines.batches import Batches
-
-    split = "test" if store.num_requests("test") else "train"
-    batches = Batches(store, split, config, _VERIFICATION_BATCH_SIZE, None)
-    if batches.num_requests == 0:
-        raise InputError(f"{store.path} has no requests to verify with.")
-    count = min(_NUM_VERIFICATION_BATCHES, batches.num_batches)
-    steps = np.linspace(0, batches.num_batches - 1, count).astype(int)
-    return [batches.batch(int(step)) for step in steps]
-
-
-def export_model(
-    model: Any, run: Any, output: Path, requests: list[dict[str, Any]]
+def export_run(
+    run: Any,
+    data_dir: str | None,
+    output: Path,
+    xla_buckets: Sequence[XlaBucket] = (),
 ) -> Path:
     """Writes, verifies and then names a version.
 
     Args:
-        model: The trained Keras model.
-        run: The `RunDirectory` it comes from.
+        run: The `RunDirectory` of a trained model.
+        data_dir: Its store; `None` for where it was in training.
         output: Folder of the model.
-        requests: Batches to verify with.
+        xla_buckets: B, L and C of each compiled signature.
 
     Returns:
         Folder of the new version.
 
     Raises:
-        InputError: If the SavedModel does not give the model's answers.
+        InputError: If run or store cannot be used, or the SavedModel does not
+            give the model's answers.
         OSError: If it cannot be written.
     """
+    from sparsectr.training.load_model import load_model, open_store
+
+    trained = load_model(run)
+    store = open_store(run, data_dir)
     output.mkdir(parents=True, exist_ok=True)
     # Not a number, so that no server looks at it before it has its name.
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=output))
     try:
-        _write(model, partial / "model")
-        for name in ("config.json", "schema.json", "environment.json"):
-            extra = partial / "model" / "assets.extra"
-            extra.mkdir(exist_ok=True)
-            shutil.copy(run.path / name, extra / name)
-        _verify(model, partial, requests)
+        folder = partial / "model"
+        write_model(trained.model, trained.config, store, folder, xla_buckets)
+        _write_history(run, data_dir, folder / "assets.extra")
+        _verify(folder)
         path = output / _next_version(p.name for p in output.iterdir())
-        (partial / "model").rename(path)
+        folder.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
 
 
+def write_model(
+    model: Any,
+    config: Any,
+    store: Any,
+    folder: Path,
+    xla_buckets: Sequence[XlaBucket] = (),
+) -> None:
+    """Writes a version, all but where it comes from.
+
+    Args:
+        model: The Keras model.
+        config: The `Config` it was trained with.
+        store: Store of its vocabularies and of requests to warm up with.
+        folder: Where to; it is not there yet.
+        xla_buckets: B, L and C of each compiled signature.
+
+    Raises:
+        InputError: If the store has no requests.
+        OSError: If it cannot be written.
+    """
+    from export.raw_ids import RawIds
+    from export.serving_graph import ServingGraph
+
+    vocabularies = vocabularies_of(store)
+    buckets = Buckets.for_config(config)
+    batch = _requests(store, config.data, buckets.batch_sizes[-1])
+    requests = RawRequests(store.schema, vocabularies).of(batch)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as assets:
+        raw_ids = RawIds(
+            store.schema, vocabularies, Path(assets), config.data.max_history
+        )
+        graph = ServingGraph(model, config.model, raw_ids)
+        graph.write(folder, xla_buckets)
+    (folder / "batching_params.pbtxt").write_text(
+        buckets.batching_params_text(), "utf-8"
+    )
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    description = signature_json(
+        store.schema,
+        config.model,
+        fingerprint=graph.fingerprint,
+        buckets=buckets.to_dict(),
+        xla_buckets=xla_buckets,
+    )
+    _write_json(extra / "signature.json", description)
+    records = warm_up_requests(
+        signatures(store.schema, config.model, xla_buckets),
+        requests,
+        buckets,
+        graph.user_states,
+    )
+    write_warm_up(extra / FILE_NAME, records, _MODEL_NAME)
+
+
+def _requests(store: Any, config: Any, count: int) -> dict[str, Any]:
+    """Returns up to `count` requests with the longest histories there are."""
+    from data_pipelines.batches import Batches
+
+    split = "test" if store.num_requests("test") else "train"
+    batches = Batches(store, split, config, count, None)
+    if batches.num_requests == 0:
+        raise InputError(f"{store.path} has no requests to warm up with.")
+    batch = batches.batch(batches.num_batches - 1)
+    # Other rows only fill up the batch.
+    is_request = batch["candidate_mask"].any(axis=1)
+    return {name: values[is_request] for name, values in batch.items()}
+
+
+def _write_history(run: Any, data_dir: str | None, extra: Path) -> None:
+    """Writes what a version was made from, and how good it was."""
+    from sparsectr.training.run_directory import environment
+
+    for name in ("config.json", "schema.json", "environment.json"):
+        shutil.copy(run.path / name, extra / name)
+    result = run.read_result()
+    if result:
+        # Another version's path, or none.
+        result.pop("saved_model", None)
+        _write_json(extra / "result.json", result)
+    _, trained_on = run.read_config()
+    _write_json(
+        extra / "origin.json",
+        {
+            "workdir": _absolute(run.location),
+            "data_dir": _absolute(data_dir or trained_on),
+            "exported_with": environment(),
+        },
+    )
+
+
+def _absolute(location: str) -> str:
+    return location if is_remote(location) else str(Path(location).absolute())
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+
+
 def _export_to(
-    url: str, model: Any, run: Any, requests: list[dict[str, Any]]
+    url: str,
+    run: Any,
+    data_dir: str | None,
+    xla_buckets: Sequence[XlaBucket],
 ) -> str:
     """Writes and verifies a version here, then sends it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = export_model(model, run, Path(folder), requests)
+        path = export_run(run, data_dir, Path(folder), xla_buckets)
         names = list_folder(url) if is_folder(url) else []
         version = join(url, _next_version(names))
         publish(path, version, last=("saved_model.pb",))
     return version
 
 
-def _write(model: Any, path: Path) -> None:
-    import keras
-    import tensorflow as tf
-
-    signature = serving_signature(model.schema)
-
-    def serve(inputs: dict[str, Any]) -> dict[str, Any]:
-        return {PROBABILITY: tf.sigmoid(model(inputs, training=False))}
-
-    # Without `track`: it would write every weight a second time.
-    archive = keras.export.ExportArchive()
-    archive.add_endpoint("serving_default", serve, input_signature=[signature])
-    try:
-        archive.write_out(str(path), verbose=False)
-    except tf.errors.OpError as error:
-        # A full or read-only disk, which TensorFlow does not call OSError.
-        raise OSError(f"{path} was not written: {reason_of(error)}") from error
-
-
-def _verify(model: Any, folder: Path, requests: list[dict[str, Any]]) -> None:
-    """Compares with the Keras model, in a process that has never seen it."""
-    import tensorflow as tf
-
-    arrays: dict[str, Any] = {}
-    for index, batch in enumerate(requests):
-        logits = model({k: tf.constant(v) for k, v in batch.items()})
-        for name in serving_signature(model.schema):
-            arrays[f"{index}/{name}"] = batch[name]
-        arrays[f"{index}/{PROBABILITY}"] = tf.sigmoid(logits).numpy()
-    np.savez(folder / "requests.npz", **arrays)
+def _verify(folder: Path) -> None:
+    """Compares with the Keras model, in processes that have never seen it."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "export.verify",
-            f"--model={folder / 'model'}",
-            f"--requests={folder / 'requests.npz'}",
-        ],
-        check=False,
+        [sys.executable, "-m", "export.verify", str(folder)], check=False
     )
     if done.returncode != 0:
         raise InputError(
-            "The SavedModel does not give the answers of the Keras model; "
-            "nothing was written."
+            "The SavedModel did not pass export.verify, whose message is "
+            "above; nothing was written."
         )
 
 
 def _next_version(names: Iterable[str]) -> str:
     versions = [int(name) for name in names if name.isdigit()]
     return str(max(versions, default=0) + 1)
+
+
+def _xla_bucket(text: str) -> XlaBucket:
+    try:
+        sizes = [int(size) for size in text.split("x")]
+        batch, length, num_candidates = sizes
+        if min(sizes) < 1:
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"--xla_buckets={text} is no shape such as 1x1024x128."
+        ) from None
+    return batch, length, num_candidates
 
 
 if __name__ == "__main__":

@@ -1,39 +1,301 @@
-"""What a request looks like to the SavedModel."""
+"""What goes into the SavedModel and what comes out, by name.
 
+The one place that says so: the graph is traced from it, `signature.json`
+beside the graph is written from it, the client and the checks read either.
+Nothing here imports TensorFlow.
+
+Axes: B requests, L history length, C candidates, S keys of a user, T keys
+that have a time.
+
+What a request may hold that it should not, and the answer. None changes
+another request of the same call, unless it says that the call fails:
+
+| in a request | answer |
+|---|---|
+| a tensor is missing or unknown, or has another dtype | the call fails |
+| `behavior_<field>` not of the shape of `behavior_time` | the call fails |
+| an unknown id | that of all unknown values |
+| an empty history: L = 0, or padding alone | a score for no history |
+| no candidates: C = 0 | `probability` of shape `[B, 0]` |
+| more behaviours than the model's `max_history` | the newest are read |
+| times out of order, at or after the request's | finite scores, no meaning |
+| NaN or infinity in a dense feature | the feature counts as missing |
+| a state of another version of the model | NaN for all its candidates |
+| a state of another shape | the call fails |
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsectr.schema import DatasetSchema
+from sparsectr.config import ModelConfig
+from sparsectr.schema import CategoricalField, DatasetSchema
+
+FORMAT = "sparsectr-signature"
+FORMAT_VERSION = 1
 
 PROBABILITY = "probability"
 """Name of the output, float32 `[B, C]`."""
 
+WHOLE_PASS = "serving_default"
+ENCODE_USER = "encode_user"
+SCORE = "score"
+EXAMPLES = "serving_examples"
 
-def serving_signature(schema: DatasetSchema) -> dict[str, Any]:
-    """Returns the inputs of the listwise signature.
+FINGERPRINT = "state_fingerprint"
+
+MISSING_INTEGER = -(2**63)
+"""Raw value of an integer that is missing."""
+
+MISSING_TEXT = ""
+"""Raw value of a text that is missing."""
+
+_LEFT = (
+    "left: oldest to newest, the last column is the newest behaviour; any "
+    "value where behavior_time is 0"
+)
+_LEFT_TIME = "left: oldest to newest, 0 before the oldest"
+_RIGHT = "right: any value behind the last candidate, scores there mean nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One input or output of a signature.
+
+    Args:
+        name: Its name.
+        dtype: Name of its NumPy dtype, or "string".
+        shape: An int or the letter of an axis for each dimension.
+        meaning: What it is, in a sentence.
+        padding: How it is padded; `None` if it is not.
+        id_space: For raw values of a table: the table, its kind, size and
+            value type, and the value that means missing.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+    meaning: str
+    padding: str | None = None
+    id_space: Mapping[str, Any] | None = None
+
+
+Signature = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Inputs and outputs."""
+
+
+def user_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
+    """Returns the raw profile."""
+    return tuple(
+        _raw(schema, field, "user", ("B",), "profile", None)
+        for field in schema.user_fields
+    )
+
+
+def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
+    """Returns the raw history and its times."""
+    return (
+        *(
+            _raw(schema, field, "behavior", ("B", "L"), "behaviours", _LEFT)
+            for field in schema.behavior_fields
+        ),
+        Tensor(
+            "behavior_time",
+            "int64",
+            ("B", "L"),
+            "Unix seconds of the behaviours, all before the request",
+            _LEFT_TIME,
+        ),
+    )
+
+
+def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
+    """Returns the raw candidates and the time that they are shown."""
+    return (
+        Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
+        *(
+            _raw(schema, field, "candidate", ("B", "C"), "candidates", _RIGHT)
+            for field in schema.candidate_fields
+        ),
+        *(
+            Tensor(
+                f"candidate_{dense.name}",
+                "float32",
+                ("B", "C"),
+                f"{dense.name} of the candidates as logged, NaN if missing",
+                _RIGHT,
+            )
+            for dense in schema.candidate_dense_fields
+        ),
+    )
+
+
+def state_tensors(
+    schema: DatasetSchema, config: ModelConfig
+) -> tuple[Tensor, ...]:
+    """Returns what `encode_user` hands to `score`.
+
+    EvoAttention has as many keys for every history; full attention has one
+    for each behaviour, so that its S and T depend on L.
+    """
+    times: str | int = "T"
+    keys: str | int = "S"
+    if config.attention == "evo":
+        chunks = config.num_chunks
+        times = chunks + chunks * config.num_transition + config.num_local
+        keys = times + 1  # that of the user
+    rows = ("B", config.num_blocks, keys, config.width)
+    user: tuple[Tensor, ...] = ()
+    if schema.user_fields:
+        width = len(schema.user_fields) * config.embedding_dim
+        user = (
+            Tensor("state_user", "float32", ("B", width), "The user's profile"),
+        )
+    return (
+        Tensor("state_keys", "float32", rows, "Keys of every block"),
+        Tensor("state_values", "float32", rows, "Values of every block"),
+        Tensor(
+            "state_key_time", "int64", ("B", times), "Unix seconds of the keys"
+        ),
+        Tensor("state_key_mask", "bool", ("B", keys), "True for a key"),
+        *user,
+        Tensor(
+            FINGERPRINT,
+            "int64",
+            ("B",),
+            "Which model made the state, a number of 53 bits",
+        ),
+    )
+
+
+def has_state(config: ModelConfig) -> bool:
+    """Whether a model encodes a user apart from the candidates."""
+    return config.name == "sparse_ctr"
+
+
+def signatures(
+    schema: DatasetSchema,
+    config: ModelConfig,
+    xla_buckets: Sequence[tuple[int, int, int]] = (),
+) -> dict[str, Signature]:
+    """Returns inputs and outputs of every signature.
 
     Args:
         schema: The fields of the model.
-
-    Returns:
-        `tf.TensorSpec` by name. Batch, history length and number of
-        candidates are open; there is no label and no candidate mask.
+        config: The model. One without a user state is served whole alone.
+        xla_buckets: B, L and C of each compiled signature.
     """
-    import tensorflow as tf
+    whole = (
+        *user_inputs(schema),
+        *behavior_inputs(schema),
+        *candidate_inputs(schema),
+    )
+    probability = Tensor(
+        PROBABILITY,
+        "float32",
+        ("B", "C"),
+        "Probability of a click",
+        _RIGHT,
+    )
+    found: dict[str, Signature] = {WHOLE_PASS: (whole, (probability,))}
+    if has_state(config):
+        state = state_tensors(schema, config)
+        users = (*user_inputs(schema), *behavior_inputs(schema))
+        found[ENCODE_USER] = (users, state)
+        found[SCORE] = ((*state, *candidate_inputs(schema)), (probability,))
+    examples = Tensor(
+        "examples",
+        "string",
+        ("B",),
+        f"Serialized tf.Example, features named as in {WHOLE_PASS}, histories "
+        "and candidates of any length",
+    )
+    found[EXAMPLES] = (
+        (examples,),
+        (dataclasses.replace(probability, padding="right: 0"),),
+    )
+    for bucket in xla_buckets:
+        found[xla_name(bucket)] = (
+            _with_sizes(whole, bucket),
+            _with_sizes((probability,), bucket),
+        )
+    return found
 
-    specs = {}
 
-    def add(name: str, rank: int, dtype: Any) -> None:
-        # The name of the spec has to be its key: a server sends by name.
-        specs[name] = tf.TensorSpec([None] * rank, dtype, name=name)
+def xla_name(bucket: tuple[int, int, int]) -> str:
+    """Returns the name of the signature compiled for B, L and C."""
+    return "serving_xla_b{}_l{}_c{}".format(*bucket)
 
-    for field in schema.user_fields:
-        add(f"user_{field.name}", 1, tf.int32)
-    for field in schema.behavior_fields:
-        add(f"behavior_{field.name}", 2, tf.int32)
-    add("behavior_time", 2, tf.int64)
-    add("request_time", 1, tf.int64)
-    for field in schema.candidate_fields:
-        add(f"candidate_{field.name}", 2, tf.int32)
-    for dense in schema.candidate_dense_fields:
-        add(f"candidate_{dense.name}", 2, tf.float32)
-    return specs
+
+def signature_json(
+    schema: DatasetSchema,
+    config: ModelConfig,
+    *,
+    fingerprint: int,
+    buckets: Mapping[str, Any],
+    xla_buckets: Sequence[tuple[int, int, int]] = (),
+) -> dict[str, Any]:
+    """Returns the content of `signature.json`.
+
+    Args:
+        schema: The fields of the model.
+        config: The model.
+        fingerprint: What its states carry.
+        buckets: The shapes that requests are padded to.
+        xla_buckets: B, L and C of each compiled signature.
+    """
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "fingerprint": fingerprint,
+        "buckets": buckets,
+        "signatures": {
+            name: {
+                "inputs": [dataclasses.asdict(tensor) for tensor in inputs],
+                "outputs": [dataclasses.asdict(tensor) for tensor in outputs],
+            }
+            for name, (inputs, outputs) in signatures(
+                schema, config, xla_buckets
+            ).items()
+        },
+    }
+
+
+def _raw(
+    schema: DatasetSchema,
+    field: CategoricalField,
+    prefix: str,
+    shape: tuple[str, ...],
+    of: str,
+    padding: str | None,
+) -> Tensor:
+    table = schema.table(field.table)
+    is_integer = table.value_type == "int"
+    missing = MISSING_INTEGER if is_integer else MISSING_TEXT
+    return Tensor(
+        name=f"{prefix}_{field.name}",
+        dtype="int64" if is_integer else "string",
+        shape=shape,
+        meaning=f"{field.name} of the {of} as logged, {missing!r} if missing",
+        padding=padding,
+        id_space={
+            "table": table.name,
+            "kind": table.kind,
+            "size": table.size,
+            "value_type": table.value_type,
+            # As text: a double, which JSON readers may use, cannot hold it.
+            "missing": str(missing),
+        },
+    )
+
+
+def _with_sizes(
+    tensors: tuple[Tensor, ...], bucket: tuple[int, int, int]
+) -> tuple[Tensor, ...]:
+    sizes: dict[str | int, int] = dict(zip("BLC", bucket, strict=True))
+    return tuple(
+        dataclasses.replace(
+            tensor, shape=tuple(sizes.get(axis, axis) for axis in tensor.shape)
+        )
+        for tensor in tensors
+    )

@@ -1,35 +1,54 @@
-"""Checks that a SavedModel gives the answers of the model it came from.
+r"""Checks that a SavedModel will serve, and serve the trained model's answers.
 
-    python -m export.verify --model=models/sparsectr/1 --requests=requests.npz
+    python -m export.verify models/sparsectr/1
 
-`requests.npz` holds batches, each as arrays `<batch>/<input>` and the
-expected `<batch>/probability`. The exit status says it all.
+- looks for what a server would refuse: signatures, operations, weights,
+  warm-up records (`export.lint`);
+- loads the version as a server does, through TensorFlow's C API in a process
+  without Python's TensorFlow, and replays the warm-up records;
+- compares it with the Keras model, in another process, on held-out requests.
+  The model reads the ids of the store as training does, the SavedModel the
+  raw values that a client would send.
+
+The largest difference and the AUC of both sides are printed as a table. The
+exit status is 0 if all is well; otherwise a line says what is not.
 """
 
-import zipfile
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 
-from export.signature import PROBABILITY
+from export.c_api import SavedModelSession
+from export.comparison import (
+    Answers,
+    Case,
+    check_cases,
+    check_states,
+    compare,
+    read_answers,
+)
+from export.lint import lint, read_extra, read_variables
+from export.signature import PROBABILITY, SCORE
+from export.warm_up import FILE_NAME, read_warm_up
+from export.weight_digest import weight_digest
 from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
-
-TOLERANCE = 1e-6
-"""Largest difference in probability that rounding explains in float32."""
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("model", None, "Folder of a version.", required=True)
     flags.DEFINE_string(
-        "requests", None, "Batches with expected answers.", required=True
+        "workdir", None, "Folder of the run (default: the one it is from)."
     )
-    flags.DEFINE_float(
-        "tolerance", TOLERANCE, "Largest difference in probability."
+    flags.DEFINE_string(
+        "data_dir", None, "Store with requests (default: the run's)."
     )
 
 
@@ -37,80 +56,153 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    import_tensorflow_quietly()
-    batches = _read(Path(values.requests))
-    difference, count = largest_difference(values.model, batches)
+    # Answers are compared to the last bits, which a GPU has others of; and
+    # whoever trains may still hold its memory.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    verify(Path(values.model), values.workdir, values.data_dir)
+
+
+def verify(path: Path, workdir: str | None, data_dir: str | None) -> None:
+    """Checks a version.
+
+    Args:
+        path: Folder of the version.
+        workdir: Folder of its run; `None` for what its origin.json says.
+        data_dir: Store; likewise.
+
+    Raises:
+        InputError: If anything is wrong with it.
+    """
+    if workdir is None or data_dir is None:
+        origin = read_extra(path, "origin.json")
+        try:
+            workdir = workdir or str(origin["workdir"])
+            data_dir = data_dir or str(origin["data_dir"])
+        except KeyError as error:
+            raise InputError(
+                f"{path}: assets.extra/origin.json has no {error}."
+            ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        # Meanwhile: it takes as long to start as all that comes before.
+        keras = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "export.keras_answers"),
+                *(f"--workdir={workdir}", f"--data_dir={data_dir}"),
+                f"--output={folder}",
+            ]
+        )
+        try:
+            _lint(path)
+            with SavedModelSession(path) as session:
+                replay(path, session)
+                if keras.wait() != 0:
+                    raise InputError(
+                        f"The Keras model of {workdir} gave no answers to "
+                        f"compare {path} with; its message is above."
+                    )
+                answers = read_answers(Path(folder))
+                _check_weights(path, answers)
+                cases = compare(session, answers)
+                if SCORE in session.signatures:
+                    problem = check_states(session, answers.batches[0].requests)
+                    if problem:
+                        raise InputError(f"{path}: {problem}.")
+        finally:
+            keras.kill()
+            keras.wait()
+    _print_table(cases)
+    check_cases(str(path), cases, answers.limit)
+    largest = max(case.difference for case in cases)
     print(
-        f"{values.model}: largest difference {difference:.2g} in probability "
-        f"over {count} candidates of {len(batches)} batches"
+        f"\n{path}: largest difference {largest:.2g}, at most "
+        f"{answers.limit:.2g}"
     )
-    if not difference <= values.tolerance:
+
+
+def _lint(path: Path) -> None:
+    problems = lint(path)
+    for problem in problems:
+        print(f"lint: {problem}")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        raise InputError(f"{path}: {problems[0]}{more}.")
+    print("lint: nothing found")
+
+
+def replay(path: Path, session: SavedModelSession) -> None:
+    """Runs every warm-up record, as the server does before it serves.
+
+    Args:
+        path: Folder of the version.
+        session: The version, loaded.
+
+    Raises:
+        InputError: If one fails, or gives a probability that is no number.
+    """
+    records = read_warm_up(path / "assets.extra" / FILE_NAME)
+    start = time.perf_counter()
+    for number, (name, inputs) in enumerate(records):
+        try:
+            answer = session.run(name, inputs)
+        except InputError as error:
+            raise InputError(
+                f"{path}: warm-up record {number} ({name}) fails: {error}"
+            ) from error
+        if not np.isfinite(answer.get(PROBABILITY, 0.0)).all():
+            raise InputError(
+                f"{path}: warm-up record {number} ({name}) has a probability "
+                "that is no number."
+            )
+    seconds = time.perf_counter() - start
+    print(f"warm-up: {len(records)} records replayed in {seconds:.1f} s")
+
+
+def _check_weights(path: Path, answers: Answers) -> None:
+    """Compares the variables on disk with the weights of the model."""
+    files = (path / "variables").glob("variables.data*")
+    size = sum(file.stat().st_size for file in files)
+    print(f"weights: {answers.weight_bytes} bytes in Keras, {size} on disk")
+    # Beside the weights there are names and seeds, some hundred each.
+    if size > 1.1 * answers.weight_bytes + 20_000:
         raise InputError(
-            f"{values.model} differs from the Keras model by {difference:.2g}; "
-            f"at most {values.tolerance:.2g} is allowed."
+            f"{path}: weights are stored more than once: {size} bytes on disk, "
+            f"{answers.weight_bytes} in the Keras model."
+        )
+    for name, value in read_variables(path):
+        if value.dtype.kind == "f" and (
+            weight_digest(value) not in answers.weights
+        ):
+            raise InputError(
+                f"{path}: the weight {name}, {value.dtype} {value.shape}, is "
+                "none of the Keras model: altered, or of another checkpoint."
+            )
+
+
+def _print_table(cases: list[Case]) -> None:
+    """Prints a line for each case.
+
+    Pairs of candidates that are closer than the limit have no order that
+    could be checked; they are as much of AUC as may differ.
+    """
+    print(
+        f"\n{'compared with Keras':<42} {'requests':>8} {'candidates':>10} "
+        f"{'difference':>10} {'AUC':>8} {'of Keras':>8} {'ties':>7}"
+    )
+    for case in cases:
+        print(
+            f"{case.name:<42} {case.num_requests:>8} "
+            f"{case.num_candidates:>10} {case.difference:>10.2g} "
+            f"{case.auc:>8.6f} {case.keras_auc:>8.6f} {case.undecided:>7.1g}"
         )
 
 
-def largest_difference(
-    model: str, batches: list[dict[str, Any]]
-) -> tuple[float, int]:
-    """Returns the largest difference in probability, and of how many.
-
-    Args:
-        model: Folder of the SavedModel.
-        batches: Inputs by name, with the expected `probability`.
-
-    Raises:
-        InputError: If the folder holds no model with this signature.
-    """
-    import tensorflow as tf
-
-    try:
-        # The reference is held: without it the variables are gone.
-        loaded = tf.saved_model.load(model)
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise InputError(
-            f"{model} is not a SavedModel: {reason_of(error)}"
-        ) from error
-    if "serving_default" not in loaded.signatures:
-        raise InputError(f"{model} has no signature serving_default.")
-    serve = loaded.signatures["serving_default"]
-    differences, count = [], 0
-    for batch in batches:
-        expected = batch[PROBABILITY]
-        inputs = {k: tf.constant(v) for k, v in batch.items()}
-        del inputs[PROBABILITY]
-        try:
-            answer = serve(**inputs)[PROBABILITY].numpy()
-        except (TypeError, ValueError, tf.errors.OpError) as error:
-            raise InputError(
-                f"{model} does not take the request: {reason_of(error)}"
-            ) from error
-        if answer.shape != expected.shape:
-            raise InputError(
-                f"{model} answers with shape {answer.shape}, not "
-                f"{expected.shape}."
-            )
-        # np.max lets a NaN through, and a NaN fails every comparison.
-        differences.append(np.max(np.abs(answer - expected), initial=0.0))
-        count += expected.size
-    return float(np.max(differences)), count
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            batches: dict[str, dict[str, Any]] = {}
-            for key in arrays.files:
-                batch, _, name = key.partition("/")
-                batches.setdefault(batch, {})[name] = arrays[key]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if not batches or any(PROBABILITY not in b for b in batches.values()):
-        raise InputError(f"{path} has no batches with expected answers.")
-    return list(batches.values())
+def _name_the_folder() -> None:
+    """Lets the folder stand without its flag, as first argument."""
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--model={sys.argv[1]}"
 
 
 if __name__ == "__main__":
     define_flags()
+    _name_the_folder()
     command.run(main)

@@ -59,6 +59,11 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/file_systems/*.py",
     "configs/*.py",
     "data_pipelines/prepare.py",
+    "export/client.py",
+    "export/*_transport.py",
+    "export/c_api.py",
+    "export/raw_requests.py",
+    "export/signature.py",
 ]
 
 

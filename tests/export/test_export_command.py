@@ -1,7 +1,13 @@
 """`python -m export.saved_model` on a run that is done."""
 
+import json
 import shutil
 
+import pytest
+
+import export.saved_model
+from export.saved_model import export_run
+from sparsectr.errors import InputError
 from tests.commands import assert_refused
 
 
@@ -18,6 +24,101 @@ def test_writes_the_next_version(finished_run, command, tmp_path):
     result = finished_run._replace(path=path).run.read_result()
     before = finished_run.run.read_result()
     assert result == {**before, "saved_model": str(output / "2")}
+    # The same weights have the same states, whoever exports them.
+    fingerprints = {
+        _extra(output / version, "signature")["fingerprint"]
+        for version in ("1", "2")
+    }
+    assert len(fingerprints) == 1
+
+
+def _extra(version, name):
+    return json.loads((version / "assets.extra" / f"{name}.json").read_text())
+
+
+def test_files_of_a_version(finished_run, tiny_store):
+    version = finished_run.path / "saved_model" / "1"
+    assert {path.name for path in version.iterdir()} == {
+        *("saved_model.pb", "fingerprint.pb", "variables", "assets"),
+        *("assets.extra", "batching_params.pbtxt"),
+    }
+    assert {path.name for path in (version / "assets.extra").iterdir()} == {
+        *("signature.json", "schema.json", "config.json", "environment.json"),
+        *("result.json", "origin.json", "tf_serving_warmup_requests"),
+    }
+    for name in ("config", "schema", "environment"):
+        copied = json.loads((finished_run.path / f"{name}.json").read_text())
+        assert _extra(version, name) == copied
+    result = finished_run.run.read_result()
+    del result["saved_model"]
+    assert _extra(version, "result") == result
+    origin = _extra(version, "origin")
+    assert origin["workdir"] == str(finished_run.path)
+    assert origin["data_dir"] == str(tiny_store.path)
+    assert origin["exported_with"]["tensorflow"]
+    # One asset a vocabulary, one line a value.
+    for table in tiny_store.schema.tables:
+        asset = version / "assets" / f"{table.name}.txt"
+        values = tiny_store.vocabulary(table.name).values
+        lines = asset.read_text().splitlines()
+        assert lines == [str(value) for value in values.to_pylist()]
+
+
+def test_description_of_the_signatures(finished_run):
+    version = finished_run.path / "saved_model" / "1"
+    described = _extra(version, "signature")
+    assert described["format"] == "sparsectr-signature"
+    assert described["version"] == 1
+    assert 0 < described["fingerprint"] < 2**53
+    assert described["buckets"]["history_lengths"] == [32]
+    assert set(described["signatures"]) == {
+        *("serving_default", "serving_examples", "encode_user", "score")
+    }
+    tensors = {
+        tensor["name"]: tensor
+        for tensor in described["signatures"]["serving_default"]["inputs"]
+    }
+    assert tensors["behavior_btag"]["dtype"] == "string"
+    assert tensors["behavior_btag"]["shape"] == ["B", "L"]
+    assert tensors["behavior_btag"]["padding"].startswith("left")
+    assert tensors["user_age_level"]["padding"] is None
+    id_space = tensors["candidate_brand"]["id_space"]
+    size = {t["name"]: t["size"] for t in _extra(version, "schema")["tables"]}
+    assert id_space == {
+        "table": "brand",
+        "kind": "vocabulary",
+        "size": size["brand"],
+        "value_type": "int",
+        "missing": "-9223372036854775808",
+    }
+
+
+def test_failed_verification_leaves_nothing(
+    finished_run, tmp_path, monkeypatch, capfd
+):
+    write = export.saved_model.write_model
+
+    def write_another(model, *arguments):
+        model.prediction.output_unit.bias.assign_add([0.1])
+        write(model, *arguments)
+
+    monkeypatch.setattr(export.saved_model, "write_model", write_another)
+    with pytest.raises(InputError, match="nothing was written"):
+        export_run(finished_run.run, None, tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+    assert "error: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("bucket", ["1x2", "1x2x3x4", "ax2x3", "1x0x3", ""])
+def test_bucket_that_is_none(bucket, finished_run, command, tmp_path):
+    done = command(
+        "export.saved_model",
+        f"--workdir={finished_run.path}",
+        f"--output={tmp_path / 'models'}",
+        f"--xla_buckets=2x3x5,{bucket}",
+    )
+    assert_refused(done, f"--xla_buckets={bucket} is no shape")
+    assert not (tmp_path / "models").exists()
 
 
 def test_full_disk_leaves_nothing(finished_run, command, tmp_path):

@@ -4,115 +4,146 @@ What section 1 of the specification says must never be true is tested here
 on the exported model itself.
 """
 
-import json
-import shutil
+import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-import export.saved_model
-from export.saved_model import export_model
-from export.signature import PROBABILITY
-from sparsectr.config import Config
-from sparsectr.errors import InputError
-from sparsectr.training.run_directory import RunDirectory
-from tests.keras_weights import random_model
-from tests.make_requests import (
+from export.raw_ids import RawIds
+from export.serving_graph import ServingGraph, model_fingerprint
+from export.signature import state_tensors
+from tests.export.exported_model import (
+    CONFIG,
+    MAX_HISTORY,
     SCHEMA,
-    SMALL_CONFIG,
-    WEEK,
-    make_requests,
-    pad_left,
-    subset,
+    VOCABULARIES,
+    XLA_BUCKET,
+    ExportedModel,
+    exported,
+    requests,
 )
+from tests.keras_weights import random_model, without_user_fields
+from tests.make_requests import WEEK, pad_left, subset
+
+__all__ = ["exported"]
 
 NUM_VALID = [29, 0, 3, 11]
 TOLERANCE = 1e-6
 
-
-@pytest.fixture(scope="module")
-def model():
-    return random_model(SCHEMA, SMALL_CONFIG)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    run = RunDirectory(folder / "run")
-    run.create(Config(dataset="alibaba"), SCHEMA, folder)
-    return run
-
-
-@pytest.fixture(scope="module")
-def path(model, run):
-    output = run.path.parent / "models"
-    # Versions of before, and what is none.
-    for name in ("2", "7", "notes", "8-old"):
-        (output / name).mkdir(parents=True)
-    requests = [
-        make_requests(1, NUM_VALID),
-        make_requests(2, [5, 0], length=7, num_candidates=3),
-    ]
-    return export_model(model, run, output, requests)
+USER = {
+    "user_age": ("int64", [None]),
+    "user_city": ("int64", [None]),
+    "user_gender": ("string", [None]),
+    "behavior_item": ("int64", [None, None]),
+    "behavior_brand": ("string", [None, None]),
+    "behavior_time": ("int64", [None, None]),
+}
+CANDIDATES = {
+    "request_time": ("int64", [None]),
+    "candidate_brand": ("string", [None, None]),
+    "candidate_item": ("int64", [None, None]),
+    "candidate_place": ("int64", [None, None]),
+    "candidate_price": ("float32", [None, None]),
+}
+STATE = {
+    "state_keys": ("float32", [None, 2, 12, 10]),
+    "state_values": ("float32", [None, 2, 12, 10]),
+    "state_key_time": ("int64", [None, 11]),
+    "state_key_mask": ("bool", [None, 12]),
+    "state_user": ("float32", [None, 9]),
+    "state_fingerprint": ("int64", [None]),
+}
 
 
 @pytest.fixture(scope="module")
-def serve(path):
-    loaded = tf.saved_model.load(str(path))
-    signature = loaded.signatures["serving_default"]
-
-    def call(inputs):
-        tensors = {
-            name: tf.constant(value)
-            for name, value in inputs.items()
-            if name != "candidate_mask"
-        }
-        return signature(**tensors)[PROBABILITY].numpy()
-
-    call.signature = signature
-    call.loaded = loaded
-    return call
+def both():
+    return requests(3, NUM_VALID)
 
 
 @pytest.fixture(scope="module")
-def requests():
-    return make_requests(3, NUM_VALID)
+def raw(both):
+    return both[1]
 
 
 @pytest.fixture(scope="module")
-def answer(serve, requests):
-    return serve(requests)
+def answer(exported, raw):
+    return exported.probability(raw)
 
 
-def test_signature(serve):
-    # A server sends by these names: written out, not derived.
-    (_, inputs) = serve.signature.structured_input_signature
-    assert {
-        name: (spec.dtype, spec.shape.as_list())
-        for name, spec in inputs.items()
-    } == {
-        "user_age": (tf.int32, [None]),
-        "user_city": (tf.int32, [None]),
-        "user_gender": (tf.int32, [None]),
-        "behavior_item": (tf.int32, [None, None]),
-        "behavior_brand": (tf.int32, [None, None]),
-        "behavior_time": (tf.int64, [None, None]),
-        "request_time": (tf.int64, [None]),
-        "candidate_brand": (tf.int32, [None, None]),
-        "candidate_item": (tf.int32, [None, None]),
-        "candidate_place": (tf.int32, [None, None]),
-        "candidate_price": (tf.float32, [None, None]),
+def _specs(specs):
+    return {
+        name: (spec.dtype.name, spec.shape.as_list())
+        for name, spec in specs.items()
     }
-    (name, output) = serve.signature.structured_outputs.popitem()
-    assert name == "probability"
-    assert output.dtype == tf.float32
-    assert output.shape.rank == 2
 
 
-def test_equals_the_keras_model(model, requests, answer):
-    expected = tf.sigmoid(model(requests)).numpy()
+def _fixed(specs):
+    sizes = dict(
+        zip(("user", "behavior", "candidate"), XLA_BUCKET, strict=True)
+    )
+    batch = XLA_BUCKET[0]
+    return {
+        name: (dtype, [batch, *(sizes[name.split("_")[0]] for _ in shape[1:])])
+        for name, (dtype, shape) in specs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        ("serving_default", {**USER, **CANDIDATES}, None),
+        ("encode_user", USER, STATE),
+        ("score", {**STATE, **CANDIDATES}, None),
+        ("serving_examples", {"examples": ("string", [None])}, None),
+        ("serving_xla_b4_l31_c5", _fixed({**USER, **CANDIDATES}), None),
+    ],
+)
+def test_signature(name, inputs, outputs, exported):
+    # A server sends by these names: written out, not derived.
+    signature = exported.loaded.signatures[name]
+    assert _specs(signature.structured_input_signature[1]) == inputs
+    found = signature.structured_outputs
+    if outputs is None:
+        assert list(found) == ["probability"]
+        assert found["probability"].dtype == tf.float32
+        assert found["probability"].shape.rank == 2
+    else:
+        assert _specs(found) == outputs
+
+
+def test_no_other_signature(exported):
+    assert len(exported.loaded.signatures) == 5
+
+
+def test_equals_the_keras_model(exported, both, answer):
+    ids, raw = both
+    expected = exported.expected(ids)
     np.testing.assert_allclose(answer, expected, atol=TOLERANCE)
+    found = exported.score(exported.encode(raw), raw)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_compiled_signature_equals_the_keras_model(exported, both):
+    ids, raw = both
+    found = exported.probability(pad_left_raw(raw, 2), "serving_xla_b4_l31_c5")
+    np.testing.assert_allclose(found, exported.expected(ids), atol=TOLERANCE)
+
+
+def pad_left_raw(raw, columns):
+    """More padding, as a client would write it."""
+    padded = pad_left(
+        {k: v for k, v in raw.items() if v.dtype != object}, columns
+    )
+    for name, value in raw.items():
+        if value.dtype == object:
+            padded[name] = value
+            if name.startswith("behavior_"):
+                padded[name] = np.pad(
+                    value, ((0, 0), (columns, 0)), constant_values=""
+                )
+    return padded
 
 
 def test_answers_tell_requests_and_candidates_apart(answer):
@@ -124,138 +155,205 @@ def test_answers_tell_requests_and_candidates_apart(answer):
     assert np.ptp(answer, axis=1).min() > 0.01
 
 
-def test_order_of_candidates_changes_nothing(serve, requests, answer):
+def test_order_of_candidates_changes_nothing(exported, raw, answer):
     order = [3, 0, 4, 1, 2]
-    found = serve(subset(requests, "candidate_", order))
+    found = exported.probability(subset(raw, "candidate_", order))
     np.testing.assert_allclose(found, answer[:, order], atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("kept", [[2], [0, 4], []])
-def test_other_candidates_change_nothing(kept, serve, requests, answer):
-    kept = np.array(kept, int)
-    found = serve(subset(requests, "candidate_", kept))
+@pytest.mark.parametrize("kept", [[2], [0, 4]])
+def test_other_candidates_change_nothing(kept, exported, raw, answer):
+    changed = subset(raw, "candidate_", kept)
+    found = exported.probability(changed)
+    np.testing.assert_allclose(found, answer[:, kept], atol=TOLERANCE)
+    found = exported.score(exported.encode(raw), changed)
     np.testing.assert_allclose(found, answer[:, kept], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("row", range(len(NUM_VALID)))
-def test_other_requests_change_nothing(row, serve, requests, answer):
-    found = serve({k: v[row : row + 1] for k, v in requests.items()})
+def test_other_requests_change_nothing(row, exported, raw, answer):
+    found = exported.probability({k: v[row : row + 1] for k, v in raw.items()})
     np.testing.assert_allclose(found, answer[row : row + 1], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("columns", [1, 35])
-def test_left_padding_changes_nothing(columns, serve, requests, answer):
-    found = serve(pad_left(requests, columns))
+def test_left_padding_changes_nothing(columns, exported, raw, answer):
+    padded = pad_left_raw(raw, columns)
+    found = exported.probability(padded)
+    np.testing.assert_allclose(found, answer, atol=TOLERANCE)
+    found = exported.score(exported.encode(padded), raw)
     np.testing.assert_allclose(found, answer, atol=TOLERANCE)
 
 
-def _shift(requests, seconds):
-    time = requests["behavior_time"]
-    return {
-        **requests,
-        "behavior_time": np.where(time > 0, time + seconds, 0),
-        "request_time": requests["request_time"] + seconds,
-    }
+def test_what_stands_in_the_padding_changes_nothing(exported, raw, answer):
+    changed = {k: v.copy() for k, v in raw.items()}
+    padding = raw["behavior_time"] == 0
+    assert padding.any()
+    changed["behavior_item"][padding] = 17
+    changed["behavior_brand"][padding] = "brand 3"
+    changed["behavior_time"][padding] = -5
+    np.testing.assert_array_equal(exported.probability(changed), answer)
 
 
 @pytest.mark.parametrize("weeks", [-3, 1, 401])
-def test_whole_weeks_change_nothing(weeks, serve, requests, answer):
-    found = serve(_shift(requests, weeks * WEEK))
+def test_whole_weeks_change_nothing(weeks, exported, raw, answer):
+    shift = weeks * WEEK
+    time = raw["behavior_time"]
+    shifted = {
+        **raw,
+        "behavior_time": np.where(time > 0, time + shift, 0),
+        "request_time": raw["request_time"] + shift,
+    }
+    found = exported.probability(shifted)
     np.testing.assert_allclose(found, answer, atol=TOLERANCE)
 
 
-def test_time_changes_something(serve, requests, answer):
-    later = {**requests, "request_time": requests["request_time"] + WEEK // 2}
-    changed = np.abs(serve(later) - answer).max(axis=1) > 1e-4
+def test_time_changes_something(exported, raw, answer):
+    later = {**raw, "request_time": raw["request_time"] + WEEK // 2}
+    changed = np.abs(exported.probability(later) - answer).max(axis=1) > 1e-4
     # The second request has no history, so no difference of times.
     assert changed.tolist() == [True, False, True, True]
 
 
-def test_no_history_at_all(serve, requests, answer):
-    rows = {k: v[1:2] for k, v in requests.items()}
-    found = serve(subset(rows, "behavior_", slice(0, 0)))
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, answer[1:2], atol=TOLERANCE)
+def test_one_user_state_serves_every_request_time(exported, raw):
+    later = {**raw, "request_time": raw["request_time"] + WEEK // 2}
+    np.testing.assert_allclose(
+        exported.score(exported.encode(raw), later),
+        exported.probability(later),
+        atol=TOLERANCE,
+    )
 
 
 @pytest.mark.parametrize(
     ("num_valid", "length", "num_candidates"),
-    [([2], 2, 1), ([0, 0, 0], 1, 2), ([83, 40], 83, 17)],
+    [([2], 2, 1), ([0, 0, 0], 1, 2), ([40, 33], 40, 17)],
 )
 def test_any_batch_length_and_number_of_candidates(
-    num_valid, length, num_candidates, serve, model
+    num_valid, length, num_candidates, exported
 ):
-    requests = make_requests(
+    ids, raw = requests(
         5, num_valid, length=length, num_candidates=num_candidates
     )
-    expected = tf.sigmoid(model(requests)).numpy()
+    expected = exported.expected(ids)
     assert expected.shape == (len(num_valid), num_candidates)
-    np.testing.assert_allclose(serve(requests), expected, atol=TOLERANCE)
-
-
-ID_FIELDS = [
-    *(f"user_{field.name}" for field in SCHEMA.user_fields),
-    *(f"behavior_{field.name}" for field in SCHEMA.behavior_fields),
-    *(f"candidate_{field.name}" for field in SCHEMA.candidate_fields),
-]
-
-
-@pytest.mark.parametrize("unknown", [-1, -(2**31), 43, 2**31 - 1])
-def test_unknown_ids_are_out_of_vocabulary(unknown, serve, requests):
-    # The largest table has 43 rows.
-    def with_id(value):
-        changed = dict(requests)
-        for name in ID_FIELDS:
-            changed[name] = np.array(requests[name])
-            changed[name][..., -1] = value
-        return changed
-
-    np.testing.assert_array_equal(serve(with_id(unknown)), serve(with_id(1)))
-    assert np.abs(serve(with_id(1)) - serve(with_id(2))).max() > 1e-3
-
-
-@pytest.mark.parametrize("price", [np.nan, np.inf, -5.0, 0.0, 3.0e38])
-def test_any_price_has_an_answer(price, serve, requests):
-    prices = np.full_like(requests["candidate_price"], price)
-    assert np.isfinite(serve({**requests, "candidate_price": prices})).all()
-
-
-def test_weights_are_on_disk_once(path, model):
-    size = sum(
-        file.stat().st_size for file in (path / "variables").glob("*.data*")
+    np.testing.assert_allclose(
+        exported.probability(raw), expected, atol=TOLERANCE
     )
-    weights = sum(v.numpy().nbytes for v in model.trainable_variables)
-    # Beside them: names, shapes, seeds.
-    assert weights <= size < weights + 12_000
+    found = exported.score(exported.encode(raw), raw)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-def test_version_and_files(path, run):
-    assert path.name == "8"
-    assert {p.name for p in path.parent.iterdir()} == {
-        *("2", "7", "8", "notes", "8-old")
+def test_full_attention(tmp_path):
+    config = dataclasses.replace(CONFIG, attention="full")
+    other = ExportedModel(tmp_path / "exported", config)
+    ids, raw = requests(6, [29, 0, 3], length=31)
+    state = other.encode(raw)
+    # The graph adds one key of padding, since all histories may be empty.
+    assert state["state_keys"].shape == (3, 2, 32, 10)
+    for found in (other.probability(raw), other.score(state, raw)):
+        np.testing.assert_allclose(found, other.expected(ids), atol=TOLERANCE)
+
+
+def test_mixed_precision(tmp_path):
+    model = random_model(SCHEMA, CONFIG, dtype="mixed_bfloat16")
+    raw_ids = RawIds(SCHEMA, VOCABULARIES, tmp_path, MAX_HISTORY)
+    graph = ServingGraph(model, CONFIG, raw_ids)
+    ids, raw = requests(6, [29, 0, 3])
+    tensors = {name: tf.constant(value) for name, value in raw.items()}
+    state = tf.function(graph.encode_user, autograph=False)(tensors)
+    assert state["state_keys"].dtype == tf.float32
+    score = tf.function(graph.score, autograph=False)
+    found = score({**tensors, **state})["probability"]
+    assert found.dtype == tf.float32
+    # Eager kernels round to bfloat16 at other places than those of a graph.
+    expected = tf.sigmoid(tf.function(model)(ids))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_model_without_a_user_state(tmp_path):
+    config = dataclasses.replace(CONFIG, name="mean_pooling")
+    other = ExportedModel(tmp_path / "exported", config)
+    assert set(other.loaded.signatures) == {
+        "serving_default",
+        "serving_examples",
     }
-    for name in ("config.json", "schema.json", "environment.json"):
-        copied = path / "assets.extra" / name
-        assert json.loads(copied.read_text()) == json.loads(
-            (run.path / name).read_text()
-        )
+    ids, raw = requests(7, NUM_VALID)
+    np.testing.assert_allclose(
+        other.probability(raw), other.expected(ids), atol=TOLERANCE
+    )
 
 
-@pytest.mark.parametrize("wrong", ["no model", "another model"])
-def test_failed_verification_leaves_nothing(
-    wrong, model, run, path, tmp_path, monkeypatch, capfd
-):
-    def write(_, folder):
-        if wrong == "no model":
-            folder.mkdir()
-        else:
-            shutil.copytree(path, folder)
+def _bytes_on_disk(path):
+    files = (path / "variables").glob("*.data*")
+    return sum(file.stat().st_size for file in files)
 
-    monkeypatch.setattr(export.saved_model, "_write", write)
-    other = random_model(SCHEMA, SMALL_CONFIG, seed=1)
-    output = tmp_path / "models"
-    with pytest.raises(InputError, match="nothing was written"):
-        export_model(other, run, output, [make_requests(1, NUM_VALID)])
-    assert list(output.iterdir()) == []
-    said = "is not a SavedModel" if wrong == "no model" else "differs from"
-    assert said in capfd.readouterr().err
+
+def _weight_bytes(model):
+    return sum(weight.numpy().nbytes for weight in model.trainable_variables)
+
+
+def test_weights_are_on_disk_once(exported):
+    weights = _weight_bytes(exported.model)
+    files = (exported.path / "variables").glob("*.data*")
+    size = sum(file.stat().st_size for file in files)
+    # Beside them: names and shapes, which do not grow with a table.
+    assert weights <= size < weights + 12_000
+    assert weights > 12_000, "a second copy would not be seen"
+
+
+def test_weights_are_in_memory_once(exported):
+    saved = saved_model_pb2.SavedModel.FromString(
+        (exported.path / "saved_model.pb").read_bytes()
+    )
+    (graph,) = [meta.graph_def for meta in saved.meta_graphs]
+    # Loading a model makes one variable for each of these.
+    shapes = [
+        tf.TensorShape(node.attr["shape"].shape).num_elements()
+        for node in graph.node
+        if node.op == "VarHandleOp"
+        and tf.as_dtype(node.attr["dtype"].type) == tf.float32
+    ]
+    assert 4 * sum(shapes) == _weight_bytes(exported.model)
+
+
+def test_fingerprint(exported, both):
+    fingerprint = exported.graph.fingerprint
+    state = exported.encode(both[1])
+    assert state["state_fingerprint"].tolist() == [fingerprint] * 4
+    assert 0 <= fingerprint < 2**53
+
+
+def test_fingerprint_knows_weights_configuration_and_schema():
+    def fingerprint(schema=SCHEMA, config=CONFIG, seed=1, changed=False):
+        model = random_model(schema, config, seed)
+        if changed:
+            slopes = model.blocks[1].attention_layer.rel_temporal.slopes_hour
+            slopes.assign(np.nextafter(slopes.numpy(), 9.0, dtype=np.float32))
+        return model_fingerprint(model, config)
+
+    offset = dataclasses.replace(SCHEMA, utc_offset_hours=7)
+    window = dataclasses.replace(CONFIG, num_local=3)
+    found = [
+        fingerprint(),
+        fingerprint(seed=2),
+        fingerprint(changed=True),
+        fingerprint(schema=offset),
+        fingerprint(config=window),
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint() == found[0]
+
+
+def test_schema_without_user_fields(tmp_path):
+    schema = without_user_fields(SCHEMA)
+    model = random_model(schema, CONFIG)
+    graph = ServingGraph(
+        model, CONFIG, RawIds(schema, VOCABULARIES, tmp_path, MAX_HISTORY)
+    )
+    ids, raw = requests(6, [29, 0, 3])
+    tensors = {name: tf.constant(value) for name, value in raw.items()}
+    state = graph.encode_user(tensors)
+    assert set(state) == {t.name for t in state_tensors(schema, CONFIG)}
+    found = graph.score({**tensors, **state})["probability"]
+    expected = tf.sigmoid(model(ids))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)

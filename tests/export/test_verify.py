@@ -1,148 +1,317 @@
-"""`export.verify` fails where a SavedModel is not what it should be."""
+"""`export.verify` on good versions, and on what is none.
 
+What it says to broken ones is in test_broken_exports.py.
+"""
+
+import json
+import re
 import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from export.verify import largest_difference
+from export import comparison
+from export.comparison import (
+    Batch,
+    check_cases,
+    check_states,
+    compare,
+    read_answers,
+)
+from export.signature import ENCODE_USER, EXAMPLES, SCORE, WHOLE_PASS
+from export.variations import of_shape
+from export.verify import replay
+from export.warm_up import FILE_NAME, read_warm_up, write_warm_up
 from sparsectr.errors import InputError
-from tests.commands import assert_refused
-
-BATCHES = [
-    {
-        "price": np.array([[0.25, 0.5], [0.75, 1.0]], np.float32),
-        "probability": np.array([[0.125, 0.25], [0.375, 0.5]], np.float32),
-    },
-    {
-        "price": np.array([[0.1, 0.2, 0.3]], np.float32),
-        "probability": np.array([[0.05, 0.1, 0.15]], np.float32),
-    },
-]
+from tests.commands import assert_refused, run
 
 
-class Half(tf.Module):
-    """Half the price is the probability."""
-
-    def __init__(self):
-        super().__init__()
-        self.factor = tf.Variable(0.5)
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None, None], tf.float32, name="price")]
-    )
-    def serve(self, price):
-        return {"probability": self.factor * price}
-
-
-def _save(path, factor=0.5, signature="serving_default"):
-    module = Half()
-    module.factor.assign(factor)
-    tf.saved_model.save(module, str(path), signatures={signature: module.serve})
+@pytest.fixture
+def version(finished_run, tmp_path):
+    """A copy of a good version, to be changed."""
+    path = tmp_path / "1"
+    shutil.copytree(finished_run.path / "saved_model" / "1", path)
     return path
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return _save(tmp_path_factory.mktemp("verify") / "model")
+def _verify(version, *flags):
+    return run("export.verify", version, *flags, cwd=version.parent)
 
 
-def _write_requests(path, batches=BATCHES):
-    arrays = {
-        f"{index}/{name}": value
-        for index, batch in enumerate(batches)
-        for name, value in batch.items()
+def _forget_origin(version):
+    (version / "assets.extra" / "origin.json").unlink()
+
+
+def test_good_version(version, finished_run, tiny_store):
+    # With the flags it needs no origin.
+    _forget_origin(version)
+    done = _verify(
+        version,
+        f"--workdir={finished_run.path}",
+        f"--data_dir={tiny_store.path}",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "lint: nothing found"
+    assert re.fullmatch(r"warm-up: \d\d+ records replayed in .* s", lines[1])
+    cases = [line[:42].rstrip() for line in lines[5:-2]]
+    variations = [
+        *("as they are", "one by one", "candidates shuffled"),
+        *("1000 candidates", "more left padding", "more candidate padding"),
+        "ids of whole tables",
+    ]
+    assert cases == [
+        *(f"whole pass, {variation}" for variation in variations),
+        *(f"encode, then score, {variation}" for variation in variations),
+        "serialized tf.Examples",
+    ]
+    assert "largest difference" in lines[-1]
+    assert lines[-1].endswith("at most 1e-06")
+
+
+def test_training_ends_with_it(finished_run):
+    assert "compared with Keras" in finished_run.stdout
+
+
+def test_version_without_origin(version):
+    _forget_origin(version)
+    assert_refused(_verify(version), "has no assets.extra/origin.json")
+
+
+def test_origin_without_a_store(version):
+    file = version / "assets.extra" / "origin.json"
+    file.write_text('{"workdir": "run"}')
+    assert_refused(_verify(version), "origin.json has no 'data_dir'")
+
+
+def test_no_version(tmp_path, finished_run):
+    done = run("export.verify", tmp_path / "none", cwd=tmp_path)
+    assert_refused(done, "none has no assets.extra/origin.json")
+    assert_refused(run("export.verify", cwd=tmp_path), "--model")
+
+
+def test_run_is_gone(version, tmp_path):
+    done = _verify(version, f"--workdir={tmp_path / 'no_run'}")
+    assert done.returncode == 2
+    assert "gave no answers to compare" in done.stderr.splitlines()[-1]
+    assert str(tmp_path / "no_run") in done.stderr.splitlines()[-1]
+
+
+def test_record_that_fails(version):
+    # Names, dtypes and ranks are right; what the operations meet is not.
+    file = version / "assets.extra" / FILE_NAME
+    records = read_warm_up(file)
+    place = [name for name, _ in records].index(ENCODE_USER)
+    inputs = dict(records[place][1])
+    inputs["behavior_cate"] = inputs["behavior_cate"][:, 1:]
+    records[place] = (ENCODE_USER, inputs)
+    write_warm_up(file, records, "sparsectr")
+    done = _verify(version)
+    assert_refused(done, f"warm-up record {place} (encode_user) fails")
+
+
+class Served:
+    """Stands for a loaded SavedModel: a probability is what it is sent.
+
+    Args:
+        change: What it does to its answers, by signature.
+    """
+
+    signatures = {  # noqa: RUF012
+        name: type("Signature", (), {"inputs": inputs})
+        for name, inputs in {
+            WHOLE_PASS: ["candidate_p", "behavior_time"],
+            ENCODE_USER: ["behavior_time"],
+            SCORE: ["state_fingerprint", "candidate_p"],
+            EXAMPLES: ["examples"],
+        }.items()
     }
-    np.savez(path, **arrays)
-    return path
+
+    def __init__(self, change=None):
+        self._change = change or {}
+
+    def run(self, name, inputs):
+        if name == ENCODE_USER:
+            rows = len(inputs["behavior_time"])
+            answer = {"state_fingerprint": np.full(rows, 5)}
+        elif name == EXAMPLES:
+            answer = {"probability": BATCH.probability.copy()}
+        else:
+            answer = {"probability": inputs["candidate_p"].copy()}
+        if name == SCORE:
+            stale = inputs["state_fingerprint"] != 5
+            answer["probability"][stale] = np.nan
+        return self._change.get(name, lambda answer, inputs: answer)(
+            answer, inputs
+        )
 
 
-def _verify(command, model, requests, *flags):
-    return command(
-        "export.verify", f"--model={model}", f"--requests={requests}", *flags
+PROBABILITY = np.array([[0.1, 0.5, 0.3], [0.2, 0.7, 0.0]], np.float32)
+BATCH = Batch(
+    requests={
+        "behavior_time": np.array([[0, 7], [8, 9]]),
+        "request_time": np.array([10, 10]),
+        "candidate_p": PROBABILITY,
+    },
+    probability=PROBABILITY,
+    mask=np.array([[True, True, True], [True, True, False]]),
+    label=np.array([[0, 1, 0], [0, 1, 0]], np.float32),
+)
+ANSWERS = comparison.Answers([BATCH, BATCH], [BATCH], 0, frozenset())
+
+
+def test_cases():
+    cases = {case.name: case for case in compare(Served(), ANSWERS)}
+    assert len(cases) == 15
+    assert all(case.difference == 0 for case in cases.values())
+    assert all(case.auc == case.keras_auc == 1 for case in cases.values())
+    plain = cases["whole pass, as they are"]
+    assert (plain.num_requests, plain.num_candidates) == (4, 10)
+    assert cases["encode, then score, one by one"].num_requests == 4
+    # The second request has 2 of 3 real ones, and so in its repetitions.
+    assert cases["whole pass, 1000 candidates"].num_candidates == 2 * 1667
+    check_cases("1", list(cases.values()))
+
+
+def _spoil_padding(answer, inputs):
+    # A model that reads the padding of histories that are longer than usual.
+    if inputs["behavior_time"].shape[1] > 2:
+        answer["probability"][0, 0] += 2e-6
+    return answer
+
+
+def _spoil_order(answer, inputs):
+    answer["probability"] = np.sort(answer["probability"], axis=1)
+    return answer
+
+
+def _spoil_neighbours(answer, inputs):
+    # A request that changes the others of its batch.
+    if len(answer["probability"]) > 1:
+        answer["probability"] = answer["probability"] + np.float32(2e-6)
+    return answer
+
+
+def _not_a_number(answer, inputs):
+    answer["probability"][-1, 0] = np.nan
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("signature", "change", "case"),
+    [
+        (WHOLE_PASS, _spoil_padding, "whole pass, more left padding"),
+        (WHOLE_PASS, _spoil_order, "whole pass, as they are"),
+        (WHOLE_PASS, _spoil_neighbours, "whole pass, as they are"),
+        (WHOLE_PASS, _not_a_number, "whole pass, as they are"),
+        (SCORE, _not_a_number, "encode, then score, as they are"),
+        (EXAMPLES, _not_a_number, "serialized tf.Examples"),
+    ],
+)
+def test_differences_are_found(signature, change, case):
+    cases = compare(Served({signature: change}), ANSWERS)
+    with pytest.raises(InputError, match=rf"differs .* \({case}\); at most"):
+        check_cases("1", cases)
+
+
+def test_other_shape():
+    def cut(answer, inputs):
+        return {"probability": answer["probability"][:, :-1]}
+
+    with pytest.raises(InputError, match=r"answers with shape \(2, 2\), not"):
+        compare(Served({WHOLE_PASS: cut}), ANSWERS)
+
+
+def test_auc_may_differ_by_ties_alone():
+    case = comparison.Case("way", 2, 10, 0.0, 0.75, 0.7500009, 0.0)
+    check_cases("1", [case])
+    case = case._replace(keras_auc=0.76)
+    with pytest.raises(InputError, match=r"an AUC of 0.750000 \(way\)"):
+        check_cases("1", [case])
+    check_cases("1", [case._replace(undecided=0.01)])
+
+
+def test_pairs_within_the_limit_are_undecided():
+    close = BATCH.probability.copy()
+    close[0, 2] = np.float32(0.5) - np.float32(1e-6)  # Beside a click.
+    batch = BATCH._replace(probability=close)
+    answers = comparison.Answers([batch], [batch], 0, frozenset())
+    (case, *_) = compare(Served(), answers)
+    # One pair of the 2 x 3 of clicks and others.
+    assert case.undecided == pytest.approx(1 / 6)
+
+
+def test_mixed_precision_has_a_limit_of_its_own():
+    def answer_roughly(answer, inputs):
+        return {"probability": answer["probability"] + np.float32(0.01)}
+
+    served = Served({WHOLE_PASS: answer_roughly})
+    cases = compare(served, ANSWERS._replace(limit=comparison.MIXED_LIMIT))
+    check_cases("1", cases, comparison.MIXED_LIMIT)
+    with pytest.raises(InputError, match="at most 1e-06 is allowed"):
+        check_cases("1", cases)
+
+
+def test_shape_of_a_compiled_signature():
+    found = of_shape(BATCH, 3, 4, 5)
+    assert found.requests["behavior_time"].tolist() == [
+        *([0, 0, 0, 7], [0, 0, 8, 9], [0, 0, 0, 7])
+    ]
+    np.testing.assert_array_equal(
+        found.requests["candidate_p"], found.probability
     )
+    assert found.label.tolist() == [
+        *([0, 1, 0, 0, 1], [0, 1, 0, 0, 1], [0, 1, 0, 0, 1])
+    ]
+    assert found.mask[1].tolist() == [True, True, False, True, True]
 
 
-def _altered(place, value):
-    batch = {name: array.copy() for name, array in BATCHES[1].items()}
-    batch["probability"][place] = value
-    return [BATCHES[0], batch]
+def test_states_of_other_models():
+    assert check_states(Served(), BATCH.requests) is None
+
+    def answer_all(answer, inputs):
+        return {"probability": inputs["candidate_p"]}
+
+    def refuse_all(answer, inputs):
+        return {"probability": np.full_like(inputs["candidate_p"], np.nan)}
+
+    served = Served({SCORE: answer_all})
+    assert "is not refused" in check_states(served, BATCH.requests)
+    served = Served({SCORE: refuse_all})
+    assert "spoils other requests" in check_states(served, BATCH.requests)
 
 
-def test_same_answers(command, model, tmp_path):
-    done = _verify(command, model, _write_requests(tmp_path / "r.npz"))
-    assert done.returncode == 0, done.stderr
-    assert "over 7 candidates of 2 batches" in done.stdout
+def test_record_without_a_probability(tmp_path, capsys):
+    (tmp_path / "assets.extra").mkdir()
+    file = tmp_path / "assets.extra" / FILE_NAME
+    inputs = {
+        "state_fingerprint": np.array([5, 5]),
+        "candidate_p": BATCH.probability,
+    }
+    write_warm_up(file, [(SCORE, inputs)] * 2, "sparsectr")
+    replay(tmp_path, Served())
+    assert capsys.readouterr().out.startswith("warm-up: 2 records replayed in")
+    # With the state of another model.
+    stale = {**inputs, "state_fingerprint": np.array([5, 6])}
+    write_warm_up(file, [(SCORE, inputs), (SCORE, stale)], "sparsectr")
+    said = r"warm-up record 1 \(score\) has a probability that is no number"
+    with pytest.raises(InputError, match=said):
+        replay(tmp_path, Served())
 
 
-@pytest.mark.parametrize("value", [0.15001, np.nan])
-def test_altered_answer(value, command, model, tmp_path):
-    requests = _write_requests(tmp_path / "r.npz", _altered((0, 2), value))
-    done = _verify(command, model, requests)
-    assert_refused(done, f"{model} differs from the Keras model", "1e-06")
+def test_damaged_answers(tmp_path):
+    requests = [(WHOLE_PASS, BATCH.requests)]
+    write_warm_up(tmp_path / "requests.tfrecord", requests, "sparsectr")
+    (tmp_path / "answers.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"answers.npz is damaged"):
+        read_answers(tmp_path)
+    np.savez(tmp_path / "answers.npz", weights=["a"])
+    with pytest.raises(InputError, match=r"answers.npz is damaged"):
+        read_answers(tmp_path)
 
 
-def test_tolerance_is_what_decides(command, model, tmp_path):
-    requests = _write_requests(tmp_path / "r.npz", _altered((0, 2), 0.15001))
-    done = _verify(command, model, requests, "--tolerance=0.001")
-    assert done.returncode == 0, done.stderr
-
-
-def test_no_saved_model(command, tmp_path):
-    requests = _write_requests(tmp_path / "r.npz")
-    done = _verify(command, tmp_path, requests)
-    assert_refused(done, f"{tmp_path} is not a SavedModel")
-
-
-def test_damaged_requests(command, model, tmp_path):
-    requests = _write_requests(tmp_path / "r.npz")
-    requests.write_bytes(requests.read_bytes()[:-40])
-    assert_refused(_verify(command, model, requests), f"{requests} cannot be")
-    requests.write_bytes(b"")
-    assert_refused(_verify(command, model, requests), f"{requests} cannot be")
-
-
-def test_no_expected_answers(command, model, tmp_path):
-    requests = tmp_path / "r.npz"
-    np.savez(requests, **{"0/price": BATCHES[0]["price"]})
-    done = _verify(command, model, requests)
-    assert_refused(done, "has no batches with expected answers")
-
-
-def test_largest_difference(model):
-    difference, count = largest_difference(str(model), _altered((0, 1), 0.4))
-    assert difference == pytest.approx(0.3)
-    assert count == 7
-
-
-def test_nan_answer(tmp_path):
-    path = _save(tmp_path / "model", factor=np.nan)
-    difference, _ = largest_difference(str(path), BATCHES)
-    assert np.isnan(difference)
-
-
-def test_no_signature(tmp_path):
-    path = _save(tmp_path / "model", signature="regression")
-    with pytest.raises(InputError, match="has no signature serving_default"):
-        largest_difference(str(path), BATCHES)
-
-
-def test_other_inputs(model):
-    batch = {**BATCHES[0], "label": BATCHES[0]["price"]}
-    with pytest.raises(InputError, match="does not take the request"):
-        largest_difference(str(model), [batch])
-
-
-def test_other_shape(model):
-    batch = {**BATCHES[0], "probability": BATCHES[1]["probability"]}
-    with pytest.raises(InputError, match=r"answers with shape \(2, 2\)"):
-        largest_difference(str(model), [batch])
-
-
-def test_lost_weights(model, tmp_path):
-    path = tmp_path / "model"
-    shutil.copytree(model, path)
-    shutil.rmtree(path / "variables")
-    with pytest.raises(InputError, match="is not a SavedModel"):
-        largest_difference(str(path), BATCHES)
+def test_origin_names_run_and_store(finished_run, tiny_store):
+    file = finished_run.path / "saved_model" / "1" / "assets.extra"
+    origin = json.loads((file / "origin.json").read_text())
+    assert origin["workdir"] == str(finished_run.path)
+    assert origin["data_dir"] == str(tiny_store.path)

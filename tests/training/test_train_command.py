@@ -185,7 +185,7 @@ def test_print_config_needs_no_tensorflow(tmp_path):
         ("sparsectr.train", "--model.num_chunks"),
         ("sparsectr.evaluate", "--gauc_weighting"),
         ("export.saved_model", "--output"),
-        ("export.verify", "--requests"),
+        ("export.verify", "--data_dir"),
     ],
 )
 def test_help(module, flag, command):

@@ -1,0 +1,414 @@
+"""How long does a ranker wait for its scores?
+
+    python -m benchmarks.serving_latency --output=FILE.json --plot=FILE.png
+
+Times requests of one user on a SavedModel of SparseCTR (Sparsity-2), one
+request at a time, over several lengths of history and numbers of candidates:
+
+- whole: history and candidates go in, probabilities come out;
+- encode: the history goes in, the user state comes out;
+- score: the state and the candidates go in, probabilities come out;
+- compiled: the whole pass by XLA, for this one shape, in process alone;
+- pointwise, the old way: every candidate is a row with the whole history, and
+  rows go in batches of --pointwise_rows, in process alone. A request takes
+  seconds, so a turn ends after --pointwise_seconds, and its rows rest on fewer
+  requests than the others.
+
+Each but the last in this process, through TensorFlow's C API as the server
+loads it, and by gRPC on loopback from the test double of the tests, in a
+process of its own that shares the processors (or from --server, which has to
+serve the same made model or one with its fields). Full attention at
+--full_length stands beside. All take turns in random order; percentiles are
+over all requests. The requests are made: random ids and times, no padding.
+
+Prints a table. Needs Linux and grpcio, and --plot needs matplotlib.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.interleaved import MachineLoad, speedup
+from benchmarks.request_times import Timed, medians, summary, time_requests
+from benchmarks.server_process import ServerLoad, server_process
+from benchmarks.serving_model import raw_inputs, write_models
+from benchmarks.serving_paths import (
+    COMPILED,
+    ENCODE,
+    FROM_STATE,
+    GRPC,
+    POINTWISE,
+    PROCESS,
+    WHOLE,
+    Case,
+    Model,
+    bucket_of,
+    by_grpc,
+    check_agreement,
+    in_process,
+    make_call,
+    state_bytes,
+)
+from benchmarks.serving_table import table
+from sparsectr import command
+from sparsectr.errors import InputError
+from sparsectr.training.run_directory import RunDirectory
+
+_LENGTHS = (128, 512, 1024, 8192)
+_CANDIDATES = (1, 100, 500, 1000)
+_POINTWISE_LENGTHS = (128, 512, 1024)
+
+# Different users, so that a processor does not learn one of them by heart.
+_NUM_USERS = 8
+
+_TARGETS = {
+    "score_speedup": {"times": 20.0, "behaviors": 1024, "candidates": 100},
+    "state_bytes": 64 * 1024,
+    "largest_difference": 1e-6,
+    # Full attention at the shorter length over SparseCTR at the longer.
+    "full_over_evo": {"times": 1.0, "behaviors": 1024},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is timed.
+
+    Args:
+        lengths: Values of L, ascending.
+        candidates: Values of C, ascending.
+        pointwise_lengths: Those of `lengths` that are timed pointwise too.
+        pointwise_rows: B of a pointwise call.
+        pointwise_seconds: Length of a pointwise turn, at most, but for one
+            request.
+        full_length: L of full attention; 0 for none.
+        num_rows: Rows of every embedding table.
+        num_requests: Requests of each thing.
+        num_rounds: Rounds.
+        grpc: Whether gRPC is timed.
+        compiled: Whether whole passes are timed compiled too.
+    """
+
+    lengths: tuple[int, ...]
+    candidates: tuple[int, ...]
+    pointwise_lengths: tuple[int, ...]
+    pointwise_rows: int
+    pointwise_seconds: float
+    full_length: int
+    num_rows: int
+    num_requests: int
+    num_rounds: int
+    grpc: bool
+    compiled: bool
+
+
+def cases_of(workload: Workload) -> list[Case]:
+    """Returns what is timed."""
+    cases = []
+    for transport in (PROCESS, GRPC) if workload.grpc else (PROCESS,):
+        for length in workload.lengths:
+            cases.append(Case(ENCODE, transport, "evo", length, 0))
+            for path in (WHOLE, FROM_STATE):
+                cases += [
+                    Case(path, transport, "evo", length, candidates)
+                    for candidates in workload.candidates
+                ]
+    cases += [
+        Case(POINTWISE, PROCESS, "evo", length, candidates)
+        for length in workload.pointwise_lengths
+        for candidates in workload.candidates
+        # With one candidate it is the whole pass.
+        if candidates > 1
+    ]
+    if workload.full_length:
+        cases += [
+            Case(WHOLE, PROCESS, "full", workload.full_length, candidates)
+            for candidates in workload.candidates
+        ]
+    if workload.compiled:
+        cases += [
+            case._replace(path=COMPILED)
+            for case in cases
+            if (case.path, case.transport) == (WHOLE, PROCESS)
+        ]
+    return cases
+
+
+def measure(workload: Workload, server: str | None) -> dict[str, Any]:
+    """Times everything.
+
+    Args:
+        workload: What.
+        server: Address of a server to use for gRPC instead of the double.
+    """
+    cases = cases_of(workload)
+    compiled = {
+        attention: [
+            bucket_of(case)
+            for case in cases
+            if (case.path, case.attention) == (COMPILED, attention)
+        ]
+        for attention in dict.fromkeys(case.attention for case in cases)
+    }
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _say("writing the SavedModels")
+        longest = max(*workload.lengths, workload.full_length)
+        environment = write_models(folder, compiled, workload.num_rows, longest)
+        models: dict[tuple[str, str], Model] = {
+            (PROCESS, attention): stack.enter_context(
+                in_process(folder / attention / "1")
+            )
+            for attention in compiled
+        }
+        process = None
+        if workload.grpc:
+            if server is None:
+                _say("starting the server")
+                process = stack.enter_context(
+                    server_process(folder / "evo" / "1")
+                )
+                server = process.address
+            models[GRPC, "evo"] = stack.enter_context(
+                by_grpc(server, "sparsectr")
+            )
+        requests = {
+            (case.num_behaviors, case.num_candidates or 1) for case in cases
+        }
+        made = {
+            shape: raw_inputs(workload.num_rows, *shape, _NUM_USERS)
+            for shape in sorted(requests)
+        }
+        largest = made[workload.lengths[0], workload.candidates[-1]][0]
+        evo = [model for (_, name), model in models.items() if name == "evo"]
+        differences = [
+            check_agreement(model, largest, workload.pointwise_rows)
+            for model in evo
+        ]
+        things = {
+            case: Timed(
+                call=make_call(
+                    models[case.transport, case.attention],
+                    case,
+                    made[case.num_behaviors, case.num_candidates or 1],
+                    workload.pointwise_rows,
+                ),
+                seconds=workload.pointwise_seconds
+                if case.path == POINTWISE
+                else None,
+            )
+            for case in cases
+        }
+        _say(f"{len(things)} things, {workload.num_rounds} rounds")
+        load, server_load = MachineLoad(), ServerLoad(process)
+        seconds = time_requests(
+            things, workload.num_requests, workload.num_rounds
+        )
+        found = load.read()
+        return {
+            "milliseconds": [
+                {**case._asdict(), **summary(rounds)}
+                for case, rounds in seconds.items()
+            ],
+            **compare(workload, seconds),
+            "state_bytes": state_bytes(models[PROCESS, "evo"], largest),
+            "largest_difference": max(differences),
+            "targets": _TARGETS,
+            "load": {
+                "load_average_before": found["load_average_before"],
+                "others_share": max(
+                    0.0, found["others_share"] - server_load.share()
+                ),
+            },
+            "environment": environment,
+        }
+
+
+def compare(
+    workload: Workload, seconds: Mapping[Case, Sequence[Sequence[float]]]
+) -> dict[str, Any]:
+    """Says how many times as fast, round by round.
+
+    Args:
+        workload: What was timed.
+        seconds: Of every request, by round.
+
+    Returns:
+        `whole_over_score`, by transport, length and candidates;
+        `pointwise_over_score`, in process; `score_of_longest_over_shortest`,
+        by transport and candidates; `full_over_evo`, the whole pass of full
+        attention over that of SparseCTR at every longer length, by path,
+        length and candidates.
+    """
+    rounds = {case: medians(found) for case, found in seconds.items()}
+
+    def ratio(slow: Case, fast: Case) -> dict[str, Any]:
+        return speedup(rounds[slow], rounds[fast])
+
+    score = [case for case in rounds if case.path == FROM_STATE]
+    shortest, longest = workload.lengths[0], workload.lengths[-1]
+    full = [case for case in rounds if case.attention == "full"]
+    return {
+        "whole_over_score": {
+            f"{case.transport} {case.num_behaviors} {case.num_candidates}": (
+                ratio(case._replace(path=WHOLE), case)
+            )
+            for case in score
+        },
+        "pointwise_over_score": {
+            f"{case.num_behaviors} {case.num_candidates}": (
+                ratio(case, case._replace(path=FROM_STATE))
+            )
+            for case in rounds
+            if case.path == POINTWISE
+        },
+        "score_of_longest_over_shortest": {
+            f"{case.transport} {case.num_candidates}": (
+                ratio(case._replace(num_behaviors=longest), case)
+            )
+            for case in score
+            if case.num_behaviors == shortest
+        },
+        "full_over_evo": {
+            f"{case.path} {length} {case.num_candidates}": ratio(
+                case, case._replace(attention="evo", num_behaviors=length)
+            )
+            for case in full
+            for length in workload.lengths
+            if length >= workload.full_length
+        },
+    }
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("plot", None, "PNG file to draw to.")
+    flags.DEFINE_list("lengths", list(map(str, _LENGTHS)), "Values of L.")
+    flags.DEFINE_list("candidates", list(map(str, _CANDIDATES)), "Of C.")
+    flags.DEFINE_list(
+        "pointwise_lengths",
+        list(map(str, _POINTWISE_LENGTHS)),
+        "Those of --lengths that are timed pointwise too.",
+    )
+    for name, default, lowest, text in (
+        ("pointwise_rows", 16, 1, "Rows of a pointwise call."),
+        ("full_length", 128, 0, "L of full attention beside; 0 for none."),
+        ("num_rows", 100_000, 10, "Rows of every embedding table."),
+        ("num_requests", 1000, 1, "Requests of each thing that is timed."),
+        ("num_rounds", 10, 1, "Rounds; each times everything."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest)
+    flags.DEFINE_float(
+        "pointwise_seconds", 2.0, "Length of a pointwise turn.", lower_bound=0.0
+    )
+    flags.DEFINE_bool("grpc", True, "Time gRPC too.")
+    flags.DEFINE_bool("compiled", True, "Time whole passes under XLA too.")
+    flags.DEFINE_string(
+        "server", None, "host:port of a server to use instead of the double."
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    output, plot = (
+        Path(value) if value else None for value in (values.output, values.plot)
+    )
+    # Before the work, and not after it.
+    for name, path in (("output", output), ("plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"--{name}: {path.parent} is not a folder.")
+    workload = _workload()
+    draw = import_draw() if plot else None
+    # Of the C library, which this process loads without Python's part.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    result = {
+        "question": "how long a request waits for its scores",
+        "data": "made: random ids and times, in the fields of Alibaba",
+        "workload": dataclasses.asdict(workload),
+        **measure(workload, values.server),
+    }
+    print(table(result))
+    if output is not None:
+        RunDirectory(output.parent).write_json(output.name, result)
+    if draw is not None:
+        draw(result, plot)
+
+
+def _workload() -> Workload:
+    values = flags.FLAGS
+    lengths = integers("lengths")
+    pointwise = integers("pointwise_lengths")
+    if not set(pointwise) <= set(lengths):
+        raise InputError(
+            "--pointwise_lengths must be among --lengths. Received: "
+            f"{','.join(values.pointwise_lengths)}"
+        )
+    return Workload(
+        lengths=lengths,
+        candidates=integers("candidates"),
+        pointwise_lengths=pointwise,
+        pointwise_rows=values.pointwise_rows,
+        pointwise_seconds=values.pointwise_seconds,
+        full_length=values.full_length,
+        num_rows=values.num_rows,
+        num_requests=values.num_requests,
+        num_rounds=values.num_rounds,
+        grpc=values.grpc,
+        compiled=values.compiled,
+    )
+
+
+def integers(flag: str) -> tuple[int, ...]:
+    """Returns a flag that is a list of ascending numbers above 0.
+
+    Raises:
+        InputError: If it is not.
+    """
+    texts = getattr(flags.FLAGS, flag)
+    try:
+        found = tuple(int(text) for text in texts)
+    except ValueError as error:
+        raise InputError(f"--{flag}: {error}") from error
+    needed = flag != "pointwise_lengths"
+    if (needed and not found) or found != tuple(sorted({*found, 0})[1:]):
+        raise InputError(
+            f"--{flag} must be ascending, above 0. Received: {','.join(texts)}"
+        )
+    return found
+
+
+def import_draw() -> Callable[..., None]:
+    """Returns what draws the result.
+
+    Raises:
+        InputError: If matplotlib is not installed.
+    """
+    try:
+        from benchmarks.serving_plot import draw_latency
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise InputError(
+            "--plot needs matplotlib, which the extra `plots` installs: "
+            "pip install 'sparsectr[plots]'"
+        ) from error
+    return draw_latency
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

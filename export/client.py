@@ -1,0 +1,382 @@
+r"""Scores of a model server, by gRPC or REST, without TensorFlow.
+
+    python -m export.client --server=localhost:8500 \
+        --input=requests.parquet --output=scores.parquet
+
+sends the requests of a Parquet file and writes its rows with one more column,
+`probability`. A server given as host:port is called by gRPC, one given as
+http://host:port by REST. `export.request_table` says what the file holds.
+
+In a program:
+
+    client = Client("localhost:8500")
+    [probability] = client.score_requests([request])
+    state = client.encode_user(user)            # once a history
+    probability = client.score(state, request)  # as often as needed
+"""
+
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from absl import flags
+
+from data_pipelines.progress import Progress
+from export.buckets import Buckets
+from export.grpc_transport import GrpcTransport
+from export.padding import (
+    BEHAVIOR_TIME,
+    REQUEST_TIME,
+    Request,
+    check_is_after,
+    check_request,
+    num_behaviors,
+    num_candidates,
+    pad,
+)
+from export.request_table import RequestTable, score_writer
+from export.rest_transport import RestTransport
+from export.server_error import ServerError
+from export.signature import ENCODE_USER, PROBABILITY, SCORE, WHOLE_PASS
+from export.transport import Array, ServedSignature, TensorType, Transport
+from export.user_state import StaleStateError, UserState
+from sparsectr import command
+from sparsectr.errors import InputError
+from sparsectr.file_systems.local_copy import local_copy
+
+_FIRST_PAUSE = 0.02
+"""Seconds before the first retry; they double with each."""
+
+_READ_REQUESTS = 256
+"""Requests of a file that are read, and sorted by shape, at a time."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Client:
+    """Calls one model of a server.
+
+    Threads may share it. What the signatures take it learns from the server
+    at the first call, so it needs no file of the model; a later version with
+    other inputs needs a new client. A request is checked before it is sent,
+    padded to a bucket and sent with others of its shape; the answer is cut
+    to its candidates.
+
+    Args:
+        server: `host:port` for gRPC, `http://host:port` for REST.
+        model_name: Name under which the server knows the model.
+        version: Which version; without it the server takes the newest.
+        timeout_seconds: Limit for one call of the server, retries included.
+        retries: How often a call is repeated that was answered UNAVAILABLE,
+            with growing pauses. No other error is worth a second try.
+        buckets: The shapes to pad to: those that the version was warmed up
+            with. Others work too, and are slow at the first request.
+
+    Raises:
+        InputError: If the server is none, or gRPC is not installed.
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        model_name: str = "sparsectr",
+        *,
+        version: int | None = None,
+        timeout_seconds: float = 1.0,
+        retries: int = 2,
+        buckets: Buckets | None = None,
+    ) -> None:
+        if timeout_seconds <= 0:
+            raise ValueError(
+                "`timeout_seconds` must be positive. "
+                f"Received: timeout_seconds={timeout_seconds}"
+            )
+        if retries < 0:
+            raise ValueError(
+                f"`retries` must not be negative. Received: retries={retries}"
+            )
+        self.server = server
+        self.timeout_seconds = timeout_seconds
+        self.retries = retries
+        self.buckets = buckets or Buckets()
+        make = RestTransport if "://" in server else GrpcTransport
+        self._transport: Transport = make(server, model_name, version)
+        self._signatures: dict[str, ServedSignature] = {}
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives up the connections."""
+        self._transport.close()
+
+    def inputs(self, signature_name: str = WHOLE_PASS) -> dict[str, TensorType]:
+        """Returns the inputs of a signature, as the server has them.
+
+        Raises:
+            ServerError: If the server does not answer, or has no such
+                signature.
+        """
+        return self._signature(signature_name).inputs
+
+    def score_requests(
+        self, requests: Sequence[Request], *, first_index: int = 0
+    ) -> list[Array]:
+        """Returns the probabilities of each request's candidates.
+
+        Args:
+            requests: Whole requests, see `Request`. Those of one bucket
+                are sent together, as many as a batch of the server holds.
+            first_index: What errors call the first of them.
+
+        Returns:
+            One float32 array a request, in order.
+
+        Raises:
+            InputError: If a request is not one. It names request and input.
+            ServerError: If the server does not answer.
+        """
+        signature = self._signature(WHOLE_PASS)
+        checked = [
+            check_request(
+                request, signature.inputs, f"request {first_index + index}"
+            )
+            for index, request in enumerate(requests)
+        ]
+        scores: list[Array] = [np.zeros(0, np.float32)] * len(checked)
+        for (length, candidates), members in self._batches(checked):
+            inputs = pad([checked[i] for i in members], length, candidates)
+            answer = self._predict(WHOLE_PASS, signature, inputs)
+            for index, row in zip(members, answer[PROBABILITY], strict=True):
+                scores[index] = row[: num_candidates(checked[index])]
+        return scores
+
+    def encode_user(self, user: Request) -> UserState:
+        """Returns the state of one user, for any number of `score` calls.
+
+        Args:
+            user: The `user_` and `behavior_` inputs of a request.
+
+        Raises:
+            InputError: If the user is not one. It names the input.
+            ServerError: If the server does not answer.
+        """
+        signature = self._signature(ENCODE_USER)
+        arrays = check_request(user, signature.inputs, "the user")
+        inputs = pad([arrays], self.buckets.length_of(num_behaviors(arrays)), 0)
+        times = arrays[BEHAVIOR_TIME]
+        return UserState(
+            tensors=self._predict(ENCODE_USER, signature, inputs),
+            newest_time=int(times[-1]) if times.size else 0,
+        )
+
+    def score(self, state: UserState, request: Request) -> Array:
+        """Returns the probabilities of a request's candidates.
+
+        Args:
+            state: What `encode_user` returned.
+            request: `request_time` and the `candidate_` inputs.
+
+        Returns:
+            A float32 array.
+
+        Raises:
+            InputError: If the request is not one. It names the input.
+            StaleStateError: If the server has another model by now: encode
+                the user again.
+            ServerError: If the server does not answer.
+        """
+        signature = self._signature(SCORE)
+        if not _fits(state, signature):
+            # The server may have moved on since its signatures were read.
+            signature = self._signature(SCORE, read_again=True)
+            if not _fits(state, signature):
+                raise StaleStateError(_STALE)
+        inputs = {
+            name: type_
+            for name, type_ in signature.inputs.items()
+            if name not in state.tensors
+        }
+        arrays = check_request(request, inputs, "the request")
+        check_is_after(arrays[REQUEST_TIME], state.newest_time, "the request")
+        count = num_candidates(arrays)
+        padded = pad([arrays], 0, self.buckets.candidates_of(count))
+        answer = self._predict(SCORE, signature, {**state.tensors, **padded})
+        probability = answer[PROBABILITY][0]
+        if np.isnan(probability).any():
+            # The graph's answer to a fingerprint that is not its own: an
+            # error would fail all requests that the server batched together.
+            raise StaleStateError(_STALE)
+        return probability[:count]
+
+    def _batches(
+        self, checked: list[dict[str, Array]]
+    ) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """Yields L and C of a batch and the indices of its requests."""
+        groups = defaultdict(list)
+        for index, arrays in enumerate(checked):
+            shape = (
+                self.buckets.length_of(num_behaviors(arrays)),
+                self.buckets.candidates_of(num_candidates(arrays)),
+            )
+            groups[shape].append(index)
+        largest = self.buckets.batch_sizes[-1]
+        for shape, members in groups.items():
+            for start in range(0, len(members), largest):
+                yield shape, members[start : start + largest]
+
+    def _signature(
+        self, name: str, *, read_again: bool = False
+    ) -> ServedSignature:
+        signatures = self._signatures
+        if read_again or not signatures:
+            # Threads that come here together all ask, and get the same.
+            signatures = self._call(self._transport.signatures)
+            self._signatures = signatures
+        if name not in signatures:
+            raise ServerError(
+                "FAILED_PRECONDITION",
+                f"the model has no signature {name!r}. It has: "
+                f"{', '.join(sorted(signatures))}",
+            )
+        return signatures[name]
+
+    def _predict(
+        self, name: str, signature: ServedSignature, inputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        return self._call(
+            lambda timeout: self._transport.predict(
+                name, inputs, signature.outputs, timeout
+            )
+        )
+
+    def _call(self, function: Callable[[float], _Answer]) -> _Answer:
+        """Calls the server, again where it was UNAVAILABLE."""
+        deadline = time.monotonic() + self.timeout_seconds
+        remaining = self.timeout_seconds
+        for attempt in range(self.retries):
+            try:
+                return function(remaining)
+            except ServerError as error:
+                # Clients that failed together should not return together.
+                pause = _FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)
+                remaining = deadline - time.monotonic() - pause
+                if error.code != "UNAVAILABLE" or remaining <= 0:
+                    raise
+                time.sleep(pause)
+        return function(remaining)
+
+
+_STALE = (
+    "The state is not of the model that the server has now. Encode the user "
+    "again."
+)
+
+
+def _fits(state: UserState, signature: ServedSignature) -> bool:
+    names = {name for name in signature.inputs if name.startswith("state_")}
+    return names == state.tensors.keys() and all(
+        signature.inputs[name].holds(array)
+        for name, array in state.tensors.items()
+    )
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string(
+        "server",
+        None,
+        "host:8500 for gRPC, http://host:8501 for REST.",
+        required=True,
+    )
+    flags.DEFINE_string(
+        "input", None, "Parquet file of requests.", required=True
+    )
+    flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+    flags.DEFINE_string(
+        "model", "sparsectr", "Name under which the server knows the model."
+    )
+    flags.DEFINE_integer(
+        "model_version",
+        None,
+        "Version of the model (default: the newest).",
+        lower_bound=0,
+    )
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "signature.json of the version, for the buckets it was warmed up with.",
+    )
+    flags.DEFINE_float(
+        "timeout_seconds", 10.0, "Limit for one batch.", lower_bound=0.001
+    )
+    flags.DEFINE_integer(
+        "retries", 5, "Repetitions after UNAVAILABLE.", lower_bound=0
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    del argv  # Every option is a flag.
+    values = flags.FLAGS
+    path = local_copy(values.input)
+    with Client(
+        values.server,
+        values.model,
+        version=values.model_version,
+        timeout_seconds=values.timeout_seconds,
+        retries=values.retries,
+        buckets=_read_buckets(values.signature),
+    ) as client:
+        try:
+            count = _score_file(client, path, Path(values.output))
+        except ServerError as error:
+            raise InputError(f"{values.server}: {error}") from error
+    print(f"{values.output}: scores of {count} requests")
+
+
+def _score_file(client: Client, path: Path, output: Path) -> int:
+    table = RequestTable(path, client.inputs())
+    progress = Progress("scoring", total=table.num_requests)
+    count = 0
+    with score_writer(output, table.schema) as write:
+        for rows, requests in table.batches(_READ_REQUESTS):
+            try:
+                scores = client.score_requests(requests, first_index=count)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+            write(rows, scores)
+            count += len(requests)
+            progress.advance(len(requests), rows=len(requests))
+    progress.done()
+    return count
+
+
+def _read_buckets(path: str | None) -> Buckets | None:
+    if path is None:
+        return None
+    text = local_copy(path).read_text("utf-8")
+    try:
+        return Buckets.from_dict(json.loads(text)["buckets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has no buckets: {error}") from error
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

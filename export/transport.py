@@ -1,0 +1,70 @@
+"""What the client needs of a way to reach a server."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class TensorType(NamedTuple):
+    """Type of a tensor: NumPy's name or "string", and -1 for an open size."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def holds(self, array: Array) -> bool:
+        """Returns whether an array has this type."""
+        dtype = "string" if array.dtype == object else array.dtype.name
+        return (
+            dtype == self.dtype
+            and array.ndim == len(self.shape)
+            and all(
+                expected in (-1, size)
+                for expected, size in zip(self.shape, array.shape, strict=True)
+            )
+        )
+
+
+class ServedSignature(NamedTuple):
+    """Inputs and outputs of a signature, by name."""
+
+    inputs: dict[str, TensorType]
+    outputs: dict[str, TensorType]
+
+
+class Transport(Protocol):
+    """Reaches one model of one server. Threads may share it."""
+
+    def signatures(self, timeout: float) -> dict[str, ServedSignature]:
+        """Returns the signatures of the model, by name.
+
+        Args:
+            timeout: Seconds after which it gives up.
+
+        Raises:
+            ServerError: If there is no answer.
+        """
+
+    def predict(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, TensorType],
+        timeout: float,
+    ) -> dict[str, Array]:
+        """Runs a signature once.
+
+        Args:
+            signature_name: Which one.
+            inputs: Its inputs.
+            outputs: The outputs to return.
+            timeout: Seconds after which it gives up.
+
+        Raises:
+            ServerError: If there is no answer.
+        """
+
+    def close(self) -> None:
+        """Gives up the connections."""

@@ -1,0 +1,308 @@
+"""Waiting for scores: from made-up seconds, and as a user runs it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.request_times import Timed, summary, time_requests
+from benchmarks.serving_latency import Workload, cases_of, compare
+from benchmarks.serving_model import raw_inputs, split_inputs
+from benchmarks.serving_paths import Case, check_agreement, make_call
+from benchmarks.serving_table import table
+from sparsectr.config import ModelConfig
+
+WORKLOAD = Workload(
+    lengths=(10, 1024),
+    candidates=(1, 100),
+    pointwise_lengths=(10,),
+    pointwise_rows=16,
+    pointwise_seconds=0.5,
+    full_length=10,
+    num_rows=50,
+    num_requests=9,
+    num_rounds=3,
+    grpc=True,
+    compiled=True,
+)
+
+
+def test_times_as_many_requests_as_asked_for() -> None:
+    served: dict[str, list[int]] = {"a": [], "b": []}
+    things = {
+        name: Timed(call=numbers.append) for name, numbers in served.items()
+    }
+    seconds = time_requests(things, num_requests=11, num_rounds=3)
+    assert [len(found) for found in seconds["a"]] == [4, 4, 3]
+    assert summary(seconds["b"])["num_requests"] == 11
+    # One before the first round and one in each are not timed.
+    assert len(served["a"]) == 11 + 3 + 1
+    assert served["a"][:6] == [0, 0, 0, 1, 2, 3]
+
+
+def test_a_turn_ends_when_its_time_is_over() -> None:
+    endless = Timed(call=lambda number: None, seconds=0.0)
+    seconds = time_requests({"a": endless}, num_requests=100, num_rounds=4)
+    assert [len(found) for found in seconds["a"]] == [1, 1, 1, 1]
+
+
+def test_percentiles_are_over_all_requests() -> None:
+    found = summary([[0.001] * 60, [0.002] * 39, [0.5]])
+    assert found["num_requests"] == 100
+    assert found["p50"] == pytest.approx(1.0)
+    assert found["p90"] == pytest.approx(2.0)
+    # Between the 99th and the 100th.
+    assert 2.0 < found["p99"] < 500.0
+
+
+def test_cases() -> None:
+    cases = cases_of(WORKLOAD)
+    assert len(set(cases)) == len(cases)
+    # Two lengths: encode, and whole and score for two numbers of candidates.
+    assert sum(case.transport == "grpc" for case in cases) == 2 * (1 + 2 * 2)
+    assert [c.num_candidates for c in cases if c.path == "pointwise"] == [100]
+    full = [case for case in cases if case.attention == "full"]
+    assert {(c.path, c.num_behaviors) for c in full} == {
+        ("whole", 10),
+        ("compiled", 10),
+    }
+    without = dataclasses.replace(
+        WORKLOAD, full_length=0, grpc=False, compiled=False
+    )
+    assert {(c.transport, c.attention) for c in cases_of(without)} == {
+        ("process", "evo")
+    }
+    assert "compiled" not in {case.path for case in cases_of(without)}
+
+
+def _seconds() -> dict[Case, list[list[float]]]:
+    """As long as a formula says, in a slow, a usual and a fast round."""
+
+    def cost(case: Case) -> float:
+        score = 1e-3 + 1e-5 * case.num_candidates
+        encode = 1e-5 * case.num_behaviors
+        if case.attention == "full":
+            encode *= 300
+        return {
+            "whole": encode + score,
+            "compiled": 0.5 * (encode + score),
+            "encode": encode,
+            "score": score,
+            "pointwise": case.num_candidates * (encode + 1e-3),
+        }[case.path]
+
+    return {
+        case: [[1.1 * cost(case)], [cost(case)], [0.9 * cost(case)]]
+        for case in cases_of(WORKLOAD)
+    }
+
+
+def _result() -> dict[str, Any]:
+    seconds = _seconds()
+    return {
+        "workload": dataclasses.asdict(WORKLOAD),
+        "milliseconds": [
+            {**case._asdict(), **summary(rounds)}
+            for case, rounds in seconds.items()
+        ],
+        **compare(WORKLOAD, seconds),
+        "state_bytes": 29_158,
+        "largest_difference": 2e-7,
+        "targets": {
+            "score_speedup": {
+                "times": 20.0,
+                "behaviors": 1024,
+                "candidates": 100,
+            },
+            "state_bytes": 65536,
+            "largest_difference": 1e-6,
+            "full_over_evo": {"times": 1.0, "behaviors": 1024},
+        },
+        "load": {"load_average_before": 0.0, "others_share": 0.25},
+        "environment": {"gpus": [], "processor": "made-up", "cpu_cores": 2},
+    }
+
+
+def test_compares_round_by_round() -> None:
+    found = compare(WORKLOAD, _seconds())
+    whole = found["whole_over_score"]["process 1024 100"]
+    assert whole["median"] == pytest.approx((10.24 + 2.0) / 2.0)
+    pointwise = found["pointwise_over_score"]["10 100"]
+    assert pointwise["median"] == pytest.approx(100 * 1.1 / 2.0)
+    full = found["full_over_evo"]["whole 1024 1"]
+    assert full["median"] == pytest.approx((30 + 1.01) / (10.24 + 1.01))
+    longest = found["score_of_longest_over_shortest"]["grpc 100"]
+    assert longest["interval"] == pytest.approx([1.0, 1.0])
+    assert longest["median"] is None
+
+
+def test_table_has_percentiles_targets_and_load() -> None:
+    lines = table(_result()).splitlines()
+    row = next(line for line in lines if line.startswith("encode   "))
+    assert row.split()[1:] == ["10", "0.1", "0.108", "0.1098"]
+    (row,) = (line for line in lines if line.startswith("pointwise"))
+    assert row.split()[1:4] == ["10", "-", "110"]
+    assert row.endswith("(3 requests)")
+    wanted = [line.strip() for line in lines if "(wanted: 20)" in line]
+    assert [line.split("  ")[0] for line in wanted] == [
+        "process, L=1024, C=100",
+        "grpc, L=1024, C=100",
+    ]
+    assert "Others than these took 25% of the processors." in lines
+
+
+def test_draws(tmp_path: Path) -> None:
+    serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    path = tmp_path / "plot.png"
+    serving_plot.draw_latency(_result(), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+class _Model:
+    """Scores that depend on user and candidate alone, and takes notes."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[int, ...]]] = []
+
+    def __call__(
+        self, signature_name: str, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        times = inputs.get("behavior_time")
+        if signature_name == "encode_user":
+            return {"state_sum": times.sum(axis=1)}
+        price = inputs["candidate_price"]
+        self.calls.append((signature_name, price.shape))
+        user = (
+            inputs["state_sum"]
+            if signature_name == "score"
+            else times.sum(axis=1)
+        )
+        return {"probability": price + 1e-9 * user[:, None]}
+
+
+def test_pointwise_scores_the_same_candidates() -> None:
+    (request,) = raw_inputs(50, 7, 11, 1)
+    model = _Model()
+    assert check_agreement(model, request, pointwise_rows=4) == 0.0
+    assert model.calls == [
+        ("serving_default", (1, 11)),
+        ("score", (1, 11)),
+        ("serving_default", (4, 1)),
+        ("serving_default", (4, 1)),
+        ("serving_default", (3, 1)),
+    ]
+
+
+def test_calls_take_turns_with_the_requests() -> None:
+    requests = raw_inputs(50, 7, 5, 2)
+    case = Case("score", "process", "evo", 7, 5)
+    call = make_call(_Model(), case, requests, pointwise_rows=4)
+    answers = [call(number)["probability"] for number in range(3)]
+    np.testing.assert_array_equal(answers[0], answers[2])
+    assert not np.array_equal(answers[0], answers[1])
+
+
+def test_made_requests_fit_the_signatures() -> None:
+    signature = pytest.importorskip("export.signature")
+    from benchmarks.made_requests import made_schema
+
+    (request,) = raw_inputs(50, 7, 11, 1)
+    inputs = signature.signatures(made_schema(50), ModelConfig())
+    sizes = {"B": 1, "L": 7, "C": 11}
+    for tensor in inputs["serving_default"][0]:
+        value = request.pop(tensor.name)
+        assert value.shape == tuple(sizes[axis] for axis in tensor.shape)
+        assert value.dtype == (
+            object if tensor.dtype == "string" else tensor.dtype
+        )
+    assert request == {}
+
+
+def test_user_and_candidates_are_sent_apart() -> None:
+    (request,) = raw_inputs(50, 7, 11, 1)
+    user, candidates = split_inputs(request)
+    assert user.keys() | candidates.keys() == request.keys()
+    assert {name.split("_")[0] for name in user} == {"user", "behavior"}
+    assert "request_time" in candidates
+
+
+def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    tiny = (
+        "--lengths=16,32",
+        "--candidates=2,3",
+        "--pointwise_lengths=16",
+        "--pointwise_rows=2",
+        "--full_length=0",
+        "--nocompiled",
+        "--num_rows=50",
+        "--num_requests=4",
+        "--num_rounds=2",
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.serving_latency", *tiny, *flags],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("full_length", "transports"),
+    [
+        (0, ("process",)),
+        pytest.param(16, ("process", "grpc"), marks=pytest.mark.slow),
+    ],
+)
+def test_measures(
+    full_length: int,
+    transports: tuple[str, ...],
+    repository: Path,
+    tmp_path: Path,
+) -> None:
+    if "grpc" in transports:
+        pytest.importorskip("tensorflow_serving")
+    output = tmp_path / "result.json"
+    result = _run(
+        repository,
+        f"--output={output}",
+        f"--full_length={full_length}",
+        "--grpc" if "grpc" in transports else "--nogrpc",
+        "--compiled" if full_length else "--nocompiled",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "score from state" in result.stdout
+    found = json.loads(output.read_text())
+    assert found["largest_difference"] <= 1e-6
+    assert 1000 < found["state_bytes"] <= 65536
+    timed = [row for row in found["milliseconds"] if row["path"] != "pointwise"]
+    assert {row["num_requests"] for row in timed} == {4}
+    assert {row["transport"] for row in timed} == set(transports)
+    assert all(0.0 < row["p50"] <= row["p99"] for row in timed)
+    # Two lengths and two numbers of candidates, both ways.
+    assert len(found["full_over_evo"]) == (8 if full_length else 0)
+    assert found["environment"]["tensorflow"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--output=no/such/folder/a.json", "no/such/folder is not a folder"),
+        ("--lengths=32,16", "--lengths must be ascending"),
+        ("--candidates=", "--candidates must be ascending"),
+        ("--candidates=1,x", "--candidates"),
+        ("--pointwise_lengths=64", "--pointwise_lengths must be among"),
+    ],
+)
+def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:
+    result = _run(repository, flag)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr

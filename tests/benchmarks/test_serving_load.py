@@ -1,0 +1,294 @@
+"""Rising load: a made server, made answers, and as a user runs it."""
+
+import concurrent.futures
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+grpc = pytest.importorskip("grpc")
+
+from benchmarks.open_loop import Answered, OpenLoop, step_of  # noqa: E402
+from benchmarks.serving_load import (  # noqa: E402
+    Workload,
+    find_saturation,
+    growth_of,
+    has_failed,
+    soak_at,
+    table,
+)
+from sparsectr.errors import InputError  # noqa: E402
+
+WORKLOAD = Workload(
+    path="whole",
+    num_behaviors=7,
+    num_candidates=5,
+    num_rows=50,
+    start_rate=10.0,
+    growth=2.0,
+    step_seconds=3.0,
+    max_steps=6,
+    timeout=0.5,
+    soak_share=0.8,
+    soak_minutes=1.0,
+)
+
+
+class _Server:
+    """Answers a request with itself, two at a time."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.wrong_answers = False
+        self.refuses = False
+        self.requests: list[bytes] = []
+        self._pool = concurrent.futures.ThreadPoolExecutor(2)
+        self._server = grpc.server(self._pool)
+        self._server.add_generic_rpc_handlers((_Handler(self),))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self.address = f"127.0.0.1:{port}"
+        self._server.start()
+
+    def answer(self, request: bytes, context: Any) -> bytes:
+        self.requests.append(request)
+        time.sleep(self.seconds)
+        if self.refuses:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "a fault of the test")
+        return b"" if self.wrong_answers else request
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+        self._pool.shutdown()
+
+
+class _Handler(grpc.GenericRpcHandler):
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+
+    def service(self, details: Any) -> Any:
+        assert details.method.endswith("PredictionService/Predict")
+        return grpc.unary_unary_rpc_method_handler(self._server.answer)
+
+
+@pytest.fixture
+def server() -> Iterator[_Server]:
+    made = _Server()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def loop(server: _Server) -> Iterator[OpenLoop]:
+    made = OpenLoop(server.address, [b"one", b"another"], timeout=0.5)
+    yield made
+    made.close()
+
+
+def test_sends_at_its_rate(server: _Server, loop: OpenLoop) -> None:
+    server.requests.clear()
+    found = loop.run(rate=100.0, seconds=0.5)
+    assert len(found) == len(server.requests) == 50
+    assert set(server.requests) == {b"one", b"another"}
+    assert all(a.error == "" for a in found)
+    assert all(0.0 <= a.due <= min(0.5, a.sent) <= a.done for a in found)
+
+
+def test_does_not_wait_for_answers(server: _Server, loop: OpenLoop) -> None:
+    server.seconds = 0.1
+    # Twenty a second are all that two at a time can answer.
+    found = loop.run(rate=200.0, seconds=0.2)
+    assert max(a.sent for a in found) < 0.5
+    step = step_of(200.0, found)
+    assert step.errors["DEADLINE_EXCEEDED"] > 20
+    assert step.achieved < 40.0
+    assert step.is_saturated(least_share=0.95)
+    # What waits counts from when it was due.
+    assert step.p99 is not None
+    assert step.p99 > 300.0
+
+
+def test_counts_refusals_and_wrong_answers(
+    server: _Server, loop: OpenLoop
+) -> None:
+    server.refuses = True
+    step = step_of(50.0, loop.run(rate=50.0, seconds=0.1))
+    assert step.errors == {"UNAVAILABLE": 5}
+    assert (step.achieved, step.p50) == (0.0, None)
+    server.refuses, server.wrong_answers = False, True
+    step = step_of(50.0, loop.run(rate=50.0, seconds=0.1))
+    assert step.errors == {"SHORT": 5}
+
+
+def test_a_server_that_refuses_is_bad_input(server: _Server) -> None:
+    server.refuses = True
+    with pytest.raises(InputError, match="answers UNAVAILABLE: a fault"):
+        OpenLoop(server.address, [b"one"], timeout=0.5)
+
+
+def _answered(rate: float, capacity: float, seconds: float) -> list[Answered]:
+    """What a server does that answers at most `capacity` a second."""
+    done, found = 0.0, []
+    for number in range(round(rate * seconds)):
+        due = number / rate
+        done = max(due, done) + 1.0 / capacity
+        found.append(Answered(due, due, done, ""))
+    return found
+
+
+def test_finds_the_last_rate_that_is_followed() -> None:
+    steps, saturation = find_saturation(
+        WORKLOAD, lambda rate, seconds: _answered(rate, 50.0, seconds)
+    )
+    assert [step.offered for step in steps] == [10.0, 20.0, 40.0, 80.0]
+    assert saturation == 40.0
+    assert steps[-1].achieved == pytest.approx(50.0)
+    assert steps[0].p50 == pytest.approx(20.0)
+
+
+def test_may_find_no_end() -> None:
+    steps, saturation = find_saturation(
+        WORKLOAD, lambda rate, seconds: _answered(rate, 1e6, seconds)
+    )
+    assert (len(steps), saturation) == (6, None)
+
+
+def test_refuses_a_first_rate_that_is_too_high() -> None:
+    with pytest.raises(InputError, match="--start_rate: 10 requests a second"):
+        find_saturation(
+            WORKLOAD, lambda rate, seconds: _answered(rate, 5.0, seconds)
+        )
+
+
+class _Process:
+    """A server whose memory grows."""
+
+    def __init__(self, *sizes: int) -> None:
+        self._sizes = list(sizes)
+
+    def resident_bytes(self) -> int:
+        return self._sizes.pop(0)
+
+
+def _soak(sizes: tuple[int, ...], errors: int = 0) -> dict[str, Any]:
+    def run(rate: float, seconds: float) -> list[Answered]:
+        found = _answered(rate, 50.0, seconds)
+        failed = [a._replace(error="UNAVAILABLE") for a in found[:errors]]
+        return failed + found[errors:]
+
+    return soak_at(8.0, float(len(sizes)), run, _Process(*sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "errors", "failed"),
+    [
+        ((100, 103, 104, 104, 104), 0, False),
+        ((100, 103, 106, 109, 112), 0, True),
+        ((100, 100, 100, 100, 100), 1, True),
+    ],
+)
+def test_soak_fails_on_errors_and_growth(
+    sizes: tuple[int, ...], errors: int, failed: bool
+) -> None:
+    soak = _soak(sizes, errors)
+    assert soak["num_requests"] == 5 * 60 * 8
+    assert soak["num_errors"] == 5 * errors
+    assert soak["memory_growth"] == pytest.approx(sizes[-1] / 100 - 1)
+    assert [part["minute"] for part in soak["minutes"]] == [1, 2, 3, 4, 5]
+    assert has_failed(soak) == failed
+
+
+def test_growth_needs_known_sizes() -> None:
+    assert growth_of([None, None]) is None
+    assert growth_of([100]) is None
+    assert growth_of([100, 150]) == pytest.approx(0.5)
+    assert not has_failed(None)
+
+
+def _result() -> dict[str, Any]:
+    steps, saturation = find_saturation(
+        WORKLOAD, lambda rate, seconds: _answered(rate, 50.0, seconds)
+    )
+    return {
+        "workload": dataclasses.asdict(WORKLOAD),
+        "steps": [dataclasses.asdict(step) for step in steps],
+        "saturation": saturation,
+        "soak": _soak((100, 100, 100, 100, 107)),
+        "environment": {"gpus": [], "processor": "made-up", "cpu_cores": 2},
+    }
+
+
+def test_table_says_where_it_ends_and_what_grew() -> None:
+    lines = table(_result()).splitlines()
+    assert lines[1].split() == ["10", "10", "20", "20", "20", "0"]
+    assert "Saturation: 40 requests a second." in lines
+    assert "Soak: 2,400 requests at 8 a second, 0 errors (wanted: 0)." in lines
+    assert lines[-1].startswith("Memory of the server: +7.0% from")
+
+
+@pytest.mark.parametrize("has_soak", [True, False])
+def test_draws(has_soak: bool, tmp_path: Path) -> None:
+    serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    path = tmp_path / "plot.png"
+    result = _result()
+    if not has_soak:
+        result["soak"] = None
+    serving_plot.draw_load(result, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.serving_load", *flags],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["whole", "score"])
+def test_loads_the_double(path: str, repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_serving")
+    output = tmp_path / "result.json"
+    result = _run(
+        repository,
+        f"--path={path}",
+        "--num_behaviors=16",
+        "--num_candidates=5",
+        "--num_rows=50",
+        "--start_rate=2",
+        "--growth=4",
+        "--step_seconds=2",
+        "--soak_minutes=0.1",
+        f"--output={output}",
+    )
+    found = json.loads(output.read_text())
+    assert found["soak"]["num_errors"] == 0
+    assert found["soak"]["minutes"][0]["server_bytes"] > 2**20
+    assert found["saturation"] >= 2.0
+    assert result.returncode == int(has_failed(found["soak"]))
+    assert "Saturation:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--plot=no/such/folder/a.png", "no/such/folder is not a folder"),
+        ("--path=some", "path"),
+        ("--growth=1", "growth"),
+    ],
+)
+def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:
+    result = _run(repository, flag)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr

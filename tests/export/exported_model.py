@@ -1,0 +1,134 @@
+"""A small model that reads every kind of raw value, exported once."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_pipelines.vocabulary import Vocabulary
+from export.raw_ids import RawIds
+from export.raw_requests import RawRequests
+from export.serving_graph import ServingGraph
+from sparsectr.schema import DatasetSchema, Table
+from tests import make_requests
+from tests.keras_weights import random_model
+
+MAX_HISTORY = 40
+XLA_BUCKET = (4, 31, 5)
+CONFIG = make_requests.SMALL_CONFIG
+
+# The answers of these weights are neither all likely nor all unlikely.
+_SEED = 6
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "item": {"kind": "hashed"},
+    "brand": {"value_type": "string"},
+    "gender": {"value_type": "string"},
+}
+
+SCHEMA: DatasetSchema = dataclasses.replace(
+    make_requests.SCHEMA,
+    tables=tuple(
+        dataclasses.replace(table, **_KINDS.get(table.name, {}))
+        for table in make_requests.SCHEMA.tables
+    ),
+)
+
+
+def _vocabulary(table: Table) -> Vocabulary:
+    if table.kind == "hashed":
+        return Vocabulary(table)
+    count = (table.size or 0) - 2
+    if table.value_type == "int":
+        return Vocabulary(table, [7 * n - 20 for n in range(count)])
+    return Vocabulary(table, [f"{table.name} {n}" for n in range(count)])
+
+
+VOCABULARIES = {table.name: _vocabulary(table) for table in SCHEMA.tables}
+
+_RAW = RawRequests(SCHEMA, VOCABULARIES)
+
+
+def requests(
+    seed: int, num_valid: list[int], **options: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns random requests as ids, and the raw values that mean them."""
+    ids = make_requests.make_requests(seed, num_valid, SCHEMA, **options)
+    for field in ("behavior_item", "candidate_item"):
+        # No value of a hashed table is unknown.
+        ids[field] = np.where(ids[field] == 1, 2, ids[field])
+    return ids, _RAW.of(ids)
+
+
+def only(inputs: dict[str, Any], *prefixes: str) -> dict[str, Any]:
+    """Returns the inputs whose names begin so."""
+    return {k: v for k, v in inputs.items() if k.startswith(prefixes)}
+
+
+class ExportedModel:
+    """The Keras model and what was exported of it.
+
+    Args:
+        folder: Where to export to.
+        config: What the model is.
+        xla_buckets: Shapes of compiled signatures.
+        dtype: Dtype policy of the model.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        config: Any = CONFIG,
+        xla_buckets: tuple[tuple[int, int, int], ...] = (),
+        dtype: str = "float32",
+    ) -> None:
+        folder.mkdir()
+        self.model = random_model(SCHEMA, config, seed=_SEED, dtype=dtype)
+        raw_ids = RawIds(SCHEMA, VOCABULARIES, folder, MAX_HISTORY)
+        self.graph = ServingGraph(self.model, config, raw_ids)
+        self.path = folder / "model"
+        self.graph.write(self.path, xla_buckets)
+        # What is served does without them.
+        for path in folder.glob("*.txt"):
+            path.unlink()
+        self.loaded = tf.saved_model.load(str(self.path))
+
+    def call(self, signature: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Calls a signature as a server does, by name."""
+        function = self.loaded.signatures[signature]
+        tensors = {k: tf.constant(v) for k, v in inputs.items()}
+        return {k: v.numpy() for k, v in function(**tensors).items()}
+
+    def probability(
+        self, inputs: dict[str, Any], signature: str = "serving_default"
+    ) -> np.ndarray:
+        """Returns the answer of a signature that scores."""
+        return self.call(signature, inputs)["probability"]
+
+    def encode(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """Returns the states of the users of raw requests."""
+        return self.call("encode_user", only(raw, "user_", "behavior_"))
+
+    def score(self, state: dict[str, Any], raw: dict[str, Any]) -> np.ndarray:
+        """Scores the candidates of raw requests from states."""
+        candidates = only(raw, "request_time", "candidate_")
+        return self.probability({**state, **candidates}, "score")
+
+    def expected(self, ids: dict[str, Any]) -> np.ndarray:
+        """Returns the answer of the Keras model."""
+        return tf.sigmoid(self.model(ids)).numpy()
+
+
+@functools.cache
+def _exported(folder: pathlib.Path) -> ExportedModel:
+    return ExportedModel(folder, xla_buckets=(XLA_BUCKET,))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    # The cache makes one for all modules that import this.
+    return _exported(tmp_path_factory.getbasetemp() / "exported")
