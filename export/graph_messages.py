@@ -2,114 +2,108 @@
 
 Only the fields that are read here are named. A message keeps the others as
 they came, so what is parsed and written again has lost nothing.
-
-The messages live in a pool of their own: TensorFlow registers the same names
-in the default one, and a process may import it later.
 """
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from export.message_classes import Messages, message_classes
 
 _PACKAGE = "sparsectr.graph"
 
-# Message -> field -> (number, type). A trailing * is `repeated`; a type that
-# is no scalar is a message of this table. Numbers from tensorflow/core:
-# protobuf/saved_model.proto, protobuf/meta_graph.proto and framework/*.proto.
-_MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
-    "SavedModel": {"meta_graphs": (2, "MetaGraphDef*")},
-    "MetaGraphDef": {
-        "meta_info_def": (1, "MetaInfoDef"),
-        "graph_def": (2, "GraphDef"),
-        "signature_def": (5, "SignatureEntry*"),
-    },
-    "MetaInfoDef": {"tags": (4, "string*")},
+# Numbers from tensorflow/core: protobuf/saved_model.proto,
+# protobuf/meta_graph.proto and framework/*.proto.
+_MESSAGES: Messages = {
+    "SavedModel": [
+        (2, "meta_graphs", "repeated MetaGraphDef"),
+    ],
+    "MetaGraphDef": [
+        (1, "meta_info_def", "MetaInfoDef"),
+        (2, "graph_def", "GraphDef"),
+        (5, "signature_def", "repeated SignatureEntry"),
+    ],
+    "MetaInfoDef": [
+        (4, "tags", "repeated string"),
+    ],
     # A map on the wire is a repeated message of key and value.
-    "SignatureEntry": {"key": (1, "string"), "value": (2, "SignatureDef")},
-    "SignatureDef": {
-        "inputs": (1, "TensorInfoEntry*"),
-        "outputs": (2, "TensorInfoEntry*"),
-        "method_name": (3, "string"),
-    },
-    "TensorInfoEntry": {"key": (1, "string"), "value": (2, "TensorInfo")},
-    "TensorInfo": {
-        "name": (1, "string"),
-        "dtype": (2, "int32"),
-        "tensor_shape": (3, "TensorShape"),
-    },
-    "TensorShape": {"dim": (2, "Dim*"), "unknown_rank": (3, "bool")},
-    "Dim": {"size": (1, "int64")},
-    "GraphDef": {"node": (1, "Node*"), "library": (2, "Library")},
-    "Library": {"function": (1, "Function*")},
-    "Function": {
-        "signature": (1, "OpSignature"),
-        "attr": (5, "AttrEntry*"),
-        "node_def": (3, "Node*"),
-    },
-    "OpSignature": {"name": (1, "string")},
-    "Node": {
-        "name": (1, "string"),
-        "op": (2, "string"),
-        "input": (3, "string*"),
-        "attr": (5, "AttrEntry*"),
-    },
-    "AttrEntry": {"key": (1, "string"), "value": (2, "AttrValue")},
-    "AttrValue": {
-        "list": (1, "ListValue"),
-        "b": (5, "bool"),
-        "type": (6, "int32"),
-        "func": (10, "NamedFunction"),
-    },
-    "ListValue": {"type": (6, "int32*"), "func": (9, "NamedFunction*")},
-    "NamedFunction": {"name": (1, "string")},
-    "KernelList": {"kernel": (1, "Kernel*")},
-    "Kernel": {
-        "op": (1, "string"),
-        "device_type": (2, "string"),
-        "constraint": (3, "Constraint*"),
-    },
-    "Constraint": {"name": (1, "string"), "allowed_values": (2, "AttrValue")},
+    "SignatureEntry": [
+        (1, "key", "string"),
+        (2, "value", "SignatureDef"),
+    ],
+    "SignatureDef": [
+        (1, "inputs", "repeated TensorInfoEntry"),
+        (2, "outputs", "repeated TensorInfoEntry"),
+        (3, "method_name", "string"),
+    ],
+    "TensorInfoEntry": [
+        (1, "key", "string"),
+        (2, "value", "TensorInfo"),
+    ],
+    "TensorInfo": [
+        (1, "name", "string"),
+        (2, "dtype", "int32"),
+        (3, "tensor_shape", "TensorShape"),
+    ],
+    "TensorShape": [
+        (2, "dim", "repeated Dim"),
+        (3, "unknown_rank", "bool"),
+    ],
+    "Dim": [
+        (1, "size", "int64"),
+    ],
+    "GraphDef": [
+        (1, "node", "repeated Node"),
+        (2, "library", "Library"),
+    ],
+    "Library": [
+        (1, "function", "repeated Function"),
+    ],
+    "Function": [
+        (1, "signature", "OpSignature"),
+        (5, "attr", "repeated AttrEntry"),
+        (3, "node_def", "repeated Node"),
+    ],
+    "OpSignature": [
+        (1, "name", "string"),
+    ],
+    "Node": [
+        (1, "name", "string"),
+        (2, "op", "string"),
+        (3, "input", "repeated string"),
+        (5, "attr", "repeated AttrEntry"),
+    ],
+    "AttrEntry": [
+        (1, "key", "string"),
+        (2, "value", "AttrValue"),
+    ],
+    "AttrValue": [
+        (1, "list", "ListValue"),
+        (5, "b", "bool"),
+        (6, "type", "int32"),
+        (10, "func", "NamedFunction"),
+    ],
+    "ListValue": [
+        (6, "type", "repeated int32"),
+        (9, "func", "repeated NamedFunction"),
+    ],
+    "NamedFunction": [
+        (1, "name", "string"),
+    ],
+    "KernelList": [
+        (1, "kernel", "repeated Kernel"),
+    ],
+    "Kernel": [
+        (1, "op", "string"),
+        (2, "device_type", "string"),
+        (3, "constraint", "repeated Constraint"),
+    ],
+    "Constraint": [
+        (1, "name", "string"),
+        (2, "allowed_values", "AttrValue"),
+    ],
 }
 
-_SCALARS = {
-    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
-    "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
-    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
-    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
-}
+_message = message_classes({_PACKAGE: _MESSAGES})
 
-
-def _make_messages() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="sparsectr/graph.proto", package=_PACKAGE, syntax="proto3"
-    )
-    for message_name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=message_name)
-        for name, (number, kind) in fields.items():
-            field = message.field.add(name=name, number=number)
-            field.label = (
-                field.LABEL_REPEATED
-                if kind.endswith("*")
-                else field.LABEL_OPTIONAL
-            )
-            kind = kind.rstrip("*")
-            if kind in _SCALARS:
-                field.type = _SCALARS[kind]
-            else:
-                field.type = field.TYPE_MESSAGE
-                field.type_name = f".{_PACKAGE}.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(
-            pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
-        )
-        for name in _MESSAGES
-    }
-
-
-_CLASSES = _make_messages()
-
-SavedModel: Any = _CLASSES["SavedModel"]
-MetaGraphDef: Any = _CLASSES["MetaGraphDef"]
-KernelList: Any = _CLASSES["KernelList"]
+SavedModel: Any = _message(f"{_PACKAGE}.SavedModel")
+MetaGraphDef: Any = _message(f"{_PACKAGE}.MetaGraphDef")
+KernelList: Any = _message(f"{_PACKAGE}.KernelList")

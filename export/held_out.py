@@ -35,7 +35,9 @@ def held_out_batches(
     split = "test" if store.num_requests("test") else "train"
     batches = Batches(store, split, config, batch_size, None)
     if batches.num_requests == 0:
-        raise InputError(f"{store.path} has no requests to verify with.")
+        raise InputError(
+            f"{store.path} has no requests to warm up and to verify with."
+        )
     # The order is window by window and bucket by bucket, so steps that are
     # far apart differ in length.
     steps = np.linspace(

@@ -1,10 +1,8 @@
 """The messages of TensorFlow Serving's gRPC interface, without TensorFlow.
 
 The generated classes of tensorflow-serving-api import TensorFlow. These have
-the same names, field numbers and bytes on the wire, and are made at run time
-with the protobuf library alone. They live in a descriptor pool of their own,
-so both can be in one process. Fields that nothing here needs are left out:
-what a server sends in them is kept and ignored.
+the same names, field numbers and bytes on the wire. Fields that nothing here
+needs are left out: what a server sends in them is kept and ignored.
 """
 
 import math
@@ -13,29 +11,13 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import any_pb2, wrappers_pb2
-from google.protobuf.descriptor_pb2 import (
-    DescriptorProto,
-    FieldDescriptorProto,
-    FileDescriptorProto,
-)
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
+
+from export.message_classes import Messages, message_classes
 
 Array = np.ndarray[Any, Any]
 
-_TYPES = {
-    "bool": FieldDescriptorProto.TYPE_BOOL,
-    "bytes": FieldDescriptorProto.TYPE_BYTES,
-    "double": FieldDescriptorProto.TYPE_DOUBLE,
-    "float": FieldDescriptorProto.TYPE_FLOAT,
-    "int32": FieldDescriptorProto.TYPE_INT32,
-    "int64": FieldDescriptorProto.TYPE_INT64,
-    "string": FieldDescriptorProto.TYPE_STRING,
-}
-
-# Message to its fields: number, name, and a type as a .proto file would write
-# it. An enum is an int32 on the wire.
-_TENSORFLOW = {
+# An enum is an int32 on the wire.
+_TENSORFLOW: Messages = {
     "Dim": [(1, "size", "int64")],
     "TensorShapeProto": [
         (2, "dim", "repeated Dim"),
@@ -63,7 +45,7 @@ _TENSORFLOW = {
         (3, "method_name", "string"),
     ],
 }
-_SERVING = {
+_SERVING: Messages = {
     "ModelSpec": [
         (1, "name", "string"),
         (2, "version", "google.protobuf.Int64Value"),
@@ -95,79 +77,10 @@ _SERVING = {
 }
 
 
-def _file(
-    package: str,
-    messages: Mapping[str, list[tuple[int, str, str]]],
-    dependencies: list[str],
-) -> FileDescriptorProto:
-    file = FileDescriptorProto(
-        name=f"{package}.proto",
-        package=package,
-        syntax="proto3",
-        dependency=dependencies,
-    )
-    for name, fields in messages.items():
-        message = file.message_type.add(name=name)
-        for number, field_name, declaration in fields:
-            label, _, type_name = declaration.rpartition(" ")
-            if label == "map":
-                type_name = _add_map_entry(message, field_name, type_name)
-            _add_field(message, number, field_name, type_name, bool(label))
-    return file
-
-
-def _add_map_entry(message: Any, field_name: str, value_type: str) -> str:
-    """Adds what `map<string, value_type>` stands for and returns its name."""
-    words = field_name.split("_")
-    entry = message.nested_type.add(
-        name="".join(word.capitalize() for word in words) + "Entry"
-    )
-    entry.options.map_entry = True
-    _add_field(entry, 1, "key", "string", is_repeated=False)
-    _add_field(entry, 2, "value", value_type, is_repeated=False)
-    return f"{message.name}.{entry.name}"
-
-
-def _add_field(
-    message: DescriptorProto,
-    number: int,
-    name: str,
-    type_name: str,
-    is_repeated: bool,
-) -> None:
-    field = message.field.add(
-        name=name,
-        number=number,
-        label=FieldDescriptorProto.LABEL_REPEATED
-        if is_repeated
-        else FieldDescriptorProto.LABEL_OPTIONAL,
-    )
-    if type_name in _TYPES:
-        field.type = _TYPES[type_name]
-    else:
-        field.type = FieldDescriptorProto.TYPE_MESSAGE
-        field.type_name = type_name
-
-
-def _make_pool() -> DescriptorPool:
-    pool = DescriptorPool()
-    known = [any_pb2.DESCRIPTOR, wrappers_pb2.DESCRIPTOR]
-    for file in known:
-        pool.AddSerializedFile(file.serialized_pb)
-    tensorflow = _file("tensorflow", _TENSORFLOW, [])
-    pool.AddSerializedFile(tensorflow.SerializeToString())
-    names = [*(file.name for file in known), tensorflow.name]
-    serving = _file("tensorflow.serving", _SERVING, names)
-    pool.AddSerializedFile(serving.SerializeToString())
-    return pool
-
-
-_POOL = _make_pool()
-
-
-def _message(name: str) -> Any:
-    return GetMessageClass(_POOL.FindMessageTypeByName(name))
-
+_message = message_classes(
+    {"tensorflow": _TENSORFLOW, "tensorflow.serving": _SERVING},
+    known=(any_pb2.DESCRIPTOR, wrappers_pb2.DESCRIPTOR),
+)
 
 TensorProto = _message("tensorflow.TensorProto")
 PredictRequest = _message("tensorflow.serving.PredictRequest")

@@ -4,55 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
+from export.message_classes import Messages, message_classes
+
 _PACKAGE = "sparsectr.example"
 
-# tensorflow/core/example/*.proto: message -> (number, name, type, repeated).
-_MESSAGES: dict[str, list[tuple[int, str, str | int, bool]]] = {
-    "Example": [(1, "features", "Features", False)],
-    "Features": [(1, "feature", "Entry", True)],
+# Numbers from tensorflow/core/example/*.proto.
+_MESSAGES: Messages = {
+    "Example": [(1, "features", "Features")],
+    "Features": [(1, "feature", "repeated Entry")],
     # A map on the wire is a repeated message of key and value.
-    "Entry": [
-        (1, "key", _FIELD.TYPE_STRING, False),
-        (2, "value", "Feature", False),
-    ],
+    "Entry": [(1, "key", "string"), (2, "value", "Feature")],
     "Feature": [
-        (1, "bytes_list", "BytesList", False),
-        (2, "float_list", "FloatList", False),
-        (3, "int64_list", "Int64List", False),
+        (1, "bytes_list", "BytesList"),
+        (2, "float_list", "FloatList"),
+        (3, "int64_list", "Int64List"),
     ],
-    "BytesList": [(1, "value", _FIELD.TYPE_BYTES, True)],
-    "FloatList": [(1, "value", _FIELD.TYPE_FLOAT, True)],
-    "Int64List": [(1, "value", _FIELD.TYPE_INT64, True)],
+    "BytesList": [(1, "value", "repeated bytes")],
+    "FloatList": [(1, "value", "repeated float")],
+    "Int64List": [(1, "value", "repeated int64")],
 }
 
-
-def _make_example() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="sparsectr/example.proto", package=_PACKAGE, syntax="proto3"
-    )
-    for message_name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=message_name)
-        for number, name, kind, is_repeated in fields:
-            field = message.field.add(name=name, number=number)
-            field.label = (
-                _FIELD.LABEL_REPEATED if is_repeated else _FIELD.LABEL_OPTIONAL
-            )
-            if isinstance(kind, str):
-                field.type = _FIELD.TYPE_MESSAGE
-                field.type_name = f".{_PACKAGE}.{kind}"
-            else:
-                field.type = kind
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName(f"{_PACKAGE}.Example")
-    )
-
-
-_Example = _make_example()
+_Example = message_classes({_PACKAGE: _MESSAGES})(f"{_PACKAGE}.Example")
 
 
 def serialized_example(request: Mapping[str, Any]) -> bytes:

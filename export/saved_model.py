@@ -29,6 +29,7 @@ from typing import Any
 from absl import flags
 
 from export.buckets import Buckets
+from export.held_out import held_out_batches
 from export.raw_requests import RawRequests, vocabularies_of
 from export.signature import signature_json, signatures
 from export.warm_up import FILE_NAME, warm_up_requests, write_warm_up
@@ -46,6 +47,9 @@ from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 XlaBucket = tuple[int, int, int]
 
 _MODEL_NAME = "sparsectr"
+
+_NUM_BATCHES = 8
+"""Batches of which the longest histories are taken to warm up with."""
 
 
 def define_flags() -> None:
@@ -160,7 +164,10 @@ def write_model(
 
     vocabularies = vocabularies_of(store)
     buckets = Buckets.for_config(config)
-    batch = _requests(store, config.data, buckets.batch_sizes[-1])
+    # The longest histories of a few batches, cut and padded to each bucket.
+    *_, batch = held_out_batches(
+        store, config.data, buckets.batch_sizes[-1], count=_NUM_BATCHES
+    )
     requests = RawRequests(store.schema, vocabularies).of(batch)
     with tempfile.TemporaryDirectory(dir=folder.parent) as assets:
         raw_ids = RawIds(
@@ -188,20 +195,6 @@ def write_model(
         graph.user_states,
     )
     write_warm_up(extra / FILE_NAME, records, _MODEL_NAME)
-
-
-def _requests(store: Any, config: Any, count: int) -> dict[str, Any]:
-    """Returns up to `count` requests with the longest histories there are."""
-    from data_pipelines.batches import Batches
-
-    split = "test" if store.num_requests("test") else "train"
-    batches = Batches(store, split, config, count, None)
-    if batches.num_requests == 0:
-        raise InputError(f"{store.path} has no requests to warm up with.")
-    batch = batches.batch(batches.num_batches - 1)
-    # Other rows only fill up the batch.
-    is_request = batch["candidate_mask"].any(axis=1)
-    return {name: values[is_request] for name, values in batch.items()}
 
 
 def _write_history(run: Any, data_dir: str | None, extra: Path) -> None:
