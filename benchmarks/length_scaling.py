@@ -10,8 +10,9 @@ are made: random ids and times, no padding.
 
 The cost per behavior is what a length adds: the seconds of two neighboring
 lengths, the difference divided by the behaviors between them. Beside it stands
-a line fitted through all lengths, seconds = fixed part + cost * behaviors, by
-least relative error, and the cost of each length without that fixed part.
+a line fitted through the lengths up to 16,384, seconds = fixed part + cost *
+behaviors, by least relative error, and the cost of each length, longer ones
+too, without that fixed part.
 
 Full attention is left out where its estimated memory is not there, and a line
 says so. Prints a table. Needs Linux, and --plot needs matplotlib.
@@ -41,6 +42,10 @@ from sparsectr.training.run_directory import RunDirectory, environment
 
 _LENGTHS = (256, 1024, 4096, 16384, 100_000)
 _MODES = ("inference", "training")
+
+# Up to here the cost of a behavior is wanted to be flat. The longest history
+# is shown beside it.
+_LONGEST_ON_LINE = 16384
 _MAX_PER_BEHAVIOR_CHANGE = 0.1
 _MIN_SCORE_SPEEDUP = 20.0
 
@@ -277,9 +282,10 @@ def cost_per_behavior(
     Returns:
         `between`: microseconds of a behavior between two neighboring lengths,
         median and quartiles over the rounds. `fixed_milliseconds` and
-        `microseconds`: the line through the medians. `without_fixed`: for
-        each length, microseconds of a behavior once that fixed part is off,
-        and `change`, by how much the largest of them exceeds the least;
+        `microseconds`: the line through the medians up to the length of
+        16,384. `without_fixed`: for each length, microseconds of a behavior
+        once that fixed part is off. `change`: by how much the largest of them
+        exceeds the least up to that length; `change_of_all`: of all lengths;
         `None` where noise has left one of them without a cost.
     """
     lengths = np.asarray(list(seconds))
@@ -288,9 +294,13 @@ def cost_per_behavior(
     between = np.diff(rounds, axis=0) / np.diff(behaviors)[:, None] * 1e6
     medians = np.median(rounds, axis=1)
     # Divided by the seconds, every length counts by its relative error.
+    on_line = lengths <= _LONGEST_ON_LINE
+    if on_line.sum() < 2:
+        on_line[:] = True
     columns = np.stack([np.ones(len(lengths)), behaviors], axis=1)
+    relative = (columns / medians[:, None])[on_line]
     fixed, slope = np.linalg.lstsq(
-        columns / medians[:, None], np.ones(len(lengths)), rcond=None
+        relative, np.ones(len(relative)), rcond=None
     )[0].tolist()
     without_fixed = (medians - fixed) / behaviors * 1e6
     return {
@@ -305,7 +315,8 @@ def cost_per_behavior(
         "without_fixed": dict(
             zip(map(str, lengths), without_fixed.tolist(), strict=True)
         ),
-        "change": _change(without_fixed),
+        "change": _change(without_fixed[on_line]),
+        "change_of_all": _change(without_fixed),
     }
 
 
@@ -356,9 +367,10 @@ def table(workload: Workload, result: Mapping[str, Any]) -> str:
     for mode, cost in costs.items():
         change = cost["change"]
         lines.append(
-            f"{mode}: the cost per behavior changes by "
-            + ("more than can be said" if change is None else f"{change:.0%}")
-            + f" (wanted: {_MAX_PER_BEHAVIOR_CHANGE:.0%}); the fixed part is "
+            f"{mode}: up to {_LONGEST_ON_LINE:,} behaviors the cost of one "
+            f"changes by {_share(change)} (wanted: "
+            f"{_share(_MAX_PER_BEHAVIOR_CHANGE)}), over all lengths by "
+            f"{_share(cost['change_of_all'])}; the fixed part is "
             f"{cost['fixed_milliseconds']:.2f} ms."
         )
     lines.append(
@@ -374,6 +386,10 @@ def table(workload: Workload, result: Mapping[str, Any]) -> str:
             "its processors."
         )
     return "\n".join(lines)
+
+
+def _share(change: float | None) -> str:
+    return "more than can be said" if change is None else f"{change:.0%}"
 
 
 def _quartiles(found: Mapping[str, float] | None, factor: float) -> str:

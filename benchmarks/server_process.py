@@ -30,6 +30,15 @@ with serving(pathlib.Path(sys.argv[1])) as double:
 """
 
 
+def resident_bytes(pid: int) -> int:
+    """Returns the resident memory of a process. Needs Linux."""
+    path = Path(f"/proc/{pid}/status")
+    for line in path.read_text("utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise InputError(f"{path} names no VmRSS.")
+
+
 class ServerProcess(NamedTuple):
     """A server that is up.
 
@@ -43,11 +52,7 @@ class ServerProcess(NamedTuple):
 
     def resident_bytes(self) -> int:
         """Returns its resident memory. Needs Linux."""
-        path = Path(f"/proc/{self.pid}/status")
-        for line in path.read_text("utf-8").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise InputError(f"{path} names no VmRSS.")
+        return resident_bytes(self.pid)
 
     def processor_seconds(self) -> float:
         """Returns how long it has computed. Needs Linux."""

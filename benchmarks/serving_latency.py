@@ -17,15 +17,21 @@ request at a time, over several lengths of history and numbers of candidates:
 Each but the last in this process, through TensorFlow's C API as the server
 loads it, and by gRPC on loopback from the test double of the tests, in a
 process of its own that shares the processors (or from --server, which has to
-serve the same made model or one with its fields). Full attention at
+serve a model with the fields of the made requests). Full attention at
 --full_length stands beside. All take turns in random order; percentiles are
 over all requests. The requests are made: random ids and times, no padding.
 
-Prints a table. Needs Linux and grpcio, and --plot needs matplotlib.
+Before, the same requests go all ways and to the Keras model that was exported
+(weights are random, so that scores spread): the largest difference, and the AUC
+of each against random labels. --server is left out, whose model is another.
+
+Prints a table that says which target was reached. Needs Linux and grpcio, and
+--plot needs matplotlib.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import sys
 import tempfile
@@ -36,9 +42,15 @@ from typing import Any
 from absl import flags
 
 from benchmarks.interleaved import MachineLoad, speedup
+from benchmarks.open_loop import import_grpc
 from benchmarks.request_times import Timed, medians, summary, time_requests
-from benchmarks.server_process import ServerLoad, server_process
-from benchmarks.serving_model import raw_inputs, write_models
+from benchmarks.server_process import (
+    ServerLoad,
+    ServerProcess,
+    server_process,
+)
+from benchmarks.serving_agreement import agreement
+from benchmarks.serving_model import Inputs, Shape, raw_inputs, write_models
 from benchmarks.serving_paths import (
     COMPILED,
     ENCODE,
@@ -51,9 +63,9 @@ from benchmarks.serving_paths import (
     Model,
     bucket_of,
     by_grpc,
-    check_agreement,
     in_process,
     make_call,
+    memory_of_versions,
     state_bytes,
 )
 from benchmarks.serving_table import table
@@ -63,15 +75,24 @@ from sparsectr.training.run_directory import RunDirectory
 
 _LENGTHS = (128, 512, 1024, 8192)
 _CANDIDATES = (1, 100, 500, 1000)
-_POINTWISE_LENGTHS = (128, 512, 1024)
+_LENGTHS_OF_SOME = {
+    "compiled_lengths": "under XLA",
+    "pointwise_lengths": "pointwise",
+}
+_LENGTH_OF_SOME = 1024
 
 # Different users, so that a processor does not learn one of them by heart.
 _NUM_USERS = 8
 
-_TARGETS = {
+_MODEL = "sparsectr"
+
+TARGETS = {
     "score_speedup": {"times": 20.0, "behaviors": 1024, "candidates": 100},
+    # How far the longest history may be from the shortest, as a share.
+    "score_of_longest_over_shortest": 0.1,
     "state_bytes": 64 * 1024,
     "largest_difference": 1e-6,
+    "auc_digits": 6,
     # Full attention at the shorter length over SparseCTR at the longer.
     "full_over_evo": {"times": 1.0, "behaviors": 1024},
 }
@@ -84,6 +105,8 @@ class Workload:
     Args:
         lengths: Values of L, ascending.
         candidates: Values of C, ascending.
+        compiled_lengths: Those of `lengths` whose whole pass is timed
+            compiled too, and if there are any, that of full attention is.
         pointwise_lengths: Those of `lengths` that are timed pointwise too.
         pointwise_rows: B of a pointwise call.
         pointwise_seconds: Length of a pointwise turn, at most, but for one
@@ -93,11 +116,11 @@ class Workload:
         num_requests: Requests of each thing.
         num_rounds: Rounds.
         grpc: Whether gRPC is timed.
-        compiled: Whether whole passes are timed compiled too.
     """
 
     lengths: tuple[int, ...]
     candidates: tuple[int, ...]
+    compiled_lengths: tuple[int, ...]
     pointwise_lengths: tuple[int, ...]
     pointwise_rows: int
     pointwise_seconds: float
@@ -106,7 +129,6 @@ class Workload:
     num_requests: int
     num_rounds: int
     grpc: bool
-    compiled: bool
 
 
 def cases_of(workload: Workload) -> list[Case]:
@@ -132,11 +154,15 @@ def cases_of(workload: Workload) -> list[Case]:
             Case(WHOLE, PROCESS, "full", workload.full_length, candidates)
             for candidates in workload.candidates
         ]
-    if workload.compiled:
+    if workload.compiled_lengths:
         cases += [
             case._replace(path=COMPILED)
             for case in cases
             if (case.path, case.transport) == (WHOLE, PROCESS)
+            and (
+                case.attention == "full"
+                or case.num_behaviors in workload.compiled_lengths
+            )
         ]
     return cases
 
@@ -149,69 +175,38 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
         server: Address of a server to use for gRPC instead of the double.
     """
     cases = cases_of(workload)
-    compiled = {
-        attention: [
-            bucket_of(case)
-            for case in cases
-            if (case.path, case.attention) == (COMPILED, attention)
-        ]
-        for attention in dict.fromkeys(case.attention for case in cases)
+    shapes = list(itertools.product(workload.lengths, workload.candidates))
+    made = {
+        shape: raw_inputs(workload.num_rows, *shape, _NUM_USERS)
+        for shape in sorted({_shape_of(case) for case in cases})
     }
+    largest = made[shapes[-1]][0]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _say("writing the SavedModels")
-        longest = max(*workload.lengths, workload.full_length)
-        environment = write_models(folder, compiled, workload.num_rows, longest)
+        environment = _write(workload, cases, folder, shapes)
+        path = folder / "evo" / "1"
+        memory = memory_of_versions(path, largest)
         models: dict[tuple[str, str], Model] = {
             (PROCESS, attention): stack.enter_context(
                 in_process(folder / attention / "1")
             )
-            for attention in compiled
+            for attention in dict.fromkeys(case.attention for case in cases)
         }
+        compared = {PROCESS: models[PROCESS, "evo"]}
         process = None
         if workload.grpc:
             if server is None:
-                _say("starting the server")
-                process = stack.enter_context(
-                    server_process(folder / "evo" / "1")
-                )
-                server = process.address
-            models[GRPC, "evo"] = stack.enter_context(
-                by_grpc(server, "sparsectr")
-            )
-        requests = {
-            (case.num_behaviors, case.num_candidates or 1) for case in cases
-        }
-        made = {
-            shape: raw_inputs(workload.num_rows, *shape, _NUM_USERS)
-            for shape in sorted(requests)
-        }
-        largest = made[workload.lengths[0], workload.candidates[-1]][0]
-        evo = [model for (_, name), model in models.items() if name == "evo"]
-        differences = [
-            check_agreement(model, largest, workload.pointwise_rows)
-            for model in evo
-        ]
-        things = {
-            case: Timed(
-                call=make_call(
-                    models[case.transport, case.attention],
-                    case,
-                    made[case.num_behaviors, case.num_candidates or 1],
-                    workload.pointwise_rows,
-                ),
-                seconds=workload.pointwise_seconds
-                if case.path == POINTWISE
-                else None,
-            )
-            for case in cases
-        }
-        _say(f"{len(things)} things, {workload.num_rounds} rounds")
-        load, server_load = MachineLoad(), ServerLoad(process)
-        seconds = time_requests(
-            things, workload.num_requests, workload.num_rounds
-        )
-        found = load.read()
+                process = stack.enter_context(server_process(path))
+            address = process.address if process else str(server)
+            remote = stack.enter_context(by_grpc(address, _MODEL))
+            models[GRPC, "evo"] = remote
+            if process:
+                compared[GRPC] = remote
+        _say("comparing the ways")
+        rows = workload.num_rows, workload.pointwise_rows
+        found = agreement(compared, folder, shapes, *rows)
+        seconds, load = _time(workload, cases, models, made, process)
         return {
             "milliseconds": [
                 {**case._asdict(), **summary(rounds)}
@@ -219,16 +214,64 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
             ],
             **compare(workload, seconds),
             "state_bytes": state_bytes(models[PROCESS, "evo"], largest),
-            "largest_difference": max(differences),
-            "targets": _TARGETS,
-            "load": {
-                "load_average_before": found["load_average_before"],
-                "others_share": max(
-                    0.0, found["others_share"] - server_load.share()
-                ),
-            },
+            "largest_difference": found["largest"],
+            "agreement": found,
+            "memory": memory,
+            "targets": TARGETS,
+            "load": load,
             "environment": environment,
         }
+
+
+def _shape_of(case: Case) -> Shape:
+    return case.num_behaviors, case.num_candidates or 1
+
+
+def _write(
+    workload: Workload,
+    cases: Sequence[Case],
+    folder: Path,
+    shapes: Sequence[Shape],
+) -> dict[str, Any]:
+    compiled: dict[str, list[tuple[int, int, int]]] = {}
+    for case in cases:
+        buckets = compiled.setdefault(case.attention, [])
+        if case.path == COMPILED:
+            buckets.append(bucket_of(case))
+    longest = max(*workload.lengths, workload.full_length)
+    return write_models(folder, compiled, workload.num_rows, longest, shapes)
+
+
+def _time(
+    workload: Workload,
+    cases: Sequence[Case],
+    models: Mapping[tuple[str, str], Model],
+    made: Mapping[Shape, list[Inputs]],
+    process: ServerProcess | None,
+) -> tuple[dict[Case, list[list[float]]], dict[str, float]]:
+    """Returns seconds of every request by round, and what others took."""
+    things = {
+        case: Timed(
+            call=make_call(
+                models[case.transport, case.attention],
+                case,
+                made[_shape_of(case)],
+                workload.pointwise_rows,
+            ),
+            seconds=workload.pointwise_seconds
+            if case.path == POINTWISE
+            else None,
+        )
+        for case in cases
+    }
+    _say(f"{len(things)} things, {workload.num_rounds} rounds")
+    load, server_load = MachineLoad(), ServerLoad(process)
+    seconds = time_requests(things, workload.num_requests, workload.num_rounds)
+    found = load.read()
+    return seconds, {
+        "load_average_before": found["load_average_before"],
+        "others_share": max(0.0, found["others_share"] - server_load.share()),
+    }
 
 
 def compare(
@@ -277,12 +320,14 @@ def compare(
             if case.num_behaviors == shortest
         },
         "full_over_evo": {
-            f"{case.path} {length} {case.num_candidates}": ratio(
-                case, case._replace(attention="evo", num_behaviors=length)
+            f"{evo.path} {evo.num_behaviors} {evo.num_candidates}": ratio(
+                case, evo
             )
             for case in full
             for length in workload.lengths
             if length >= workload.full_length
+            for evo in [case._replace(attention="evo", num_behaviors=length)]
+            if evo in rounds
         },
     }
 
@@ -297,11 +342,12 @@ def define_flags() -> None:
     flags.DEFINE_string("plot", None, "PNG file to draw to.")
     flags.DEFINE_list("lengths", list(map(str, _LENGTHS)), "Values of L.")
     flags.DEFINE_list("candidates", list(map(str, _CANDIDATES)), "Of C.")
-    flags.DEFINE_list(
-        "pointwise_lengths",
-        list(map(str, _POINTWISE_LENGTHS)),
-        "Those of --lengths that are timed pointwise too.",
-    )
+    for name, text in _LENGTHS_OF_SOME.items():
+        flags.DEFINE_list(
+            name,
+            [str(_LENGTH_OF_SOME)],
+            f"Those of --lengths timed {text} too.",
+        )
     for name, default, lowest, text in (
         ("pointwise_rows", 16, 1, "Rows of a pointwise call."),
         ("full_length", 128, 0, "L of full attention beside; 0 for none."),
@@ -314,7 +360,6 @@ def define_flags() -> None:
         "pointwise_seconds", 2.0, "Length of a pointwise turn.", lower_bound=0.0
     )
     flags.DEFINE_bool("grpc", True, "Time gRPC too.")
-    flags.DEFINE_bool("compiled", True, "Time whole passes under XLA too.")
     flags.DEFINE_string(
         "server", None, "host:port of a server to use instead of the double."
     )
@@ -332,6 +377,8 @@ def main(argv: Sequence[str]) -> None:
         if path is not None and not path.parent.is_dir():
             raise InputError(f"--{name}: {path.parent} is not a folder.")
     workload = _workload()
+    if workload.grpc:
+        import_grpc()
     draw = import_draw() if plot else None
     # Of the C library, which this process loads without Python's part.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -351,16 +398,17 @@ def main(argv: Sequence[str]) -> None:
 def _workload() -> Workload:
     values = flags.FLAGS
     lengths = integers("lengths")
-    pointwise = integers("pointwise_lengths")
-    if not set(pointwise) <= set(lengths):
-        raise InputError(
-            "--pointwise_lengths must be among --lengths. Received: "
-            f"{','.join(values.pointwise_lengths)}"
-        )
+    some = {name: integers(name) for name in _LENGTHS_OF_SOME}
+    for name, found in some.items():
+        if not set(found) <= set(lengths):
+            raise InputError(
+                f"--{name} must be among --lengths. Received: "
+                f"{','.join(map(str, found))}"
+            )
     return Workload(
         lengths=lengths,
         candidates=integers("candidates"),
-        pointwise_lengths=pointwise,
+        **some,
         pointwise_rows=values.pointwise_rows,
         pointwise_seconds=values.pointwise_seconds,
         full_length=values.full_length,
@@ -368,7 +416,6 @@ def _workload() -> Workload:
         num_requests=values.num_requests,
         num_rounds=values.num_rounds,
         grpc=values.grpc,
-        compiled=values.compiled,
     )
 
 
@@ -383,7 +430,7 @@ def integers(flag: str) -> tuple[int, ...]:
         found = tuple(int(text) for text in texts)
     except ValueError as error:
         raise InputError(f"--{flag}: {error}") from error
-    needed = flag != "pointwise_lengths"
+    needed = flag not in _LENGTHS_OF_SOME
     if (needed and not found) or found != tuple(sorted({*found, 0})[1:]):
         raise InputError(
             f"--{flag} must be ascending, above 0. Received: {','.join(texts)}"

@@ -5,9 +5,10 @@
 
 Sends requests of one user by gRPC at rising rates, at random moments and
 without waiting for answers, until some fail or too few are answered in their
-time. The last rate before is the saturation point. Then, with --soak_minutes,
---soak_share of that rate for so long: errors, percentiles and the resident
-memory of the server, minute by minute.
+time, and then at rates between, in the middle between the highest that was
+followed and the lowest that was not. That highest one is the saturation point.
+Then, with --soak_minutes, --soak_share of that rate for so long: errors,
+percentiles and the resident memory of the server, minute by minute.
 
 The server is the test double of the tests, on loopback in a process of its own
 that shares the processors with the sender. It tests the SavedModel that it
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.open_loop import OpenLoop, Step, step_of
+from benchmarks.open_loop import OpenLoop, Step, import_grpc, step_of
 from benchmarks.server_process import ServerProcess, server_process
 from benchmarks.serving_model import raw_inputs, write_models
 from benchmarks.serving_paths import (
@@ -52,6 +53,9 @@ _NUM_USERS = 8
 # Less than this of the offered rate is answered: the queue grows.
 _LEAST_SHARE = 0.95
 
+# They leave an eighth of the way from one rate to the next open.
+_NUM_HALVINGS = 3
+
 # Of the soak's minutes, first and last, that tell whether memory grows.
 _END_SHARE = 0.2
 _MAX_GROWTH = 0.05
@@ -67,9 +71,9 @@ class Workload:
         num_candidates: C.
         num_rows: Rows of every embedding table.
         start_rate: Requests a second of the first step.
-        growth: Factor from step to step.
+        growth: Factor from step to step, until one is too much.
         step_seconds: Length of a step.
-        max_steps: Steps, at most.
+        max_steps: Steps until then, at most.
         timeout: Seconds that a request may take.
         soak_share: Rate of the soak, as a share of the saturation point.
         soak_minutes: Its length; 0 for none.
@@ -146,34 +150,47 @@ def _requests(workload: Workload, server: str) -> list[bytes]:
 def find_saturation(
     workload: Workload, run: Callable[[float, float], Any]
 ) -> tuple[list[Step], float | None]:
-    """Raises the rate until the server does not follow.
+    """Raises the rate until the server does not follow, then halves the gap.
 
     Args:
         workload: Rates and steps.
         run: Sends requests at a rate for some seconds.
 
     Returns:
-        All steps, and the rate of the last one that was not saturated;
-        `None` if none was.
+        All steps by rate, and the highest rate below all that saturated the
+        server; `None` if none did.
 
     Raises:
-        InputError: If the first one was.
+        InputError: If the first one did.
     """
     steps: list[Step] = []
-    for index in range(workload.max_steps):
-        rate = workload.start_rate * workload.growth**index
+
+    def is_followed(rate: float) -> bool:
         step = step_of(rate, run(rate, workload.step_seconds))
         steps.append(step)
         _say(f"{rate:.4g} requests/s: {step.achieved:.4g} answered")
-        if step.is_saturated(_LEAST_SHARE):
-            if index == 0:
-                raise InputError(
-                    f"--start_rate: {rate:.4g} requests a second are too many "
-                    f"already ({step.achieved:.4g} answered, errors: "
-                    f"{step.errors})."
-                )
-            return steps, steps[-2].offered
-    return steps, None
+        return not step.is_saturated(_LEAST_SHARE)
+
+    rate = workload.start_rate
+    if not is_followed(rate):
+        raise InputError(
+            f"--start_rate: {rate:.4g} requests a second are too many already "
+            f"({steps[0].achieved:.4g} answered, errors: {steps[0].errors})."
+        )
+    while len(steps) < workload.max_steps:
+        if not is_followed(rate * workload.growth):
+            break
+        rate *= workload.growth
+    else:
+        return steps, None
+    too_high = rate * workload.growth
+    for _ in range(_NUM_HALVINGS):
+        middle = (rate + too_high) / 2.0
+        if is_followed(middle):
+            rate = middle
+        else:
+            too_high = middle
+    return sorted(steps, key=lambda step: step.offered), rate
 
 
 def soak_at(
@@ -290,7 +307,7 @@ def define_flags() -> None:
     for name, count, text in (
         ("num_behaviors", 1024, "Length of every history."),
         ("num_candidates", 100, "Candidates of every request."),
-        ("max_steps", 40, "Rates that are tried, at most."),
+        ("max_steps", 40, "Rates until one is too much, at most."),
     ):
         flags.DEFINE_integer(name, count, text, lower_bound=1)
     flags.DEFINE_integer(
@@ -318,6 +335,7 @@ def main(argv: Sequence[str]) -> int:
     for name, path in (("output", output), ("plot", plot)):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"--{name}: {path.parent} is not a folder.")
+    import_grpc()
     draw = _import_draw() if plot else None
     fields = [field.name for field in dataclasses.fields(Workload)]
     workload = Workload(**{name: getattr(values, name) for name in fields})

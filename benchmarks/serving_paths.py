@@ -4,13 +4,16 @@ Axes: B rows of a call, C candidates of a request.
 """
 
 import contextlib
+import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from benchmarks.serving_model import Inputs, split_inputs
+from benchmarks.server_process import resident_bytes
+from benchmarks.serving_model import Array, Inputs, split_inputs
 from export.c_api import SavedModelSession
 from export.grpc_transport import GrpcTransport
 from export.signature import (
@@ -27,6 +30,9 @@ PROCESS, GRPC = "process", "grpc"
 
 # The server, in a process of its own, gives this up long before.
 _TIMEOUT_SECONDS = 600.0
+
+# Pointwise calls of a request whose answers are compared.
+_CHECKED_CALLS = 2
 
 
 class Case(NamedTuple):
@@ -125,33 +131,61 @@ def inputs_of(
     return WHOLE_PASS, requests
 
 
-def check_agreement(
+def scores_of(
     model: Model, request: Inputs, pointwise_rows: int
-) -> float:
-    """Returns how far the paths are from the whole pass, in probability.
+) -> dict[str, Array]:
+    """Returns the probabilities of a request on every path, `[C]` each.
 
     Args:
         model: Who answers.
         request: Inputs of `serving_default`, one request.
-        pointwise_rows: B of a call of the pointwise path.
+        pointwise_rows: B of a call of the pointwise path. Candidates behind
+            the first calls have the probability of the whole pass: a history
+            for each of a thousand candidates would take minutes.
     """
-    whole = model(WHOLE_PASS, request)[PROBABILITY][0]  # [C]
-    score = model(SCORE, _from_state(model, request))[PROBABILITY][0]
+    whole = model(WHOLE_PASS, request)[PROBABILITY][0]
+    calls = itertools.islice(
+        _pointwise(request, pointwise_rows), _CHECKED_CALLS
+    )
     pointwise = np.concatenate(
-        [
-            model(WHOLE_PASS, rows)[PROBABILITY][:, 0]
-            for rows in _pointwise(request, pointwise_rows)
-        ]
+        [model(WHOLE_PASS, rows)[PROBABILITY][:, 0] for rows in calls]
     )
-    return float(
-        max(np.abs(score - whole).max(), np.abs(pointwise - whole).max())
-    )
+    return {
+        WHOLE: whole,
+        FROM_STATE: model(SCORE, _from_state(model, request))[PROBABILITY][0],
+        POINTWISE: np.concatenate([pointwise, whole[len(pointwise) :]]),
+    }
 
 
 def state_bytes(model: Model, request: Inputs) -> int:
     """Returns the size of a user's state."""
     state = model(ENCODE_USER, split_inputs(request)[0])
     return sum(value.nbytes for value in state.values())
+
+
+def memory_of_versions(path: Path, request: Inputs) -> dict[str, int]:
+    """Returns the memory of this process with one version and with two.
+
+    Args:
+        path: Folder of the version, which is loaded twice.
+        request: Inputs of `serving_default`, served by each.
+
+    Returns:
+        `weight_bytes`, on disk, and the resident `one_version_bytes` and
+        `two_versions_bytes`.
+    """
+    with in_process(path) as first:
+        first(WHOLE_PASS, request)
+        one = resident_bytes(os.getpid())
+        with in_process(path) as second:
+            second(WHOLE_PASS, request)
+            two = resident_bytes(os.getpid())
+    weights = (path / "variables").iterdir()
+    return {
+        "weight_bytes": sum(file.stat().st_size for file in weights),
+        "one_version_bytes": one,
+        "two_versions_bytes": two,
+    }
 
 
 def _from_state(model: Model, request: Inputs) -> Inputs:

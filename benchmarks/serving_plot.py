@@ -41,6 +41,11 @@ def draw_latency(result: Mapping[str, Any], path: Path) -> None:
         result: The JSON of the benchmark.
         path: The file, replaced if it exists.
     """
+    latency_figure(result).savefig(path, dpi=100, format="png")
+
+
+def latency_figure(result: Mapping[str, Any]) -> Figure:
+    """Returns what `draw_latency` writes."""
     workload = result["workload"]
     length = _nearest(workload["lengths"], _SHOWN_LENGTH)
     candidates = _nearest(workload["candidates"], _SHOWN_CANDIDATES)
@@ -76,7 +81,7 @@ def draw_latency(result: Mapping[str, Any], path: Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=4, frameon=False
     )
-    figure.savefig(path, dpi=100, format="png")
+    return figure
 
 
 def _draw_series(
@@ -128,6 +133,11 @@ def draw_load(result: Mapping[str, Any], path: Path) -> None:
         result: The JSON of the benchmark.
         path: The file, replaced if it exists.
     """
+    load_figure(result).savefig(path, dpi=100, format="png")
+
+
+def load_figure(result: Mapping[str, Any]) -> Figure:
+    """Returns what `draw_load` writes."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     figure.suptitle(
         f"{result['workload']['path']}, {result['workload']['num_behaviors']} "
@@ -156,7 +166,7 @@ def draw_load(result: Mapping[str, Any], path: Path) -> None:
     latency.legend(frameon=False)
     latency.grid(alpha=0.3)
     _draw_memory(over_time, result["soak"])
-    figure.savefig(path, dpi=100, format="png")
+    return figure
 
 
 def _draw_memory(axes: Axes, soak: Mapping[str, Any] | None) -> None:
@@ -169,7 +179,8 @@ def _draw_memory(axes: Axes, soak: Mapping[str, Any] | None) -> None:
         axes.set_visible(False)
         return
     axes.plot(*zip(*known, strict=True), marker=".", color="#009E73")
-    axes.set_ylim(bottom=0.0)
+    # Growth shows only against all of it.
+    axes.set_ylim(0.0, 1.1 * max(size for _, size in known))
     axes.set_xlabel(
         f"Minutes at {soak['offered']:.4g} requests a second; "
         f"{soak['num_errors']} errors"

@@ -22,8 +22,6 @@ def split_mix(
 ) -> Any:
     """The finalizer of SplitMix64, in any library of arrays.
 
-    The preparation runs it in NumPy and the served graph in TensorFlow.
-
     Args:
         numbers: uint64 numbers of the library.
         right_shift: Its shift of unsigned numbers.

@@ -1,7 +1,7 @@
 """Raw values to the row numbers of an embedding table."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.hashing import mix, unmix
+from data_pipelines.hashing import split_mix, unmix
 from sparsectr.schema import NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID, Table
 
 Array = npt.NDArray[Any]
@@ -107,8 +107,30 @@ def id_dtype(size: int) -> npt.DTypeLike:
 
 def hash_integers(numbers: Array, size: int) -> Array:
     """Returns ids from 2 to `size - 1`, spread evenly whatever the numbers."""
-    rows = mix(numbers) % np.uint64(size - NUM_RESERVED_IDS)
-    return rows.astype(np.int64) + NUM_RESERVED_IDS
+    ids: Array = hashed_ids(numbers.astype(np.int64).view(np.uint64), size)
+    return ids.astype(np.int64)
+
+
+def hashed_ids(
+    numbers: Any,
+    size: int,
+    right_shift: Callable[[Any, Any], Any] = np.right_shift,
+    uint64: Callable[[int], Any] = np.uint64,
+) -> Any:
+    """`hash_integers` in any library of arrays, of and to uint64.
+
+    The preparation runs it in NumPy and the served graph in TensorFlow.
+
+    Args:
+        numbers: Integers, their bits taken as uint64 of the library.
+        size: Rows of the table.
+        right_shift: The library's shift of unsigned numbers.
+        uint64: Makes one of its numbers.
+    """
+    rows = split_mix(numbers, right_shift, uint64) % uint64(
+        size - NUM_RESERVED_IDS
+    )
+    return rows + uint64(NUM_RESERVED_IDS)
 
 
 def integers_of_hashes(ids: Array) -> Array:

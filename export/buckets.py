@@ -7,10 +7,13 @@ TensorFlow.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sparsectr.config import Config
+from sparsectr.errors import InputError
 
 # How long a request may wait for others, small beside a budget of 40 ms.
 _BATCH_TIMEOUT_MICROSECONDS = 1000
@@ -93,6 +96,34 @@ class Buckets:
             multiple of it.
         """
         return _least(self.num_candidates, "num_candidates", num_candidates)
+
+    def batch_of(self, num_requests: int) -> int:
+        """Returns the number of requests to fill a batch up to.
+
+        Args:
+            num_requests: How many it has.
+
+        Returns:
+            The least size that holds them; above the largest, the next
+            multiple of it.
+        """
+        return _least(self.batch_sizes, "num_requests", num_requests)
+
+    @classmethod
+    def read(cls, path: Path) -> "Buckets":
+        """Returns the shapes that a version was warmed up with.
+
+        Args:
+            path: Its `signature.json`.
+
+        Raises:
+            InputError: If that holds no shapes.
+            OSError: If it cannot be read.
+        """
+        try:
+            return cls.from_dict(json.loads(path.read_text("utf-8"))["buckets"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} has no buckets: {error}") from error
 
     def to_dict(self) -> dict[str, list[int]]:
         """Returns the shapes as values for JSON."""

@@ -150,8 +150,8 @@ class SavedModelSession:
 
         Args:
             signature_name: One of `signatures`.
-            inputs: An array for each of its inputs; text as an array of
-                `str` or `bytes`.
+            inputs: An array for each of its inputs; text as an array or
+                list of `str` or `bytes`.
 
         Returns:
             Its outputs by name; text as an object array of `bytes`.
@@ -171,7 +171,7 @@ class SavedModelSession:
         tensors = []
         try:
             for name, info in signature.inputs.items():
-                array = np.asarray(inputs[name])
+                array = _array(inputs[name], info)
                 _check_dtype(f"{where}, {name}", info, array)
                 tensors.append(new_tensor(array))
             call(
@@ -267,6 +267,13 @@ def _check_names(
     extra = sorted(inputs.keys() - expected.keys())
     if extra:
         raise InputError(f"{where}: unknown input {', '.join(extra)}.")
+
+
+def _array(value: Any, info: TensorInfo) -> Array:
+    if info.dtype == "string" and not isinstance(value, np.ndarray):
+        # NumPy's own texts end where the NULs at the end begin.
+        return np.asarray(value, object)
+    return np.asarray(value)
 
 
 def _check_dtype(where: str, info: TensorInfo, array: Array) -> None:

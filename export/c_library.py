@@ -17,20 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.predict_messages import data_type_name
 from sparsectr.errors import InputError
 
 Array = npt.NDArray[Any]
 
 DTYPES: dict[int, str] = {
-    1: "float32",
-    2: "float64",
-    3: "int32",
+    **{number: data_type_name(number) for number in (1, 2, 3, 7, 9, 10)},
+    # Those that no request has, and a graph may.
     4: "uint8",
     5: "int16",
     6: "int8",
-    7: "string",
-    9: "int64",
-    10: "bool",
     14: "bfloat16",
     17: "uint16",
     19: "float16",

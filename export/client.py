@@ -6,6 +6,8 @@ r"""Scores of a model server, by gRPC or REST, without TensorFlow.
 sends the requests of a Parquet file and writes its rows with one more column,
 `probability`. A server given as host:port is called by gRPC, one given as
 http://host:port by REST. `export.request_table` says what the file holds.
+`--signature` names the signature.json of the version: the shapes to pad to,
+how much of a history is read, and what to send for a null.
 
 In a program:
 
@@ -13,6 +15,9 @@ In a program:
     [probability] = client.score_requests([request])
     state = client.encode_user(user)            # once a history
     probability = client.score(state, request)  # as often as needed
+
+A program that calls by REST needs NumPy and protobuf, by gRPC grpcio too, and
+nothing else: what the command needs is imported where it is used.
 """
 
 import json
@@ -25,7 +30,6 @@ from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
-from absl import flags
 
 from data_pipelines.progress import Progress
 from export.buckets import Buckets
@@ -36,25 +40,33 @@ from export.padding import (
     Request,
     check_is_after,
     check_request,
+    keep_newest,
     num_behaviors,
     num_candidates,
     pad,
 )
-from export.request_table import RequestTable, score_writer
 from export.rest_transport import RestTransport
 from export.server_error import ServerError
-from export.signature import ENCODE_USER, PROBABILITY, SCORE, WHOLE_PASS
+from export.signature import (
+    ENCODE_USER,
+    PROBABILITY,
+    SCORE,
+    WHOLE_PASS,
+    MissingValues,
+    missing_of_inputs,
+)
 from export.transport import Array, ServedSignature, TensorType, Transport
 from export.user_state import StaleStateError, UserState
-from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.file_systems.local_copy import local_copy
 
 _FIRST_PAUSE = 0.02
 """Seconds before the first retry; they double with each."""
 
 _READ_REQUESTS = 256
 """Requests of a file that are read, and sorted by shape, at a time."""
+
+_STATE_MAY_NOT_FIT = ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
+"""How a model answers a state that is not of its shape."""
 
 _Answer = TypeVar("_Answer")
 
@@ -71,15 +83,20 @@ class Client:
     Args:
         server: `host:port` for gRPC, `http://host:port` for REST.
         model_name: Name under which the server knows the model.
-        version: Which version; without it the server takes the newest.
+        version: Which version.
+        label: Or the label of one. Without both the server takes the newest.
         timeout_seconds: Limit for one call of the server, retries included.
         retries: How often a call is repeated that was answered UNAVAILABLE,
             with growing pauses. No other error is worth a second try.
-        buckets: The shapes to pad to: those that the version was warmed up
-            with. Others work too, and are slow at the first request.
+        buckets: The shapes that the version was warmed up with, see
+            `Buckets.read`. Requests are padded to them, and of a history the
+            newest behaviors are sent, as many as the longest bucket holds:
+            the model reads no more. Without them requests are padded to the
+            usual shapes, which may be slow at first, and nothing is cut.
 
     Raises:
-        InputError: If the server is none, or gRPC is not installed.
+        InputError: If the server is none, if gRPC is not installed, if the
+            label is empty, or if a version comes with it.
         ValueError: If a number is out of range.
     """
 
@@ -89,6 +106,7 @@ class Client:
         model_name: str = "sparsectr",
         *,
         version: int | None = None,
+        label: str | None = None,
         timeout_seconds: float = 1.0,
         retries: int = 2,
         buckets: Buckets | None = None,
@@ -102,12 +120,19 @@ class Client:
             raise ValueError(
                 f"`retries` must not be negative. Received: retries={retries}"
             )
+        if label == "" or (version is not None and label is not None):
+            raise InputError(
+                "`label` must not be empty, and comes without a version. "
+                f"Received: label={label!r}, version={version}"
+            )
         self.server = server
         self.timeout_seconds = timeout_seconds
         self.retries = retries
         self.buckets = buckets or Buckets()
+        self._max_behaviors = buckets.history_lengths[-1] if buckets else None
         make = RestTransport if "://" in server else GrpcTransport
-        self._transport: Transport = make(server, model_name, version)
+        self._transport: Transport = make(server, model_name, version, label)
+        self._is_closed = False
         self._signatures: dict[str, ServedSignature] = {}
 
     def __enter__(self) -> "Client":
@@ -122,7 +147,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Gives up the connections."""
+        """Gives up the connections.
+
+        Whatever is called afterwards raises ValueError, if it needs the
+        server.
+        """
+        self._is_closed = True
         self._transport.close()
 
     def inputs(self, signature_name: str = WHOLE_PASS) -> dict[str, TensorType]:
@@ -141,7 +171,8 @@ class Client:
 
         Args:
             requests: Whole requests, see `Request`. Those of one bucket
-                are sent together, as many as a batch of the server holds.
+                are sent together, as many as a batch of the server holds; a
+                smaller batch is filled up to a bucket.
             first_index: What errors call the first of them.
 
         Returns:
@@ -153,16 +184,19 @@ class Client:
         """
         signature = self._signature(WHOLE_PASS)
         checked = [
-            check_request(
-                request, signature.inputs, f"request {first_index + index}"
-            )
+            self._check(request, signature, f"request {first_index + index}")
             for index, request in enumerate(requests)
         ]
         scores: list[Array] = [np.zeros(0, np.float32)] * len(checked)
         for (length, candidates), members in self._batches(checked):
-            inputs = pad([checked[i] for i in members], length, candidates)
+            rows = [checked[index] for index in members]
+            size = self.buckets.batch_of(len(rows))
+            rows += rows[-1:] * (size - len(rows))
+            inputs = pad(rows, length, candidates)
             answer = self._predict(WHOLE_PASS, signature, inputs)
-            for index, row in zip(members, answer[PROBABILITY], strict=True):
+            # Without those that fill the batch.
+            scored = answer[PROBABILITY][: len(members)]
+            for index, row in zip(members, scored, strict=True):
                 scores[index] = row[: num_candidates(checked[index])]
         return scores
 
@@ -177,7 +211,7 @@ class Client:
             ServerError: If the server does not answer.
         """
         signature = self._signature(ENCODE_USER)
-        arrays = check_request(user, signature.inputs, "the user")
+        arrays = self._check(user, signature, "the user")
         inputs = pad([arrays], self.buckets.length_of(num_behaviors(arrays)), 0)
         times = arrays[BEHAVIOR_TIME]
         return UserState(
@@ -216,13 +250,31 @@ class Client:
         check_is_after(arrays[REQUEST_TIME], state.newest_time, "the request")
         count = num_candidates(arrays)
         padded = pad([arrays], 0, self.buckets.candidates_of(count))
-        answer = self._predict(SCORE, signature, {**state.tensors, **padded})
+        try:
+            answer = self._predict(
+                SCORE, signature, {**state.tensors, **padded}
+            )
+        except ServerError as error:
+            if error.code in _STATE_MAY_NOT_FIT and not _fits(
+                state, self._signature(SCORE, read_again=True)
+            ):
+                raise StaleStateError(_STALE) from error
+            raise
         probability = answer[PROBABILITY][0]
         if np.isnan(probability).any():
             # The graph's answer to a fingerprint that is not its own: an
             # error would fail all requests that the server batched together.
             raise StaleStateError(_STALE)
         return probability[:count]
+
+    def _check(
+        self, request: Request, signature: ServedSignature, where: str
+    ) -> dict[str, Array]:
+        """Returns the arrays of a request, as much as the model reads."""
+        arrays = check_request(request, signature.inputs, where)
+        if self._max_behaviors is None:
+            return arrays
+        return keep_newest(arrays, self._max_behaviors)
 
     def _batches(
         self, checked: list[dict[str, Array]]
@@ -267,6 +319,8 @@ class Client:
 
     def _call(self, function: Callable[[float], _Answer]) -> _Answer:
         """Calls the server, again where it was UNAVAILABLE."""
+        if self._is_closed:
+            raise ValueError(f"The client of {self.server} is closed.")
         deadline = time.monotonic() + self.timeout_seconds
         remaining = self.timeout_seconds
         for attempt in range(self.retries):
@@ -298,6 +352,8 @@ def _fits(state: UserState, signature: ServedSignature) -> bool:
 
 def define_flags() -> None:
     """Defines the flags of this command."""
+    from absl import flags
+
     flags.DEFINE_string(
         "server",
         None,
@@ -318,9 +374,13 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_string(
+        "model_label", None, "Label of a version, instead of --model_version."
+    )
+    flags.DEFINE_string(
         "signature",
         None,
-        "signature.json of the version, for the buckets it was warmed up with.",
+        "signature.json of the version. Without it whole histories are sent, "
+        "padded to the usual shapes, and a text must not be null.",
     )
     flags.DEFINE_float(
         "timeout_seconds", 10.0, "Limit for one batch.", lower_bound=0.001
@@ -332,26 +392,46 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
+    from absl import flags
+
+    from sparsectr.file_systems.local_copy import local_copy
+
     del argv  # Every option is a flag.
     values = flags.FLAGS
     path = local_copy(values.input)
+    buckets, missing = None, None
+    if values.signature is not None:
+        signature = local_copy(values.signature)
+        buckets, missing = Buckets.read(signature), _read_missing(signature)
     with Client(
         values.server,
         values.model,
         version=values.model_version,
+        label=values.model_label,
         timeout_seconds=values.timeout_seconds,
         retries=values.retries,
-        buckets=_read_buckets(values.signature),
+        buckets=buckets,
     ) as client:
         try:
-            count = _score_file(client, path, Path(values.output))
+            count = _score_file(client, path, missing, Path(values.output))
         except ServerError as error:
             raise InputError(f"{values.server}: {error}") from error
     print(f"{values.output}: scores of {count} requests")
 
 
-def _score_file(client: Client, path: Path, output: Path) -> int:
-    table = RequestTable(path, client.inputs())
+def _read_missing(path: Path) -> MissingValues:
+    try:
+        return missing_of_inputs(json.loads(path.read_text("utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has no inputs: {error}") from error
+
+
+def _score_file(
+    client: Client, path: Path, missing: MissingValues | None, output: Path
+) -> int:
+    from export.request_table import RequestTable, score_writer
+
+    table = RequestTable(path, client.inputs(), missing)
     progress = Progress("scoring", total=table.num_requests)
     count = 0
     with score_writer(output, table.schema) as write:
@@ -367,16 +447,8 @@ def _score_file(client: Client, path: Path, output: Path) -> int:
     return count
 
 
-def _read_buckets(path: str | None) -> Buckets | None:
-    if path is None:
-        return None
-    text = local_copy(path).read_text("utf-8")
-    try:
-        return Buckets.from_dict(json.loads(text)["buckets"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} has no buckets: {error}") from error
-
-
 if __name__ == "__main__":
+    from sparsectr import command
+
     define_flags()
     command.run(main)

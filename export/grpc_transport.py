@@ -11,6 +11,7 @@ from export.predict_messages import (
     PredictResponse,
     SignatureDefMap,
     data_type_name,
+    model_spec,
     predict_request,
     to_array,
 )
@@ -28,8 +29,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # By default a lost connection is not tried again within the first second,
     # which would make the retries of a client with a short deadline useless.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # This is the least that gRPC takes. The option min_reconnect_backoff_ms
+    # is not its like: it limits how long a connection may take to be made.
+    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
@@ -40,17 +42,23 @@ class GrpcTransport:
     Args:
         server: Host and port, or any other name that gRPC resolves.
         model_name: Name under which the server knows the model.
-        version: Which version; without it the server takes the newest.
+        version: Which version.
+        label: Or the label of one. Without both it is the newest.
 
     Raises:
         InputError: If grpcio is not installed.
     """
 
     def __init__(
-        self, server: str, model_name: str, version: int | None
+        self,
+        server: str,
+        model_name: str,
+        version: int | None = None,
+        label: str | None = None,
     ) -> None:
         self.model_name = model_name
         self.version = version
+        self.label = label
         self._grpc = _import_grpc()
         self._channel = self._grpc.insecure_channel(server, _CHANNEL_OPTIONS)
         self._predict = self._channel.unary_unary(
@@ -66,10 +74,10 @@ class GrpcTransport:
 
     def signatures(self, timeout: float) -> dict[str, ServedSignature]:
         """Returns the signatures of the model, by name."""
-        request = GetModelMetadataRequest(metadata_field=[_METADATA_FIELD])
-        request.model_spec.name = self.model_name
-        if self.version is not None:
-            request.model_spec.version.value = self.version
+        request = GetModelMetadataRequest(
+            model_spec=model_spec(self.model_name, self.version, self.label),
+            metadata_field=[_METADATA_FIELD],
+        )
         answer = self._call(self._get_metadata, request, timeout)
         signatures = SignatureDefMap.FromString(
             answer.metadata[_METADATA_FIELD].value
@@ -94,7 +102,7 @@ class GrpcTransport:
     ) -> dict[str, Array]:
         """Runs a signature once."""
         request = predict_request(
-            self.model_name, signature_name, inputs, self.version
+            self.model_name, signature_name, inputs, self.version, self.label
         )
         request.output_filter.extend(outputs)
         answer = self._call(self._predict, request, timeout)
@@ -104,7 +112,7 @@ class GrpcTransport:
             raise ServerError("UNKNOWN", str(error)) from error
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Closes the channel. A call afterwards raises ValueError."""
         self._channel.close()
 
     def _call(

@@ -18,11 +18,16 @@ from export.c_api import (
 from export.graph_messages import SavedModel
 from export.lint_graph import (
     XLA_PREFIX,
-    check_compilation,
     check_operations,
+    check_reached,
     xla_bucket,
 )
-from export.signature import Tensor, signature_json, signatures
+from export.signature import (
+    Tensor,
+    missing_of_tables,
+    signature_json,
+    signatures,
+)
 from export.warm_up import FILE_NAME, MAX_RECORDS, read_warm_up
 from export.weight_digest import weight_digest
 from sparsectr.config import Config
@@ -51,7 +56,7 @@ def lint(path: Path) -> list[str]:
         *found,
         *_check_signatures(contract, served),
         *check_operations(meta_graph.graph_def),
-        *check_compilation(meta_graph.graph_def, served),
+        *check_reached(meta_graph.graph_def, served),
         *_check_weights(path),
         *_check_warm_up(path, served),
     ]
@@ -101,6 +106,7 @@ def read_contract(path: Path) -> tuple[Contract, list[str]]:
         schema = DatasetSchema.from_dict(schema_values)
         config = Config.from_dict(config_values)
         fingerprint = written["fingerprint"]
+        missing = missing_of_tables(written)
         buckets = Buckets.from_dict(written["buckets"])
         compiled = [
             xla_bucket(name)
@@ -115,6 +121,7 @@ def read_contract(path: Path) -> tuple[Contract, list[str]]:
         fingerprint=fingerprint,
         buckets=buckets.to_dict(),
         xla_buckets=compiled,
+        missing=missing,
     )
     problems = []
     # Through JSON, which has lists where Python has tuples.

@@ -1,6 +1,6 @@
 """What a server could not compute in a graph."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from export.c_api import Signature, registered_kernels
@@ -73,37 +73,40 @@ def _takes(kernel: Any, node: Any) -> bool:
     )
 
 
-def check_compilation(
-    graph: Any, served: Mapping[str, Signature]
-) -> Iterator[str]:
-    """Yields the signatures that a server without XLA cannot compute.
+def check_reached(graph: Any, served: Mapping[str, Signature]) -> Iterator[str]:
+    """Yields what signatures need and a server does not have.
+
+    That is a node or function that is not there, or XLA, if the signature is
+    not one of those that are compiled on purpose.
 
     Args:
         graph: The `GraphDef`.
         served: Its signatures.
     """
-    calls: dict[str, set[str]] = {}
-    compiled = {
-        function.signature.name
-        for function in graph.library.function
-        if _must_compile(function)
+    functions = {f.signature.name: f for f in graph.library.function}
+    # What each node and each function needs.
+    needs = {
+        name: _called(function.node_def, functions)
+        for name, function in functions.items()
     }
-    for function in graph.library.function:
-        name = function.signature.name
-        calls[name] = set()
-        for node in function.node_def:
-            calls[name] |= _called(node)
-            if _must_compile(node):
-                compiled.add(name)
-    nodes = {node.name: node for node in graph.node}
+    compiled = {
+        name
+        for name, function in functions.items()
+        if _must_compile(function) or any(map(_must_compile, function.node_def))
+    }
+    for node in graph.node:
+        inputs = {i.lstrip("^").partition(":")[0] for i in node.input}
+        # A function may have that name too.
+        known = needs.get(node.name, set())
+        needs[node.name] = known | inputs | _called([node], functions)
+        if _must_compile(node):
+            compiled.add(node.name)
     for name, signature in served.items():
-        if name.startswith(XLA_PREFIX):
-            continue
-        start = [info.operation for info in signature.outputs.values()]
-        reached = _reachable(start, nodes, calls)
-        if reached & compiled or any(
-            _must_compile(nodes[node]) for node in reached & nodes.keys()
-        ):
+        tensors = (*signature.inputs.values(), *signature.outputs.values())
+        reached = _reachable([info.operation for info in tensors], needs)
+        for absent in sorted(reached - needs.keys()):
+            yield f"signature {name} needs {absent}, which is not in the graph"
+        if reached & compiled and not name.startswith(XLA_PREFIX):
             yield (
                 f"signature {name} must be compiled by XLA, which a server "
                 "does not do by default"
@@ -116,31 +119,25 @@ def _must_compile(node: Any) -> bool:
     )
 
 
-def _called(node: Any) -> set[str]:
-    """Returns the functions that a node calls."""
-    called = {node.op}
-    for entry in node.attr:
-        called.add(entry.value.func.name)
-        called.update(function.name for function in entry.value.list.func)
-    return called
+def _called(nodes: Iterable[Any], functions: Container[str]) -> set[str]:
+    """Returns the functions that nodes call."""
+    called = set()
+    for node in nodes:
+        if node.op in functions:
+            called.add(node.op)
+        for entry in node.attr:
+            called.add(entry.value.func.name)
+            called.update(f.name for f in entry.value.list.func)
+    return called - {""}
 
 
-def _reachable(
-    start: list[str], nodes: Mapping[str, Any], calls: Mapping[str, set[str]]
-) -> set[str]:
+def _reachable(start: list[str], needs: Mapping[str, set[str]]) -> set[str]:
     """Returns the nodes and functions that the nodes `start` need."""
     reached: set[str] = set()
     waiting = list(start)
     while waiting:
         name = waiting.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        if name in nodes:
-            inputs = (
-                i.lstrip("^").partition(":")[0] for i in nodes[name].input
-            )
-            waiting += [*inputs, *(_called(nodes[name]) & calls.keys())]
-        else:
-            waiting += calls[name] & calls.keys()
+        if name not in reached:
+            reached.add(name)
+            waiting += needs.get(name, ())
     return reached

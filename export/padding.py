@@ -61,6 +61,19 @@ def check_request(
     return arrays
 
 
+def keep_newest(arrays: Mapping[str, Array], length: int) -> dict[str, Array]:
+    """Returns a checked request without what is too old to be read.
+
+    Args:
+        arrays: What `check_request` returned.
+        length: How many behaviors the model reads, at least 1.
+    """
+    return {
+        name: array[-length:] if name.startswith(_BEHAVIOR) else array
+        for name, array in arrays.items()
+    }
+
+
 def num_behaviors(arrays: Mapping[str, Array]) -> int:
     """Returns how many behaviors a checked request has."""
     return _length(arrays, _BEHAVIOR)
@@ -106,8 +119,12 @@ def _pad(rows: list[Array], width: int, *, is_left: bool) -> Array:
 
 
 def _to_array(value: Any, type_: TensorType, where: str) -> Array:
+    is_text = type_.dtype == "string"
+    dtype = np.dtype(object if is_text else type_.dtype)
     try:
-        array = np.asarray(value)
+        # Of a list of texts NumPy makes texts of one width: they lose the
+        # zeros at their end, and a number among them becomes a text.
+        array = np.asarray(value, dtype if is_text else None)
     except ValueError as error:
         raise InputError(f"{where} has lists of different lengths.") from error
     # The batch axis is not there yet.
@@ -119,22 +136,17 @@ def _to_array(value: Any, type_: TensorType, where: str) -> Array:
         )
     if array.size == 0:
         # NumPy makes an empty list one of floats.
-        return np.zeros(array.shape, _numpy_type(type_))
-    if type_.dtype == "string":
-        return _to_texts(array, where)
-    return _to_numbers(array, np.dtype(type_.dtype), where)
+        return np.zeros(array.shape, dtype)
+    if is_text:
+        _check_texts(array, where)
+        return array
+    return _to_numbers(array, dtype, where)
 
 
-def _numpy_type(type_: TensorType) -> "np.dtype[Any]":
-    return np.dtype(object if type_.dtype == "string" else type_.dtype)
-
-
-def _to_texts(array: Array, where: str) -> Array:
-    texts = array.astype(object)
-    for text in texts.flat:
+def _check_texts(array: Array, where: str) -> None:
+    for text in array.flat:
         if not isinstance(text, str | bytes):
             raise InputError(f"{where} must be text. Received: {text!r}")
-    return texts
 
 
 def _to_numbers(array: Array, dtype: "np.dtype[Any]", where: str) -> Array:

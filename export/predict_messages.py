@@ -50,6 +50,8 @@ _SERVING: Messages = {
         (1, "name", "string"),
         (2, "version", "google.protobuf.Int64Value"),
         (3, "signature_name", "string"),
+        # One of version and version_label.
+        (4, "version_label", "string"),
     ],
     "PredictRequest": [
         (1, "model_spec", "ModelSpec"),
@@ -83,6 +85,7 @@ _message = message_classes(
 )
 
 TensorProto = _message("tensorflow.TensorProto")
+ModelSpec = _message("tensorflow.serving.ModelSpec")
 PredictRequest = _message("tensorflow.serving.PredictRequest")
 PredictResponse = _message("tensorflow.serving.PredictResponse")
 PredictionLog = _message("tensorflow.serving.PredictionLog")
@@ -127,18 +130,23 @@ def to_tensor(array: Any) -> Any:
     Raises:
         ValueError: If the type cannot be sent.
     """
-    array = np.asarray(array)
-    is_text = array.dtype.kind in "OSU"
-    name = "string" if is_text else array.dtype.name
+    values = np.asarray(array)
+    is_text = values.dtype.kind in "OSU"
+    if is_text:
+        # Of a list NumPy makes texts of one width: they lose the zeros at
+        # their end, and a number among them becomes a text.
+        values = np.asarray(array, object)
+    name = "string" if is_text else values.dtype.name
     if name not in _NUMBERS:
         raise ValueError(f"Arrays of type {name} cannot be sent.")
     tensor = TensorProto(dtype=_NUMBERS[name])
-    for size in array.shape:
+    for size in values.shape:
         tensor.tensor_shape.dim.add(size=size)
     if is_text:
-        tensor.string_val.extend(_to_bytes(value) for value in array.flat)
+        tensor.string_val.extend(_to_bytes(value) for value in values.flat)
     else:
-        little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        dtype = values.dtype.newbyteorder("<")
+        little_endian = values.astype(dtype, copy=False)
         tensor.tensor_content = little_endian.tobytes()
     return tensor
 
@@ -184,11 +192,28 @@ def to_array(tensor: Any) -> Array:
     return values.reshape(shape)
 
 
+def model_spec(
+    name: str, version: int | None = None, label: str | None = None
+) -> Any:
+    """Returns the `ModelSpec` of a model.
+
+    Args:
+        name: Name under which the server knows it.
+        version: Which version.
+        label: Or the label of one. Without both it is the newest.
+    """
+    spec = ModelSpec(name=name, version_label=label)
+    if version is not None:
+        spec.version.value = version
+    return spec
+
+
 def predict_request(
     model_name: str,
     signature_name: str,
     inputs: Mapping[str, Any],
     version: int | None = None,
+    label: str | None = None,
 ) -> Any:
     """Returns a `PredictRequest`.
 
@@ -196,16 +221,14 @@ def predict_request(
         model_name: Name under which the server knows the model.
         signature_name: Which signature to run.
         inputs: An array for each input.
-        version: Which version; without it the server takes the newest.
+        version: Which version.
+        label: Or the label of one. Without both it is the newest.
 
     Raises:
         ValueError: If an array has a type that cannot be sent.
     """
-    request = PredictRequest()
-    request.model_spec.name = model_name
+    request = PredictRequest(model_spec=model_spec(model_name, version, label))
     request.model_spec.signature_name = signature_name
-    if version is not None:
-        request.model_spec.version.value = version
     for name, array in inputs.items():
         request.inputs[name].CopyFrom(to_tensor(array))
     return request

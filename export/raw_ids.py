@@ -3,7 +3,7 @@
 Axes: B requests, L history length, C candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from data_pipelines.hashing import split_mix
-from data_pipelines.vocabulary import Vocabulary
-from export.signature import MISSING_INTEGER, MISSING_TEXT
+from data_pipelines.vocabulary import Vocabulary, hashed_ids
+from export.missing_values import missing_values
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
     OUT_OF_VOCABULARY_ID,
@@ -28,18 +27,20 @@ _LINE_BREAKS = "[\n\r]"
 class RawIds:
     """What `Vocabulary.encode` does, as operations of a graph.
 
-    A frozen vocabulary is a table that is read from an asset when the model
-    is loaded, one line a value; hashing is the preparation's own arithmetic.
+    Hashing is the preparation's own function, `hashed_ids`. The look-up in a
+    frozen vocabulary is not: Arrow does it there, and here a table that is
+    read from an asset when the model is loaded, one line a value.
 
     Args:
         schema: The fields of the model.
         vocabularies: The vocabulary of each table that a field names.
         folder: Where the assets are written.
-        max_history: Newest behaviours of a history that are read, as in
+        max_history: Newest behaviors of a history that are read, as in
             training.
 
     Attributes:
         lookups: The `tf.lookup` tables, which the export has to track.
+        missing: For each table the raw value that means missing.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RawIds:
     ) -> None:
         self._schema = schema
         self._max_history = max_history
+        self.missing = missing_values(vocabularies)
         self.lookups = {
             name: _lookup(folder / f"{name}.txt", vocabulary.values)
             for name, vocabulary in vocabularies.items()
@@ -68,23 +70,11 @@ class RawIds:
         Whatever was sent where there is no time is padding.
         """
         fields = self._schema.behavior_fields
-        names = [f"behavior_{field.name}" for field in fields]
-        shape = tf.shape(inputs["behavior_time"])
-        # Else one column would be repeated for a whole history.
-        checks = [
-            tf.debugging.assert_equal(
-                tf.shape(inputs[name]),
-                shape,
-                f"{name} must have the shape of behavior_time",
-            )
-            for name in names
-        ]
-        # Before an operation fails that would say less.
-        with tf.control_dependencies(checks):
-            newest = {
-                name: inputs[name][:, -self._max_history :]
-                for name in ("behavior_time", *names)
-            }
+        names = ["behavior_time", *(f"behavior_{f.name}" for f in fields)]
+        newest = {
+            name: value[:, -self._max_history :]
+            for name, value in _of_one_shape(inputs, names).items()
+        }
         # Negative times are padding as well, and nothing computes with them.
         time = tf.maximum(newest["behavior_time"], 0)
         ids = self._encoded("behavior", fields, newest)
@@ -93,42 +83,37 @@ class RawIds:
 
     def candidates(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns time and candidates as the model reads them, `[B, C]`."""
-        found = self._encoded(
-            "candidate", self._schema.candidate_fields, inputs
-        )
-        for dense in self._schema.candidate_dense_fields:
-            name = f"candidate_{dense.name}"
-            found[name] = inputs[name]
-        return {"request_time": inputs["request_time"], **found}
+        fields = self._schema.candidate_fields
+        dense = self._schema.candidate_dense_fields
+        names = [
+            *(f"candidate_{field.name}" for field in fields),
+            *(f"candidate_{field.name}" for field in dense),
+        ]
+        values = _of_one_shape(inputs, names)
+        ids = self._encoded("candidate", fields, values)
+        return {"request_time": inputs["request_time"], **values, **ids}
 
     def ids(self, table: str, values: Any) -> Any:
         """Returns the ids of raw values, int32.
 
         Args:
             table: Name of the table.
-            values: int64 or string tensor of any shape. The value that means
-                missing has id 0, unless the vocabulary itself holds it.
+            values: int64 or string tensor of any shape.
         """
         spec = self._schema.table(table)
         if spec.kind == "hashed":
-            numbers = split_mix(
+            ids = hashed_ids(
                 tf.bitcast(values, tf.uint64),
+                spec.size or 0,
                 tf.bitwise.right_shift,
                 lambda number: tf.constant(number, tf.uint64),
             )
-            rows = numbers % tf.constant(
-                (spec.size or 0) - NUM_RESERVED_IDS, tf.uint64
-            )
-            ids = tf.cast(rows, tf.int32) + NUM_RESERVED_IDS
-            return tf.where(values == MISSING_INTEGER, PADDING_ID, ids)
-        if table in self.lookups:
-            ids = tf.cast(self.lookups[table].lookup(values), tf.int32)
+        elif table in self.lookups:
+            ids = self.lookups[table].lookup(values)
         else:
             ids = tf.fill(tf.shape(values), OUT_OF_VOCABULARY_ID)
-        is_integer = spec.value_type == "int"
-        missing = MISSING_INTEGER if is_integer else MISSING_TEXT
-        unknown = ids == OUT_OF_VOCABULARY_ID
-        return tf.where(unknown & (values == missing), PADDING_ID, ids)
+        is_missing = values == tf.constant(self.missing[table], values.dtype)
+        return tf.where(is_missing, PADDING_ID, tf.cast(ids, tf.int32))
 
     def _encoded(
         self,
@@ -144,6 +129,25 @@ class RawIds:
                 )
                 for field in fields
             }
+
+
+def _of_one_shape(
+    inputs: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Returns some of the inputs; the call fails if their shapes differ."""
+    first, *others = names
+    # Else one column would be repeated for a whole history.
+    checks = [
+        tf.debugging.assert_equal(
+            tf.shape(inputs[name]),
+            tf.shape(inputs[first]),
+            f"{name} must have the shape of {first}",
+        )
+        for name in others
+    ]
+    # Before an operation fails that would say less.
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(inputs[name]) for name in names}
 
 
 def _lookup(path: Path, values: Any) -> Any:

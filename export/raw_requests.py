@@ -9,12 +9,11 @@ import numpy.typing as npt
 
 from data_pipelines.store import Store
 from data_pipelines.vocabulary import Vocabulary, integers_of_hashes
-from export.signature import MISSING_INTEGER, MISSING_TEXT
+from export.missing_values import missing_values
 from sparsectr.errors import InputError
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
     OUT_OF_VOCABULARY_ID,
-    PADDING_ID,
     DatasetSchema,
 )
 
@@ -61,8 +60,9 @@ class RawRequests:
         self, schema: DatasetSchema, vocabularies: Mapping[str, Vocabulary]
     ) -> None:
         self._schema = schema
+        missing = missing_values(vocabularies)
         self._decoders = {
-            name: _Decoder(vocabulary)
+            name: _Decoder(vocabulary, missing[name])
             for name, vocabulary in vocabularies.items()
         }
 
@@ -91,44 +91,36 @@ class RawRequests:
 class _Decoder:
     """Raw values of the ids of one table."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, missing: int | str) -> None:
         self._name = vocabulary.table.name
-        is_integer = vocabulary.table.value_type == "int"
-        missing = MISSING_INTEGER if is_integer else MISSING_TEXT
+        self._missing = missing
         self._values: Array | None = None
-        self._has_missing = True
         if vocabulary.values is not None:
             known = vocabulary.values.to_pylist()
-            self._has_missing = missing not in known
+            is_integer = vocabulary.table.value_type == "int"
+            unknown = _value_outside({missing, *known}, is_integer)
             self._values = np.array(
-                [missing, _value_outside(known, is_integer), *known],
-                np.int64 if is_integer else object,
+                [missing, unknown, *known], np.int64 if is_integer else object
             )
 
     def decode(self, ids: Array, padding: Array | None) -> Array:
         """Returns raw values, like `ids` in shape."""
-        real = np.ones(ids.shape, bool) if padding is None else ~padding
-        if not self._has_missing and np.any(real & (ids == PADDING_ID)):
-            raise InputError(
-                f"No raw value of table {self._name!r} means missing: its "
-                "vocabulary has that value."
-            )
         if self._values is not None:
             return self._values[ids]
+        real = np.ones(ids.shape, bool) if padding is None else ~padding
         if np.any(real & (ids == OUT_OF_VOCABULARY_ID)):
             raise InputError(
                 f"Table {self._name!r} is hashed: no value has the id "
                 f"{OUT_OF_VOCABULARY_ID}."
             )
         hashed = integers_of_hashes(np.maximum(ids, NUM_RESERVED_IDS))
-        return np.where(ids < NUM_RESERVED_IDS, MISSING_INTEGER, hashed)
+        return np.where(ids < NUM_RESERVED_IDS, self._missing, hashed)
 
 
-def _value_outside(known: list[Any], is_integer: bool) -> Any:
-    """Returns a value that the vocabulary does not have, and not missing."""
-    values = set(known)
+def _value_outside(known: set[Any], is_integer: bool) -> Any:
+    """Returns a value that is none of those."""
     candidates = itertools.count()
     if is_integer:
-        return next(n for n in candidates if n not in values)
+        return next(n for n in candidates if n not in known)
     texts = (f"unknown {number}" for number in candidates)
-    return next(text for text in texts if text not in values)
+    return next(text for text in texts if text not in known)

@@ -3,8 +3,9 @@
 Columns have the names of the inputs. `user_<field>` and `request_time` are
 plain columns, `behavior_<field>`, `behavior_time` and `candidate_<field>`
 lists, oldest behavior first and not padded. A null is a missing value, and an
-absent list an empty one; times cannot be missing. Other columns are kept for
-the output and not looked at. Scores are one more column, `probability`: lists
+absent list an empty one; times cannot be missing. Which text means missing
+only `signature.json` says. Other columns are kept for the output and not
+looked at. Scores are one more column, `probability`: lists
 with one entry a candidate.
 """
 
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from export.padding import BEHAVIOR_TIME, REQUEST_TIME, Request
-from export.signature import MISSING_INTEGER, MISSING_TEXT, PROBABILITY
+from export.signature import MISSING_INTEGER, PROBABILITY, MissingValues
 from export.transport import Array, TensorType
 from sparsectr.errors import InputError
 
@@ -32,6 +33,10 @@ class RequestTable:
     Args:
         path: The file.
         inputs: The inputs that a request has.
+        missing: By input, what to write for a null:
+            `export.signature.missing_of_inputs`. Where an input is not named,
+            a null integer is the int64 minimum and a null text refused: the
+            empty text may be a value of the model.
 
     Raises:
         InputError: If it is no Parquet file, lacks the column of an input, or
@@ -39,9 +44,15 @@ class RequestTable:
         OSError: If it cannot be read.
     """
 
-    def __init__(self, path: Path, inputs: Mapping[str, TensorType]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        inputs: Mapping[str, TensorType],
+        missing: MissingValues | None = None,
+    ) -> None:
         self.path = path
         self._inputs = dict(inputs)
+        self._missing = dict(missing or {})
         try:
             self._file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
@@ -63,7 +74,7 @@ class RequestTable:
 
         Raises:
             InputError: If a value is not of its input's type, or a time is
-                missing.
+                missing, or a text for which no value means that.
         """
         batches = self._file.iter_batches(batch_size=size)
         while True:
@@ -100,17 +111,26 @@ class RequestTable:
         if values.null_count and name in _TIMES:
             raise InputError(f"{self.path}: `{name}` has a null.")
         if dtype == "string":
-            missing = pa.scalar(MISSING_TEXT).cast(values.type)
-            texts = values.fill_null(missing)
-            return texts.to_numpy(zero_copy_only=False)
+            if values.null_count:
+                values = self._fill_null(values, name)
+            return values.to_numpy(zero_copy_only=False)
         if dtype == "float32":
             numbers = values.cast(pa.float64(), safe=False).fill_null(np.nan)
             with np.errstate(over="ignore"):
                 return numbers.to_numpy().astype(np.float32)
         try:
-            return values.cast(pa.int64()).fill_null(MISSING_INTEGER).to_numpy()
+            missing = self._missing.get(name, MISSING_INTEGER)
+            return values.cast(pa.int64()).fill_null(missing).to_numpy()
         except pa.ArrowInvalid as error:
             raise InputError(f"{self.path}: `{name}`: {error}") from error
+
+    def _fill_null(self, texts: pa.Array, name: str) -> pa.Array:
+        if name not in self._missing:
+            raise InputError(
+                f"{self.path}: `{name}` has a null; which text means missing "
+                "is said by the model's signature.json, which was not given."
+            )
+        return texts.fill_null(pa.scalar(self._missing[name]).cast(texts.type))
 
 
 def write_requests(

@@ -49,14 +49,19 @@ class RestTransport:
         server: `http://host:port` or `https://host:port`, and behind it the
             path under which a proxy serves the interface, if it does.
         model_name: Name under which the server knows the model.
-        version: Which version; without it the server takes the newest.
+        version: Which version.
+        label: Or the label of one. Without both it is the newest.
 
     Raises:
         InputError: If `server` is not such an address.
     """
 
     def __init__(
-        self, server: str, model_name: str, version: int | None
+        self,
+        server: str,
+        model_name: str,
+        version: int | None = None,
+        label: str | None = None,
     ) -> None:
         try:
             url = urllib.parse.urlsplit(server)
@@ -70,10 +75,11 @@ class RestTransport:
             if url.scheme == "https"
             else http.client.HTTPConnection
         )
-        name = urllib.parse.quote(model_name, safe="")
-        self._path = f"{url.path.rstrip('/')}/v1/models/{name}"
+        self._path = f"{url.path.rstrip('/')}/v1/models/{_quoted(model_name)}"
         if version is not None:
             self._path += f"/versions/{version}"
+        elif label is not None:
+            self._path += f"/labels/{_quoted(label)}"
         self._idle: deque[http.client.HTTPConnection] = deque()
 
     def signatures(self, timeout: float) -> dict[str, ServedSignature]:
@@ -191,6 +197,10 @@ class RestTransport:
         connection.sock.settimeout(remaining)
         response = connection.getresponse()
         return response.status, response.read()
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
 
 
 def _types(infos: Mapping[str, Any]) -> dict[str, TensorType]:

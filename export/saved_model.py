@@ -12,7 +12,7 @@ verified on this machine, and `saved_model.pb`, which makes it a SavedModel,
 is sent last.
 
 `--xla_buckets=1x1024x128` adds the signature serving_xla_b1_l1024_c128: one
-request of 1024 behaviours and 128 candidates, no other shape, compiled. The
+request of 1024 behaviors and 128 candidates, no other shape, compiled. The
 server has to run with --xla_gpu_compilation_enabled=true for it, on a GPU or
 not: otherwise the warm-up of that signature keeps the version from loading.
 """
@@ -186,10 +186,11 @@ def write_model(
         fingerprint=graph.fingerprint,
         buckets=buckets.to_dict(),
         xla_buckets=xla_buckets,
+        missing=raw_ids.missing,
     )
     _write_json(extra / "signature.json", description)
     records = warm_up_requests(
-        signatures(store.schema, config.model, xla_buckets),
+        signatures(store.schema, config.model, xla_buckets, raw_ids.missing),
         requests,
         buckets,
         graph.user_states,

@@ -62,10 +62,12 @@ class ServingGraph:
 
     def whole_pass(self, inputs: Tensors) -> dict[str, Any]:
         """Scores raw requests."""
+        inputs = _of_equal_rows(inputs)
         return {PROBABILITY: self._probability(self._ids(inputs))}
 
     def encode_user(self, inputs: Tensors) -> dict[str, Any]:
         """Returns the state of raw users and histories."""
+        inputs = _of_equal_rows(inputs)
         ids = {**self._raw_ids.user(inputs), **self._raw_ids.behaviors(inputs)}
         state = self._model.encode_user(ids)
         rows = tf.shape(ids["behavior_time"])[:1]
@@ -90,6 +92,7 @@ class ServingGraph:
         A state of another model gives NaN, request by request: an assertion
         would fail all requests that the server put into one batch.
         """
+        inputs = _of_equal_rows(inputs)
         state = {
             name.removeprefix(_STATE): value
             for name, value in inputs.items()
@@ -107,10 +110,17 @@ class ServingGraph:
         }
 
     def examples(self, inputs: Tensors) -> dict[str, Any]:
-        """Scores requests that were sent as tf.Example."""
-        parsed = parse_examples(self._model.schema, inputs["examples"])
-        found = self.whole_pass(parsed.inputs)[PROBABILITY]
-        return {PROBABILITY: tf.where(parsed.candidate_mask, found, 0.0)}
+        """Scores requests that were sent as tf.Example.
+
+        A malformed one gives NaN, for the reason that a state does in `score`.
+        """
+        parsed = parse_examples(
+            self._model.schema, inputs["examples"], self._raw_ids.missing
+        )
+        found = self._probability(self._ids(parsed.inputs))
+        found = tf.where(parsed.candidate_mask, found, 0.0)
+        is_request = tf.expand_dims(parsed.is_request, 1)
+        return {PROBABILITY: tf.where(is_request, found, np.nan)}
 
     def compiled(self) -> Callable[[Tensors], dict[str, Any]]:
         """Returns `whole_pass` compiled by XLA, for one shape.
@@ -182,6 +192,26 @@ class ServingGraph:
 
     def _constant_fingerprint(self) -> Any:
         return tf.constant(self.fingerprint, tf.int64)
+
+
+def _of_equal_rows(inputs: Tensors) -> dict[str, Any]:
+    """Returns the inputs; the call fails if they differ in B.
+
+    Else operations would repeat the row of an input that has only one.
+    """
+    rows = {name: tf.shape(value)[0] for name, value in inputs.items()}
+    sizes = list(rows.values())
+    check = tf.debugging.Assert(
+        tf.reduce_all(tf.stack(sizes) == sizes[0]),
+        # For each input its name and number.
+        [
+            "the inputs differ in B:",
+            *(part for i in rows.items() for part in i),
+        ],
+    )
+    # Before an operation fails that would say less.
+    with tf.control_dependencies([check]):
+        return {name: tf.identity(value) for name, value in inputs.items()}
 
 
 def model_fingerprint(model: Any, config: ModelConfig) -> int:

@@ -12,20 +12,23 @@ another request of the same call, unless it says that the call fails:
 
 | in a request | answer |
 |---|---|
-| a tensor is missing or unknown, or has another dtype | the call fails |
-| `behavior_<field>` not of the shape of `behavior_time` | the call fails |
+| a tensor is missing, or has another dtype | the call fails |
+| an unknown tensor | the call fails; over REST it is not looked at |
+| inputs differ in B, histories in L, or candidates in C | the call fails |
 | an unknown id | that of all unknown values |
 | an empty history: L = 0, or padding alone | a score for no history |
 | no candidates: C = 0 | `probability` of shape `[B, 0]` |
-| more behaviours than the model's `max_history` | the newest are read |
+| more behaviors than the model's `max_history` | the newest are read |
 | times out of order, at or after the request's | finite scores, no meaning |
 | NaN or infinity in a dense feature | the feature counts as missing |
 | a state of another version of the model | NaN for all its candidates |
 | a state of another shape | the call fails |
+| a tf.Example without `request_time` or part of a list | NaN for its scores |
+| what is no tf.Example, or has a feature of another type | the call fails |
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sparsectr.config import ModelConfig
@@ -45,17 +48,29 @@ EXAMPLES = "serving_examples"
 FINGERPRINT = "state_fingerprint"
 
 MISSING_INTEGER = -(2**63)
-"""Raw value of an integer that is missing."""
+"""Raw value of an integer that is missing, if its table says no other."""
 
 MISSING_TEXT = ""
-"""Raw value of a text that is missing."""
+"""Raw value of a text that is missing, if its table says no other."""
+
+MissingValues = Mapping[str, int | str]
+"""By table or input, the raw value that means missing where it is another."""
+
+_NO_OTHERS: MissingValues = {}
 
 _LEFT = (
-    "left: oldest to newest, the last column is the newest behaviour; any "
+    "left: oldest to newest, the last column is the newest behavior; any "
     "value where behavior_time is 0"
 )
 _LEFT_TIME = "left: oldest to newest, 0 before the oldest"
 _RIGHT = "right: any value behind the last candidate, scores there mean nothing"
+
+_KINDS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
+    "user": (("B",), "profile", None),
+    "behavior": (("B", "L"), "behaviors", _LEFT),
+    "candidate": (("B", "C"), "candidates", _RIGHT),
+}
+"""Shape of the raw values of a prefix, whose they are, and their padding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,39 +99,36 @@ Signature = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Inputs and outputs."""
 
 
-def user_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
+def user_inputs(
+    schema: DatasetSchema, missing: MissingValues = _NO_OTHERS
+) -> tuple[Tensor, ...]:
     """Returns the raw profile."""
-    return tuple(
-        _raw(schema, field, "user", ("B",), "profile", None)
-        for field in schema.user_fields
-    )
+    return tuple(_raw(schema, missing, "user", schema.user_fields))
 
 
-def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
+def behavior_inputs(
+    schema: DatasetSchema, missing: MissingValues = _NO_OTHERS
+) -> tuple[Tensor, ...]:
     """Returns the raw history and its times."""
     return (
-        *(
-            _raw(schema, field, "behavior", ("B", "L"), "behaviours", _LEFT)
-            for field in schema.behavior_fields
-        ),
+        *_raw(schema, missing, "behavior", schema.behavior_fields),
         Tensor(
             "behavior_time",
             "int64",
             ("B", "L"),
-            "Unix seconds of the behaviours, all before the request",
+            "Unix seconds of the behaviors, all before the request",
             _LEFT_TIME,
         ),
     )
 
 
-def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
+def candidate_inputs(
+    schema: DatasetSchema, missing: MissingValues = _NO_OTHERS
+) -> tuple[Tensor, ...]:
     """Returns the raw candidates and the time that they are shown."""
     return (
         Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
-        *(
-            _raw(schema, field, "candidate", ("B", "C"), "candidates", _RIGHT)
-            for field in schema.candidate_fields
-        ),
+        *_raw(schema, missing, "candidate", schema.candidate_fields),
         *(
             Tensor(
                 f"candidate_{dense.name}",
@@ -136,7 +148,7 @@ def state_tensors(
     """Returns what `encode_user` hands to `score`.
 
     EvoAttention has as many keys for every history; full attention has one
-    for each behaviour, so that its S and T depend on L.
+    for each behavior, so that its S and T depend on L.
     """
     times: str | int = "T"
     keys: str | int = "S"
@@ -177,6 +189,7 @@ def signatures(
     schema: DatasetSchema,
     config: ModelConfig,
     xla_buckets: Sequence[tuple[int, int, int]] = (),
+    missing: MissingValues = _NO_OTHERS,
 ) -> dict[str, Signature]:
     """Returns inputs and outputs of every signature.
 
@@ -184,12 +197,14 @@ def signatures(
         schema: The fields of the model.
         config: The model. One without a user state is served whole alone.
         xla_buckets: B, L and C of each compiled signature.
+        missing: What means missing in tables that do not have the default.
     """
-    whole = (
-        *user_inputs(schema),
-        *behavior_inputs(schema),
-        *candidate_inputs(schema),
+    users = (
+        *user_inputs(schema, missing),
+        *behavior_inputs(schema, missing),
     )
+    candidates = candidate_inputs(schema, missing)
+    whole = (*users, *candidates)
     probability = Tensor(
         PROBABILITY,
         "float32",
@@ -200,15 +215,14 @@ def signatures(
     found: dict[str, Signature] = {WHOLE_PASS: (whole, (probability,))}
     if has_state(config):
         state = state_tensors(schema, config)
-        users = (*user_inputs(schema), *behavior_inputs(schema))
         found[ENCODE_USER] = (users, state)
-        found[SCORE] = ((*state, *candidate_inputs(schema)), (probability,))
+        found[SCORE] = ((*state, *candidates), (probability,))
     examples = Tensor(
         "examples",
         "string",
         ("B",),
         f"Serialized tf.Example, features named as in {WHOLE_PASS}, histories "
-        "and candidates of any length",
+        "and candidates of any length; NaN for one that is malformed",
     )
     found[EXAMPLES] = (
         (examples,),
@@ -234,6 +248,7 @@ def signature_json(
     fingerprint: int,
     buckets: Mapping[str, Any],
     xla_buckets: Sequence[tuple[int, int, int]] = (),
+    missing: MissingValues = _NO_OTHERS,
 ) -> dict[str, Any]:
     """Returns the content of `signature.json`.
 
@@ -243,6 +258,7 @@ def signature_json(
         fingerprint: What its states carry.
         buckets: The shapes that requests are padded to.
         xla_buckets: B, L and C of each compiled signature.
+        missing: What means missing in tables that do not have the default.
     """
     return {
         "format": FORMAT,
@@ -255,38 +271,75 @@ def signature_json(
                 "outputs": [dataclasses.asdict(tensor) for tensor in outputs],
             }
             for name, (inputs, outputs) in signatures(
-                schema, config, xla_buckets
+                schema, config, xla_buckets, missing
             ).items()
         },
     }
 
 
+def missing_of_inputs(description: Mapping[str, Any]) -> dict[str, int | str]:
+    """Returns what means missing, by input.
+
+    Args:
+        description: The content of `signature.json`.
+
+    Raises:
+        KeyError, TypeError or ValueError: If it is no such content.
+    """
+    return {
+        tensor["name"]: missing
+        for tensor, _, missing in _id_spaces(description)
+    }
+
+
+def missing_of_tables(description: Mapping[str, Any]) -> dict[str, int | str]:
+    """The same, by table."""
+    return {table: missing for _, table, missing in _id_spaces(description)}
+
+
+def _id_spaces(
+    description: Mapping[str, Any],
+) -> Iterator[tuple[Mapping[str, Any], str, int | str]]:
+    """Yields the inputs that have a table: itself, table, missing value."""
+    for tensor in description["signatures"][WHOLE_PASS]["inputs"]:
+        space = tensor["id_space"]
+        if space is not None:
+            text = space["missing"]
+            is_integer = space["value_type"] == "int"
+            yield tensor, space["table"], int(text) if is_integer else str(text)
+
+
 def _raw(
     schema: DatasetSchema,
-    field: CategoricalField,
+    missing_values: MissingValues,
     prefix: str,
-    shape: tuple[str, ...],
-    of: str,
-    padding: str | None,
-) -> Tensor:
-    table = schema.table(field.table)
-    is_integer = table.value_type == "int"
-    missing = MISSING_INTEGER if is_integer else MISSING_TEXT
-    return Tensor(
-        name=f"{prefix}_{field.name}",
-        dtype="int64" if is_integer else "string",
-        shape=shape,
-        meaning=f"{field.name} of the {of} as logged, {missing!r} if missing",
-        padding=padding,
-        id_space={
-            "table": table.name,
-            "kind": table.kind,
-            "size": table.size,
-            "value_type": table.value_type,
-            # As text: a double, which JSON readers may use, cannot hold it.
-            "missing": str(missing),
-        },
-    )
+    fields: Sequence[CategoricalField],
+) -> Iterator[Tensor]:
+    """Yields the tensors of raw values."""
+    shape, of, padding = _KINDS[prefix]
+    for field in fields:
+        table = schema.table(field.table)
+        is_integer = table.value_type == "int"
+        default = MISSING_INTEGER if is_integer else MISSING_TEXT
+        missing = missing_values.get(table.name, default)
+        yield Tensor(
+            name=f"{prefix}_{field.name}",
+            dtype="int64" if is_integer else "string",
+            shape=shape,
+            meaning=(
+                f"{field.name} of the {of} as logged, {missing!r} if missing"
+            ),
+            padding=padding,
+            id_space={
+                "table": table.name,
+                "kind": table.kind,
+                "size": table.size,
+                "value_type": table.value_type,
+                # As text: a double, which JSON readers may use, cannot hold
+                # the integer.
+                "missing": str(missing),
+            },
+        )
 
 
 def _with_sizes(

@@ -67,4 +67,4 @@ class Transport(Protocol):
         """
 
     def close(self) -> None:
-        """Gives up the connections."""
+        """Gives up the connections. Nothing is to be called afterwards."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from export.transport import Array
 
 _NEWEST_TIME = "newest_time"
+
+_FORMAT = b"sparsectr user state 1\n"
 
 
 class StaleStateError(RuntimeError):
@@ -41,20 +43,28 @@ class UserState:
         arrays: dict[str, Any] = dict(self.tensors)
         arrays[_NEWEST_TIME] = np.int64(self.newest_time)
         np.savez(file, **arrays)
-        return file.getvalue()
+        content = file.getvalue()
+        return _head(content) + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "UserState":
         """Returns the state that `to_bytes()` gave.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If it is none, or not whole.
         """
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                tensors = dict(arrays)
-            return cls(
-                newest_time=int(tensors.pop(_NEWEST_TIME)), tensors=tensors
+        size = len(_head(b""))
+        if content[:size] != _head(content[size:]):
+            raise ValueError(
+                "Not a user state, or a damaged one. "
+                f"Received: {len(content)} bytes"
             )
-        except (EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"Not a user state: {error}") from error
+        file = io.BytesIO(content[size:])
+        with np.load(file, allow_pickle=False) as arrays:
+            tensors = dict(arrays)
+        return cls(newest_time=int(tensors.pop(_NEWEST_TIME)), tensors=tensors)
+
+
+def _head(content: bytes) -> bytes:
+    # What is damaged can fail in many ways when it is read.
+    return _FORMAT + zlib.crc32(content).to_bytes(4, "little")

@@ -158,7 +158,7 @@ def _shapes(
         }
         return [(int(batch_size), int(length), int(count))]
     else:
-        # Where every behaviour has a key, the state is as long as they are.
+        # Where every behavior has a key, the state is as long as they are.
         if open_axes & {"L", "S"}:
             lengths = buckets.history_lengths
         if "C" in open_axes:

@@ -52,6 +52,16 @@ def test_takes_the_fixed_part_off() -> None:
         assert between["upper_quartile"] == pytest.approx(3.15)
 
 
+def test_the_longest_history_is_beside_the_line() -> None:
+    seconds = {n: _rounds(5e-3 + n * 3e-6) for n in (256, 4096, 16384)}
+    seconds[100_000] = _rounds(5e-3 + 100_000 * 4e-6)
+    found = cost_per_behavior(seconds, batch_size=1)
+    assert found["microseconds"] == pytest.approx(3.0)
+    assert found["without_fixed"]["100000"] == pytest.approx(4.0)
+    assert found["change"] == pytest.approx(0.0, abs=1e-6)
+    assert found["change_of_all"] == pytest.approx(1 / 3)
+
+
 def test_a_quadratic_cost_shows() -> None:
     seconds = {n: _rounds(1e-3 + n * n * 1e-6) for n in (256, 1024, 4096)}
     found = cost_per_behavior(seconds, batch_size=1)

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from benchmarks.request_times import Timed, summary, time_requests
-from benchmarks.serving_latency import Workload, cases_of, compare
+from benchmarks.serving_agreement import differences
+from benchmarks.serving_latency import TARGETS, Workload, cases_of, compare
 from benchmarks.serving_model import raw_inputs, split_inputs
-from benchmarks.serving_paths import Case, check_agreement, make_call
+from benchmarks.serving_paths import Case, make_call, scores_of
 from benchmarks.serving_table import table
 from sparsectr.config import ModelConfig
 
+WHOLE = "Whole pass"
 WORKLOAD = Workload(
     lengths=(10, 1024),
     candidates=(1, 100),
+    compiled_lengths=(1024,),
     pointwise_lengths=(10,),
     pointwise_rows=16,
     pointwise_seconds=0.5,
@@ -28,7 +31,6 @@ WORKLOAD = Workload(
     num_requests=9,
     num_rounds=3,
     grpc=True,
-    compiled=True,
 )
 
 
@@ -46,9 +48,12 @@ def test_times_as_many_requests_as_asked_for() -> None:
 
 
 def test_a_turn_ends_when_its_time_is_over() -> None:
-    endless = Timed(call=lambda number: None, seconds=0.0)
-    seconds = time_requests({"a": endless}, num_requests=100, num_rounds=4)
+    served: list[int] = []
+    slow = Timed(call=served.append, seconds=0.0)
+    seconds = time_requests({"a": slow}, num_requests=100, num_rounds=4)
     assert [len(found) for found in seconds["a"]] == [1, 1, 1, 1]
+    # All of them are timed: a request may take many seconds.
+    assert served == [0, 0, 0, 0]
 
 
 def test_percentiles_are_over_all_requests() -> None:
@@ -71,8 +76,13 @@ def test_cases() -> None:
         ("whole", 10),
         ("compiled", 10),
     }
+    compiled = {c for c in cases if c.path == "compiled"} - set(full)
+    assert {(c.num_behaviors, c.num_candidates) for c in compiled} == {
+        (1024, 1),
+        (1024, 100),
+    }
     without = dataclasses.replace(
-        WORKLOAD, full_length=0, grpc=False, compiled=False
+        WORKLOAD, full_length=0, grpc=False, compiled_lengths=()
     )
     assert {(c.transport, c.attention) for c in cases_of(without)} == {
         ("process", "evo")
@@ -112,17 +122,21 @@ def _result() -> dict[str, Any]:
         ],
         **compare(WORKLOAD, seconds),
         "state_bytes": 29_158,
-        "largest_difference": 2e-7,
-        "targets": {
-            "score_speedup": {
-                "times": 20.0,
-                "behaviors": 1024,
-                "candidates": 100,
-            },
-            "state_bytes": 65536,
-            "largest_difference": 1e-6,
-            "full_over_evo": {"times": 1.0, "behaviors": 1024},
+        "agreement": {
+            "num_requests": 8,
+            "num_candidates": 404,
+            "lowest": 0.125,
+            "highest": 0.75,
+            "to_keras": {"process whole": 1e-7, "grpc pointwise": 3e-6},
+            "largest": 3.1e-6,
+            "auc": {"keras": 0.5, "process whole": 0.5000002},
         },
+        "memory": {
+            "weight_bytes": 2**20,
+            "one_version_bytes": 3 * 2**20,
+            "two_versions_bytes": 5 * 2**20,
+        },
+        "targets": TARGETS,
         "load": {"load_average_before": 0.0, "others_share": 0.25},
         "environment": {"gpus": [], "processor": "made-up", "cpu_cores": 2},
     }
@@ -138,6 +152,12 @@ def test_compares_round_by_round() -> None:
     assert full["median"] == pytest.approx((30 + 1.01) / (10.24 + 1.01))
     longest = found["score_of_longest_over_shortest"]["grpc 100"]
     assert longest["interval"] == pytest.approx([1.0, 1.0])
+    # Each path where both were timed.
+    assert found["full_over_evo"].keys() == {
+        f"{path} {candidates}"
+        for path in ("whole 10", "whole 1024", "compiled 1024")
+        for candidates in (1, 100)
+    }
     assert longest["median"] is None
 
 
@@ -149,18 +169,66 @@ def test_table_has_percentiles_targets_and_load() -> None:
     assert row.split()[1:4] == ["10", "-", "110"]
     assert row.endswith("(3 requests)")
     wanted = [line.strip() for line in lines if "(wanted: 20)" in line]
-    assert [line.split("  ")[0] for line in wanted] == [
-        "process, L=1024, C=100",
-        "grpc, L=1024, C=100",
+    assert [(line.split("  ")[0], line.split()[-1]) for line in wanted] == [
+        ("process, L=1024, C=100", "MISSED"),
+        ("grpc, L=1024, C=100", "MISSED"),
     ]
+    verdicts = [line.partition("(wanted: ")[2] for line in lines]
+    # Full attention for C = 1 and 100, two paths; score for both and by both
+    # transports.
+    assert verdicts.count("1): reached") == 4
+    assert verdicts.count("1, give or take 10%): reached") == 4
+    assert verdicts.count("at most 65,536): reached") == 1
+    assert verdicts.count("at most 1e-06): MISSED") == 1
+    assert verdicts.count("equal to 6 digits): reached") == 1
+    (row,) = (line for line in lines if line.startswith("  grpc pointwise"))
+    assert row.split() == ["grpc", "pointwise", "3e-06", "-"]
+    assert "0.1250 to 0.7500" in table(_result())
+    assert "3 MiB with one version, 5 with two" in table(_result())
     assert "Others than these took 25% of the processors." in lines
 
 
-def test_draws(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "name", "median", "is_missed"),
+    [
+        ("score_of_longest_over_shortest", "process 100", 1.11, True),
+        ("score_of_longest_over_shortest", "process 100", 1.09, False),
+        ("full_over_evo", "whole 1024 100", 0.99, True),
+        # Neither is faster.
+        ("full_over_evo", "whole 1024 100", None, False),
+    ],
+)
+def test_table_says_what_was_missed(
+    what: str, name: str, median: float | None, is_missed: bool
+) -> None:
+    result = _result()
+    before = table(result).count("MISSED")
+    result[what][name] = {"median": median, "interval": [0.9, 1.2]}
+    assert table(result).count("MISSED") == before + is_missed
+
+
+def test_draws_each_way_once(tmp_path: Path) -> None:
     serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    from matplotlib import image
+
+    result = _result()
+    by_length, by_candidates = serving_plot.latency_figure(result).axes
+    labels = [line.get_label() for line in by_length.lines]
+    assert len(set(labels)) == len(labels) == 10
+    (whole,) = (line for line in by_length.lines if line.get_label() == WHOLE)
+    assert [list(values) for values in whole.get_data()] == [
+        [10, 1024],
+        pytest.approx([2.1, 12.24]),
+    ]
+    # Encoding reads no candidate; pointwise has the shorter length alone.
+    missing = {"Encode", "Encode, gRPC", "Pointwise"}
+    shown = {line.get_label() for line in by_candidates.lines}
+    assert shown == set(labels) - missing
     path = tmp_path / "plot.png"
-    serving_plot.draw_latency(_result(), path)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    serving_plot.draw_latency(result, path)
+    pixels = image.imread(path)
+    assert pixels.shape[:2] == (650, 1200)
+    assert pixels.std() > 0.05
 
 
 class _Model:
@@ -185,17 +253,46 @@ class _Model:
         return {"probability": price + 1e-9 * user[:, None]}
 
 
-def test_pointwise_scores_the_same_candidates() -> None:
+def test_paths_score_the_same_candidates() -> None:
     (request,) = raw_inputs(50, 7, 11, 1)
     model = _Model()
-    assert check_agreement(model, request, pointwise_rows=4) == 0.0
+    found = scores_of(model, request, pointwise_rows=4)
     assert model.calls == [
         ("serving_default", (1, 11)),
+        ("serving_default", (4, 1)),
+        ("serving_default", (4, 1)),
         ("score", (1, 11)),
-        ("serving_default", (4, 1)),
-        ("serving_default", (4, 1)),
-        ("serving_default", (3, 1)),
     ]
+    expected = model("serving_default", request)["probability"][0]
+    assert found.keys() == {"whole", "score", "pointwise"}
+    for scores in found.values():
+        np.testing.assert_array_equal(scores, expected)
+
+
+def test_differences_are_between_any_two_ways() -> None:
+    keras = np.array([0.125, 0.5, 0.75])
+    found = differences(
+        {
+            "keras": keras,
+            "process whole": keras + np.array([0.0, 0.25, 0.0]),
+            "grpc score": keras - np.array([0.0, 0.125, 0.0]),
+            "process pointwise": keras,
+        },
+        np.array([0.0, 0.0, 1.0]),
+    )
+    assert found["largest"] == 0.375
+    assert found["to_keras"] == {
+        "process whole": 0.25,
+        "grpc score": 0.125,
+        "process pointwise": 0.0,
+    }
+    # A tie counts one half.
+    assert found["auc"] == {
+        "keras": 1.0,
+        "process whole": 0.75,
+        "grpc score": 1.0,
+    }
+    assert (found["lowest"], found["highest"]) == (0.125, 0.75)
 
 
 def test_calls_take_turns_with_the_requests() -> None:
@@ -238,7 +335,7 @@ def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         "--pointwise_lengths=16",
         "--pointwise_rows=2",
         "--full_length=0",
-        "--nocompiled",
+        "--compiled_lengths=",
         "--num_rows=50",
         "--num_requests=4",
         "--num_rounds=2",
@@ -273,12 +370,25 @@ def test_measures(
         f"--output={output}",
         f"--full_length={full_length}",
         "--grpc" if "grpc" in transports else "--nogrpc",
-        "--compiled" if full_length else "--nocompiled",
+        "--compiled_lengths=" + ("16,32" if full_length else ""),
     )
     assert result.returncode == 0, result.stderr
     assert "score from state" in result.stdout
     found = json.loads(output.read_text())
     assert found["largest_difference"] <= 1e-6
+    agreement = found["agreement"]
+    # Two of each shape.
+    assert agreement["num_requests"] == 8
+    assert agreement["highest"] - agreement["lowest"] > 0.1
+    assert agreement["to_keras"].keys() == {
+        f"{transport} {path}"
+        for transport in transports
+        for path in ("whole", "score", "pointwise")
+    }
+    assert len({f"{value:.6f}" for value in agreement["auc"].values()}) == 1
+    memory = found["memory"]
+    assert 0 < memory["weight_bytes"] < memory["one_version_bytes"]
+    assert memory["two_versions_bytes"] > memory["one_version_bytes"]
     assert 1000 < found["state_bytes"] <= 65536
     timed = [row for row in found["milliseconds"] if row["path"] != "pointwise"]
     assert {row["num_requests"] for row in timed} == {4}
@@ -297,6 +407,7 @@ def test_measures(
         ("--candidates=", "--candidates must be ascending"),
         ("--candidates=1,x", "--candidates"),
         ("--pointwise_lengths=64", "--pointwise_lengths must be among"),
+        ("--compiled_lengths=16,64", "--compiled_lengths must be among"),
     ],
 )
 def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:

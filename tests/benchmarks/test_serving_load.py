@@ -14,7 +14,12 @@ import pytest
 
 grpc = pytest.importorskip("grpc")
 
-from benchmarks.open_loop import Answered, OpenLoop, step_of  # noqa: E402
+from benchmarks.open_loop import (  # noqa: E402
+    Answered,
+    OpenLoop,
+    import_grpc,
+    step_of,
+)
 from benchmarks.serving_load import (  # noqa: E402
     Workload,
     find_saturation,
@@ -93,7 +98,9 @@ def loop(server: _Server) -> Iterator[OpenLoop]:
 def test_sends_at_its_rate(server: _Server, loop: OpenLoop) -> None:
     server.requests.clear()
     found = loop.run(rate=100.0, seconds=0.5)
-    assert len(found) == len(server.requests) == 50
+    assert len(found) == 50
+    # And one before, behind what the last rate has left.
+    assert len(server.requests) == 51
     assert set(server.requests) == {b"one", b"another"}
     assert all(a.error == "" for a in found)
     assert all(0.0 <= a.due <= min(0.5, a.sent) <= a.done for a in found)
@@ -142,13 +149,30 @@ def _answered(rate: float, capacity: float, seconds: float) -> list[Answered]:
 
 
 def test_finds_the_last_rate_that_is_followed() -> None:
-    steps, saturation = find_saturation(
-        WORKLOAD, lambda rate, seconds: _answered(rate, 50.0, seconds)
-    )
-    assert [step.offered for step in steps] == [10.0, 20.0, 40.0, 80.0]
-    assert saturation == 40.0
-    assert steps[-1].achieved == pytest.approx(50.0)
+    rates = []
+
+    def run(rate: float, seconds: float) -> list[Answered]:
+        rates.append(rate)
+        return _answered(rate, 50.0, seconds)
+
+    steps, saturation = find_saturation(WORKLOAD, run)
+    # Twice as many until it is too much, then halfway: 50 answered are less
+    # than 95 % of 60 and of 55.
+    assert rates == [10.0, 20.0, 40.0, 80.0, 60.0, 50.0, 55.0]
+    assert saturation == 50.0
+    assert [step.offered for step in steps] == sorted(rates)
+    assert steps[-1].achieved == pytest.approx(50.0, rel=0.01)
     assert steps[0].p50 == pytest.approx(20.0)
+
+
+def test_a_late_answer_is_no_saturation() -> None:
+    found = _answered(10.0, 50.0, 10.0)
+    found[-1] = found[-1]._replace(done=found[-1].due + 1.0)
+    step = step_of(10.0, found)
+    assert step.achieved == pytest.approx(9.9)
+    assert not step.is_saturated(least_share=0.95)
+    late = [a._replace(done=a.due + 1.0) for a in found]
+    assert step_of(10.0, late).achieved == pytest.approx(9.1)
 
 
 def test_may_find_no_end() -> None:
@@ -226,20 +250,59 @@ def _result() -> dict[str, Any]:
 def test_table_says_where_it_ends_and_what_grew() -> None:
     lines = table(_result()).splitlines()
     assert lines[1].split() == ["10", "10", "20", "20", "20", "0"]
-    assert "Saturation: 40 requests a second." in lines
+    assert "Saturation: 50 requests a second." in lines
     assert "Soak: 2,400 requests at 8 a second, 0 errors (wanted: 0)." in lines
     assert lines[-1].startswith("Memory of the server: +7.0% from")
 
 
-@pytest.mark.parametrize("has_soak", [True, False])
-def test_draws(has_soak: bool, tmp_path: Path) -> None:
+def test_draws_rates_and_memory(tmp_path: Path) -> None:
     serving_plot = pytest.importorskip("benchmarks.serving_plot")
-    path = tmp_path / "plot.png"
+    from matplotlib import image
+
     result = _result()
-    if not has_soak:
-        result["soak"] = None
+    latency, over_time = serving_plot.load_figure(result).axes
+    lines = {line.get_label(): line for line in latency.lines}
+    assert lines.keys() == {"p50", "p99", "saturation"}
+    rates = [step["offered"] for step in result["steps"]]
+    assert list(lines["p50"].get_xdata()) == rates
+    assert lines["saturation"].get_xdata()[0] == 50.0
+    (memory,) = over_time.lines
+    assert list(memory.get_xdata()) == [1, 2, 3, 4, 5]
+    path = tmp_path / "plot.png"
     serving_plot.draw_load(result, path)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    pixels = image.imread(path)
+    assert pixels.shape[:2] == (450, 1200)
+    assert pixels.std() > 0.05
+
+
+def test_draws_no_memory_without_a_soak() -> None:
+    serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    result = {**_result(), "soak": None}
+    _, over_time = serving_plot.load_figure(result).axes
+    assert not over_time.get_visible()
+
+
+def test_needs_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(InputError, match="needs grpcio"):
+        import_grpc()
+
+
+def test_says_in_one_line_that_grpcio_is_missing(repository: Path) -> None:
+    program = (
+        "import runpy, sys; sys.modules['grpc'] = None;"
+        "runpy.run_module('benchmarks.serving_load', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: This needs grpcio")
+    assert result.stderr.count("\n") == 1
 
 
 def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -263,7 +326,7 @@ def test_loads_the_double(path: str, repository: Path, tmp_path: Path) -> None:
         "--num_behaviors=16",
         "--num_candidates=5",
         "--num_rows=50",
-        "--start_rate=2",
+        "--start_rate=20",
         "--growth=4",
         "--step_seconds=2",
         "--soak_minutes=0.1",
@@ -272,7 +335,7 @@ def test_loads_the_double(path: str, repository: Path, tmp_path: Path) -> None:
     found = json.loads(output.read_text())
     assert found["soak"]["num_errors"] == 0
     assert found["soak"]["minutes"][0]["server_bytes"] > 2**20
-    assert found["saturation"] >= 2.0
+    assert found["saturation"] >= 20.0
     assert result.returncode == int(has_failed(found["soak"]))
     assert "Saturation:" in result.stdout
 

@@ -3,7 +3,7 @@
 It answers what the client asks, on loopback, over a SavedModel in this
 process: Predict and GetModelMetadata of the gRPC PredictionService, and the
 REST interface version 1. Status codes and messages are those of the server;
-batching, warm-up and the loading of versions it does not have.
+batching, warm-up and the loading of new versions it does not have.
 """
 
 import base64
@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -56,6 +56,12 @@ def _invalid(message: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
+class _Version(NamedTuple):
+    number: int
+    model: Any
+    signature_defs: Any
+
+
 class ServingDouble:
     """One model, and the faults that a test asks for.
 
@@ -64,6 +70,7 @@ class ServingDouble:
         model_name: Name under which it is served.
 
     Attributes:
+        labels: Label to the number of a version.
         grpc_server: What a client takes as its server, for gRPC.
         rest_server: And for REST.
         faults: Statuses that answer the next calls, one each.
@@ -73,41 +80,56 @@ class ServingDouble:
 
     def __init__(self, path: Path, model_name: str = "sparsectr") -> None:
         self.model_name = model_name
+        self.labels: dict[str, int] = {}
         self.faults: collections.deque[grpc.StatusCode] = collections.deque()
         self.delay_seconds = 0.0
         self.calls: list[tuple[str, dict[str, tuple[int, ...]]]] = []
         self.grpc_server = self.rest_server = ""
         self.load(path)
 
-    def load(self, path: Path) -> None:
-        """Serves another version from now on."""
-        self.version = int(path.name)
-        self._model = tf.saved_model.load(str(path))
-        saved = saved_model_pb2.SavedModel.FromString(
-            (path / "saved_model.pb").read_bytes()
-        )
-        self.signature_defs = saved.meta_graphs[0].signature_def
+    def load(self, *paths: Path) -> None:
+        """Serves these versions from now on, and no others."""
+        self._versions = {int(path.name): _load(path) for path in paths}
 
-    def find(self, name: str, version: int | None) -> None:
-        """Refuses a model that is not served."""
-        if name != self.model_name or version not in (None, self.version):
+    @property
+    def version(self) -> int:
+        """The newest."""
+        return max(self._versions)
+
+    def find(
+        self, name: str, version: int | None = None, label: str = ""
+    ) -> _Version:
+        """Returns a version, or refuses what is not served."""
+        if label:
+            if label not in self.labels:
+                raise _invalid(f"Unrecognized servable version label: {label}")
+            version = self.labels[label]
+        number = self.version if version is None else version
+        if name != self.model_name or number not in self._versions:
             suffix = "" if version is None else f", version {version}"
             raise RefusedError(
                 grpc.StatusCode.NOT_FOUND,
                 f"Servable not found for request: {name}{suffix}",
             )
+        return self._versions[number]
 
-    def run(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    def run(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        version: _Version | None = None,
+    ) -> dict[str, Any]:
         """Runs a signature on NumPy arrays."""
+        version = version or self._versions[self.version]
         time.sleep(self.delay_seconds)
         if self.faults:
             raise RefusedError(self.faults.popleft(), "a fault of the test")
-        if name not in self.signature_defs:
+        if name not in version.signature_defs:
             raise RefusedError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f'Serving signature key "{name}" not found.',
             )
-        infos = self.signature_defs[name].inputs
+        infos = version.signature_defs[name].inputs
         if infos.keys() != inputs.keys():
             raise _invalid(
                 "input size does not match signature: "
@@ -122,10 +144,21 @@ class ServingDouble:
         self.calls.append((name, {k: v.shape for k, v in inputs.items()}))
         constants = {key: tf.constant(a) for key, a in inputs.items()}
         try:
-            outputs = self._model.signatures[name](**constants)
+            outputs = version.model.signatures[name](**constants)
         except tf.errors.InvalidArgumentError as error:
             raise _invalid(error.message) from error
         return {key: value.numpy() for key, value in outputs.items()}
+
+
+def _load(path: Path) -> _Version:
+    saved = saved_model_pb2.SavedModel.FromString(
+        (path / "saved_model.pb").read_bytes()
+    )
+    return _Version(
+        int(path.name),
+        tf.saved_model.load(str(path)),
+        saved.meta_graphs[0].signature_def,
+    )
 
 
 @contextlib.contextmanager
@@ -163,10 +196,11 @@ class _Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):  # noqa: N802
         with _aborting(context):
-            self._find(request.model_spec)
+            version = self._find(request.model_spec)
             outputs = self._double.run(
                 request.model_spec.signature_name or "serving_default",
                 {k: tf.make_ndarray(t) for k, t in request.inputs.items()},
+                version,
             )
             response = predict_pb2.PredictResponse()
             for name in request.output_filter or outputs:
@@ -175,18 +209,16 @@ class _Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request, context):  # noqa: N802
         with _aborting(context):
-            self._find(request.model_spec)
+            version = self._find(request.model_spec)
             if list(request.metadata_field) != ["signature_def"]:
                 raise _invalid("Metadata field is not supported")
             response = get_model_metadata_pb2.GetModelMetadataResponse()
-            response.metadata["signature_def"].Pack(
-                _signature_map(self._double)
-            )
+            response.metadata["signature_def"].Pack(_signature_map(version))
             return response
 
-    def _find(self, spec: Any) -> None:
+    def _find(self, spec: Any) -> _Version:
         version = spec.version.value if spec.HasField("version") else None
-        self._double.find(spec.name, version)
+        return self._double.find(spec.name, version, spec.version_label)
 
 
 @contextlib.contextmanager
@@ -211,9 +243,9 @@ def _as_fields(array: Any) -> Any:
     return tensor
 
 
-def _signature_map(double: ServingDouble) -> Any:
+def _signature_map(version: _Version) -> Any:
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, signature in double.signature_defs.items():
+    for name, signature in version.signature_defs.items():
         signatures.signature_def[name].CopyFrom(signature)
     return signatures
 
@@ -276,33 +308,34 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(content)
 
-    def _find(self) -> str:
-        """Checks model and version of the path and returns what follows."""
+    def _find(self) -> tuple[_Version, str]:
+        """Returns the version that the path names, and what follows it."""
         path, _, method = self.path.partition(":")
         parts = path.strip("/").split("/")
         if parts[:2] != ["v1", "models"] or len(parts) < 3:
             raise _invalid(f"Malformed request: {self.command} {self.path}")
-        version = None
-        rest = parts[3:]
+        name, *rest = (urllib.parse.unquote(part) for part in parts[2:])
+        version, label = None, ""
         if rest[:1] == ["versions"]:
             version, rest = int(rest[1]), rest[2:]
-        self.double.find(urllib.parse.unquote(parts[2]), version)
-        return "/".join(rest) or method
+        elif rest[:1] == ["labels"]:
+            label, rest = rest[1], rest[2:]
+        found = self.double.find(name, version, label)
+        return found, "/".join(rest) or method
 
     def _get(self, body: bytes) -> Any:
         del body  # A GET has none.
-        what = self._find()
-        version = str(self.double.version)
+        version, what = self._find()
         if what == "metadata":
             return {
                 "model_spec": {
                     "name": self.double.model_name,
                     "signature_name": "",
-                    "version": version,
+                    "version": str(version.number),
                 },
                 "metadata": {
                     "signature_def": json_format.MessageToDict(
-                        _signature_map(self.double),
+                        _signature_map(version),
                         preserving_proto_field_name=True,
                         always_print_fields_with_no_presence=True,
                     )
@@ -311,23 +344,28 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
         status = {"error_code": "OK", "error_message": ""}
         return {
             "model_version_status": [
-                {"version": version, "state": "AVAILABLE", "status": status}
+                {
+                    "version": str(version.number),
+                    "state": "AVAILABLE",
+                    "status": status,
+                }
             ]
         }
 
     def _predict(self, body: bytes) -> Any:
-        if self._find() != "predict":
+        version, method = self._find()
+        if method != "predict":
             raise _invalid(f"Malformed request: POST {self.path}")
         try:
             request = json.loads(body)
         except ValueError as error:
             raise _invalid(f"JSON Parse error: {error}") from error
         name = request.get("signature_name", "serving_default")
-        if name not in self.double.signature_defs:
+        if name not in version.signature_defs:
             raise _invalid(
                 f'Serving signature name: "{name}" not found in signature def'
             )
-        infos = self.double.signature_defs[name].inputs
+        infos = version.signature_defs[name].inputs
         has_rows = "instances" in request
         if not has_rows and "inputs" not in request:
             raise _invalid("Missing 'inputs' or 'instances' key")
@@ -344,7 +382,9 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
                     f"Missing named input: {key} in 'inputs' object."
                 )
         outputs = self.double.run(
-            name, {k: _from_json(columns[k], i) for k, i in infos.items()}
+            name,
+            {k: _from_json(columns[k], i) for k, i in infos.items()},
+            version,
         )
         answer: Any = {k: array.tolist() for k, array in outputs.items()}
         if len(outputs) == 1:
@@ -367,34 +407,32 @@ def _columns(rows: Any, infos: Any) -> dict[str, Any]:
 
 def _from_json(values: Any, info: Any) -> Any:
     dtype = tf.as_dtype(info.dtype)
-    leaf = _leaf(values)
-    fits = {
-        tf.float32: isinstance(leaf, float | int) and leaf is not True,
-        tf.int64: type(leaf) is int,
-        tf.bool: isinstance(leaf, bool),
-        tf.string: isinstance(leaf, str | dict),
-    }
-    if leaf is not None and not fits[dtype]:
-        raise _invalid(
-            f"JSON Value: {leaf} is not of expected type: {dtype.name}"
-        )
     try:
-        if dtype == tf.string:
-            return np.array(_decoded(values), object)
-        return np.array(values, dtype.as_numpy_dtype)
+        array = np.array(_converted(values, dtype), dtype.as_numpy_dtype)
     except ValueError as error:
         raise _invalid("Encountered list at unexpected size") from error
+    if any(isinstance(value, list) for value in array.flat):
+        raise _invalid("Encountered list at unexpected level")
+    return array
 
 
-def _leaf(values: Any) -> Any:
-    while isinstance(values, list):
-        values = values[0] if values else None
-    return values
+# What the server takes: integers for floats too, but no other conversion.
+_JSON_TYPES = {
+    tf.float32: (float, int),
+    tf.int64: (int,),
+    tf.bool: (bool,),
+    tf.string: (str, dict),
+}
 
 
-def _decoded(values: Any) -> Any:
-    if isinstance(values, list):
-        return [_decoded(value) for value in values]
-    if isinstance(values, dict):
-        return base64.b64decode(values["b64"])
-    return values.encode()
+def _converted(value: Any, dtype: Any) -> Any:
+    if isinstance(value, list):
+        return [_converted(entry, dtype) for entry in value]
+    # Not isinstance(): a bool is an int to Python.
+    if type(value) not in _JSON_TYPES[dtype]:
+        raise _invalid(
+            f"JSON Value: {value} is not of expected type: {dtype.name}"
+        )
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return value.encode() if dtype == tf.string else value

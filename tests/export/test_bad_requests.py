@@ -100,16 +100,37 @@ def test_lengths_that_differ(length, name, signature, exported, raw):
 
 
 @pytest.mark.parametrize("name", ["candidate_item", "candidate_price"])
-def test_numbers_of_candidates_that_differ(name, exported, raw):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        exported.probability({**raw, name: raw[name][:, :1]})
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_numbers_of_candidates_that_differ(count, name, exported, raw):
+    changed = {**raw, name: raw[name][:, :count]}
+    message = f"{name} must have the shape of candidate_brand"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        exported.probability(changed)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        exported.score(exported.encode(raw), changed)
+
+
+@pytest.mark.parametrize(
+    "signature", ["serving_default", "encode_user", "score"]
+)
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_numbers_of_requests_that_differ(rows, signature, exported, raw):
+    inputs = {**raw, **exported.encode(raw)}
+    names = exported.loaded.signatures[signature].structured_input_signature[1]
+    inputs = {name: inputs[name] for name in names}
+    exported.call(signature, inputs)
+    for name in names:
+        changed = {**inputs, name: inputs[name][:rows]}
+        message = rf"the inputs differ in B:.*\[{name}\] \[{rows}\]"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            exported.call(signature, changed)
 
 
 @pytest.mark.parametrize(
     ("name", "unknown", "known", "missing"),
     [
         ("user_city", [999_999, -(2**62)], 1, -(2**63)),
-        ("user_gender", ["gender 1", "\xff"], "gender 0", ""),
+        ("user_gender", ["gender 1", "\xff"], "", "\0missing"),
         ("behavior_brand", ["x", "brand 35"], "brand 34", ""),
         ("candidate_place", [2**63 - 1, 3], -13, -(2**63)),
         ("candidate_brand", ["a\nb", "brand"], "brand 1", ""),

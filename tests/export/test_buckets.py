@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from export.buckets import Buckets
 from sparsectr.config import Config, DataConfig
+from sparsectr.errors import InputError
 
 BUCKETS = Buckets(
     history_lengths=(7, 11), num_candidates=(3, 5, 13), batch_sizes=(1, 2)
@@ -33,6 +35,13 @@ def test_pads_candidates_to_the_least_number(
     num_candidates: int, padded: int
 ) -> None:
     assert BUCKETS.candidates_of(num_candidates) == padded
+
+
+@pytest.mark.parametrize(("num_requests", "size"), [(1, 1), (2, 2), (3, 4)])
+def test_fills_a_batch_up_to_the_least_size(
+    num_requests: int, size: int
+) -> None:
+    assert BUCKETS.batch_of(num_requests) == size
 
 
 @given(st.integers(0, 100_000))
@@ -66,6 +75,22 @@ def test_longest_history_is_that_of_the_model(
 def test_survives_json() -> None:
     found = Buckets.from_dict(json.loads(json.dumps(BUCKETS.to_dict())))
     assert found == BUCKETS
+
+
+def test_reads_those_of_a_version(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "signature.json"
+    path.write_text(json.dumps({"buckets": BUCKETS.to_dict(), "version": 1}))
+    assert Buckets.read(path) == BUCKETS
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"buckets": null}', '{"buckets": {"a": [1]}}']
+)
+def test_refuses_a_file_without_them(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "signature.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"signature\.json has no buckets: "):
+        Buckets.read(path)
 
 
 @pytest.mark.parametrize(

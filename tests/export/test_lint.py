@@ -80,6 +80,51 @@ def other_tag(path):
     )
 
 
+def output_of_nothing(path):
+    def change(signatures, graph):
+        signatures["score"].outputs[0].value.name = "nowhere:0"
+
+    edit_graph(path, change)
+
+
+def input_of_nothing(path):
+    def change(signatures, graph):
+        signatures["score"].inputs[0].value.name = "nowhere:0"
+
+    edit_graph(path, change)
+
+
+def node_of_nothing(path):
+    def change(signatures, graph):
+        name = signatures["score"].outputs[0].value.name.partition(":")[0]
+        for node in graph.graph_def.node:
+            if node.name == name:
+                node.input.append("nowhere")
+                node.input.append("^nothing")
+
+    edit_graph(path, change)
+
+
+def function_of_nothing(path):
+    def change(signatures, graph):
+        name = signatures["score"].outputs[0].value.name.partition(":")[0]
+        for node in graph.graph_def.node:
+            if node.name == name:
+                for entry in node.attr:
+                    if entry.key == "f":
+                        entry.value.func.name = "nowhere"
+
+    edit_graph(path, change)
+
+
+def no_missing_values(path):
+    file = path / "assets.extra" / "signature.json"
+    values = json.loads(file.read_text())
+    for tensor in values["signatures"]["serving_default"]["inputs"]:
+        tensor["id_space"] = {}
+    file.write_text(json.dumps(values))
+
+
 def no_warm_up(path):
     (path / "assets.extra" / FILE_NAME).unlink()
 
@@ -145,6 +190,8 @@ BREAKS = {
     for break_ in (
         *(good, compiled_by_default, unknown_operation),
         *(operation_without_kernel_for_dtype, more_signatures),
+        *(output_of_nothing, input_of_nothing, node_of_nothing),
+        *(function_of_nothing, no_missing_values),
         *(renamed_output, other_tag, no_warm_up, damaged_warm_up),
         *(few_records, too_many_records, other_signature_json),
         *(no_signature_json, damaged_schema, wrong_buckets),
@@ -201,6 +248,20 @@ def test_nothing_in_a_good_version(found):
                 "score, output output_0 is not in the contract",
             ],
         ),
+        *(
+            (name, ["signature score needs nowhere, which is not in the graph"])
+            for name in (
+                *("output_of_nothing", "input_of_nothing"),
+                "function_of_nothing",
+            )
+        ),
+        (
+            "node_of_nothing",
+            [
+                "signature score needs nothing, which is not in the graph",
+                "signature score needs nowhere, which is not in the graph",
+            ],
+        ),
         ("no_warm_up", ["there are no warm-up records"]),
         (
             "few_records",
@@ -237,6 +298,7 @@ def test_too_many_records(found):
         ("no_signature_json", "has no assets.extra/signature.json"),
         ("damaged_schema", "schema.json is damaged"),
         ("wrong_buckets", "Buckets have"),
+        ("no_missing_values", "assets.extra: 'missing'"),
         ("no_saved_model", "is not a SavedModel: no saved_model.pb"),
         ("damaged_saved_model", "saved_model.pb is damaged"),
         ("no_variables", "variables cannot be read"),

@@ -86,10 +86,16 @@ def test_texts_are_sent_as_utf_8():
         assert to_array(to_tensor(array)).tolist() == ["é".encode(), b""]
 
 
+def test_a_list_of_texts_is_sent_as_it_is():
+    texts = ["a\0", b"\0", "longer"]
+    assert to_array(to_tensor(texts)).tolist() == [b"a\0", b"\0", b"longer"]
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.array([None]), "Not a text: None"),
+        (["a", 3], "Not a text: 3"),
         (np.array([1.0], np.float16), "type float16 cannot be sent"),
         (np.array(["2026"], "datetime64"), "datetime64.* cannot be sent"),
     ],
@@ -116,8 +122,10 @@ def test_tensors_that_are_not_whole():
         to_array(tensor)
 
 
-@pytest.mark.parametrize("version", [None, 0, 12])
-def test_a_request_is_that_of_tensorflow_serving(version):
+@pytest.mark.parametrize(
+    ("version", "label"), [(None, None), (0, None), (12, None), (None, "new")]
+)
+def test_a_request_is_that_of_tensorflow_serving(version, label):
     ours = predict_request(
         "sparsectr",
         "score",
@@ -126,12 +134,15 @@ def test_a_request_is_that_of_tensorflow_serving(version):
             "candidate_brand": np.array([["x", "yz"]]),
         },
         version,
+        label,
     )
     theirs = predict_pb2.PredictRequest()
     theirs.model_spec.name = "sparsectr"
     theirs.model_spec.signature_name = "score"
     if version is not None:
         theirs.model_spec.version.value = version
+    if label is not None:
+        theirs.model_spec.version_label = label
     theirs.inputs["candidate_price"].CopyFrom(
         tf.make_tensor_proto(ARRAYS["float32"])
     )

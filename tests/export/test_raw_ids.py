@@ -96,18 +96,24 @@ def test_vocabulary_ids(values, value_type, unknown, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "value_type", "missing", "expected"),
+    ("values", "value_type", "missing"),
     [
-        ([5, 6], "int", LOWEST, 0),
-        ([5, LOWEST], "int", LOWEST, 3),
-        ([], "int", LOWEST, 0),
-        (["a"], "string", "", 0),
-        (["a", ""], "string", "", 3),
+        ([5, 6], "int", LOWEST),
+        ([5, LOWEST], "int", LOWEST + 1),
+        ([LOWEST + 1, LOWEST], "int", LOWEST + 2),
+        ([], "int", LOWEST),
+        (["a"], "string", ""),
+        (["a", ""], "string", "\0missing"),
+        (["\0missing", "a", ""], "string", "\0\0missing"),
     ],
 )
-def test_missing_value(values, value_type, missing, expected, tmp_path):
+def test_missing_value_is_none_of_the_vocabulary(
+    values, value_type, missing, tmp_path
+):
     raw_ids = _raw_ids(tmp_path, t=_vocabulary(values, value_type))
-    assert raw_ids.ids("t", tf.constant([missing])).numpy() == [expected]
+    assert raw_ids.missing == {"t": missing}
+    found = raw_ids.ids("t", tf.constant([*values, missing])).numpy()
+    assert found.tolist() == [*range(2, 2 + len(values)), 0]
 
 
 def test_missing_value_of_a_hashed_table(tmp_path):
@@ -226,6 +232,18 @@ def test_kuairand(shared_data, tmp_path):
     _assert_same_ids(store, tmp_path)
 
 
+def test_own_tables_with_null_and_empty_texts(tmp_path):
+    device = [None, "", "tv", "tv", "", "", "pc", "pc"]
+    store = own_shop.make(
+        tmp_path, tables=own_shop.changed("shown", device=device)
+    )
+    assert "" in store.vocabulary("device").values.to_pylist()
+    batches = Batches(store, "train", DataConfig(max_history=4), 3, None)
+    ids = batches.batch(0)["user_device"].tolist()
+    assert sorted(ids)[0] == 0
+    _assert_same_ids(store, tmp_path)
+
+
 def test_hashed_table_has_no_unknown_value(tmp_path):
     store = make_store(tmp_path / "store")
     batches = Batches(store, "train", DataConfig(max_history=8), 8, None)
@@ -238,7 +256,7 @@ def test_hashed_table_has_no_unknown_value(tmp_path):
         raw_requests(store, batch)
 
 
-def test_vocabulary_that_has_the_missing_value():
+def test_vocabulary_that_has_the_empty_text(tmp_path):
     vocabulary = _vocabulary(["", "b"], "string")
     schema = DatasetSchema(
         name="made",
@@ -255,8 +273,13 @@ def test_vocabulary_that_has_the_missing_value():
         "candidate_c": np.array([[1, 3]]),
     }
     found = raw.of(batch)
-    assert found["behavior_b"].tolist() == [["", ""]]
+    assert found["behavior_b"].tolist() == [["\0missing", ""]]
     assert found["candidate_c"].tolist() == [["unknown 0", "b"]]
-    batch["behavior_time"][0, 0] = 4
-    with pytest.raises(InputError, match="No raw value of table 't' means"):
-        raw.of(batch)
+    raw_ids = RawIds(schema, {"t": vocabulary}, tmp_path, 10)
+    again = raw_ids.candidates(
+        {
+            "request_time": batch["request_time"],
+            "candidate_c": found["behavior_b"],
+        }
+    )
+    assert again["candidate_c"].numpy().tolist() == [[0, 2]]

@@ -5,6 +5,9 @@ on the exported model itself.
 """
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from export.raw_ids import RawIds
 from export.serving_graph import ServingGraph, model_fingerprint
 from export.signature import state_tensors
+from export.warm_up import write_warm_up
 from tests.export.exported_model import (
     CONFIG,
     MAX_HISTORY,
@@ -241,6 +245,33 @@ def test_any_batch_length_and_number_of_candidates(
     )
     found = exported.score(exported.encode(raw), raw)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+_C_API = """
+import sys
+from pathlib import Path
+from export.c_api import SavedModelSession
+from export.warm_up import read_warm_up
+[(name, inputs)] = read_warm_up(Path(sys.argv[2]))
+with SavedModelSession(sys.argv[1]) as session:
+    for text in ("", "\\0", "unknown"):
+        inputs["user_gender"] = [text] * 4
+        print(session.run(name, inputs)["probability"].tolist())
+"""
+
+
+def test_texts_keep_their_last_nul(exported, raw, repository, tmp_path):
+    file = tmp_path / "requests"
+    write_warm_up(file, [("serving_default", raw)], "sparsectr")
+    done = subprocess.run(
+        [sys.executable, "-c", _C_API, str(exported.path), str(file)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known, with_nul, unknown = map(json.loads, done.stdout.splitlines())
+    assert with_nul == unknown != known
 
 
 def test_full_attention(tmp_path):

@@ -1,24 +1,22 @@
 """The files of export/serving: they parse, and they fit each other."""
 
 import base64
-import functools
+import http.server
 import json
 import re
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,
-)
+from google.protobuf import text_format, wrappers_pb2
 
 from data_pipelines.datasets.movielens import SCHEMA
 from export.buckets import Buckets
+from export.message_classes import Messages, message_classes
 from export.signature import signatures
 from sparsectr.config import ModelConfig
 
@@ -47,64 +45,30 @@ _INT64_VALUE = ".google.protobuf.Int64Value"
 
 # Fields of the messages that tensorflow-serving-api leaves out, by number:
 # servables/tensorflow/session_bundle_config.proto and
-# config/monitoring_config.proto, release 2.19.1. "*" is repeated.
-MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
-    "BatchingParameters": {
-        1: ("max_batch_size", _INT64_VALUE),
-        2: ("batch_timeout_micros", _INT64_VALUE),
-        3: ("max_enqueued_batches", _INT64_VALUE),
-        4: ("num_batch_threads", _INT64_VALUE),
-        5: ("thread_pool_name", ".google.protobuf.StringValue"),
-        6: ("allowed_batch_sizes", "int64*"),
-        7: ("pad_variable_length_inputs", "bool"),
-        8: ("enable_large_batch_splitting", ".google.protobuf.BoolValue"),
-        9: ("max_execution_batch_size", _INT64_VALUE),
-    },
-    "PrometheusConfig": {1: ("enable", "bool"), 2: ("path", "string")},
-    "MonitoringConfig": {
-        1: ("prometheus_config", ".made.PrometheusConfig"),
-    },
+# config/monitoring_config.proto, release 2.19.1.
+MESSAGES: Messages = {
+    "BatchingParameters": [
+        (1, "max_batch_size", _INT64_VALUE),
+        (2, "batch_timeout_micros", _INT64_VALUE),
+        (3, "max_enqueued_batches", _INT64_VALUE),
+        (4, "num_batch_threads", _INT64_VALUE),
+        (5, "thread_pool_name", ".google.protobuf.StringValue"),
+        (6, "allowed_batch_sizes", "repeated int64"),
+        (7, "pad_variable_length_inputs", "bool"),
+        (8, "enable_large_batch_splitting", ".google.protobuf.BoolValue"),
+        (9, "max_execution_batch_size", _INT64_VALUE),
+    ],
+    "PrometheusConfig": [(1, "enable", "bool"), (2, "path", "string")],
+    "MonitoringConfig": [(1, "prometheus_config", "PrometheusConfig")],
 }
 
-
-@functools.cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    field_type = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="made.proto",
-        package="made",
-        syntax="proto3",
-        dependency=["google/protobuf/wrappers.proto"],
-    )
-    for name, fields in MESSAGES.items():
-        made = file.message_type.add(name=name)
-        for number, (field, kind) in fields.items():
-            added = made.field.add(name=field, number=number)
-            repeated = kind.endswith("*")
-            added.label = (
-                field_type.LABEL_REPEATED
-                if repeated
-                else field_type.LABEL_OPTIONAL
-            )
-            kind = kind.rstrip("*")
-            if kind.startswith("."):
-                added.type = field_type.TYPE_MESSAGE
-                added.type_name = kind
-            else:
-                added.type = getattr(field_type, f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    wrappers = descriptor_pb2.FileDescriptorProto()
-    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
-    pool.Add(wrappers)
-    pool.Add(file)
-    return pool
+_message_class = message_classes(
+    {"made": MESSAGES}, known=[wrappers_pb2.DESCRIPTOR]
+)
 
 
 def _parse_as(message: str, text: str) -> Any:
-    descriptor = _pool().FindMessageTypeByName(f"made.{message}")
-    return text_format.Parse(
-        text, message_factory.GetMessageClass(descriptor)()
-    )
+    return text_format.Parse(text, _message_class(f"made.{message}")())
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +81,19 @@ def readme(folder: Path) -> str:
     return (folder / "README.md").read_text("utf-8")
 
 
+def _services(file: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(file.read_text("utf-8"))["services"])
+
+
 @pytest.fixture(scope="module")
 def services(folder: Path) -> dict[str, Any]:
-    text = (folder / "compose.yaml").read_text("utf-8")
-    return dict(yaml.safe_load(text)["services"])
+    return _services(folder / "compose.yaml")
+
+
+@pytest.fixture(scope="module")
+def with_batching(folder: Path) -> dict[str, Any]:
+    """What compose.batching.yaml puts in the place of, or beside, the rest."""
+    return _services(folder / "compose.batching.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +109,8 @@ def model(folder: Path) -> Any:
     return found
 
 
-def _flags(service: dict[str, Any]) -> dict[str, str]:
-    return dict(
-        flag.removeprefix("--").split("=", 1) for flag in service["command"]
-    )
+def _flags(flags: list[str]) -> dict[str, str]:
+    return dict(flag.removeprefix("--").split("=", 1) for flag in flags)
 
 
 def _mounts(service: dict[str, Any]) -> dict[str, str]:
@@ -147,16 +118,12 @@ def _mounts(service: dict[str, Any]) -> dict[str, str]:
 
 
 def _resolve(text: str, variables: dict[str, str]) -> str:
-    """Fills in `${NAME:-default}` and `${NAME:+instead}`, as compose does."""
-
-    def fill(match: re.Match[str]) -> str:
-        name, sign, other = match.groups()
-        value = variables.get(name, "")
-        if sign == "-":
-            return value or other
-        return other if value else ""
-
-    return re.sub(r"\$\{(\w+):([-+])([^}]*)\}", fill, text)
+    """Fills in `${NAME:-default}`, as compose does."""
+    return re.sub(
+        r"\$\{(\w+):-([^}]*)\}",
+        lambda match: variables.get(match[1]) or match[2],
+        text,
+    )
 
 
 def test_labels_name_versions_that_are_served(model: Any) -> None:
@@ -204,7 +171,12 @@ def test_session_sets_nothing_that_flags_overwrite(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_service(kind: str, services: dict[str, Any], folder: Path) -> None:
+def test_service(
+    kind: str,
+    services: dict[str, Any],
+    with_batching: dict[str, Any],
+    folder: Path,
+) -> None:
     service = services[kind]
     assert service["profiles"] == [kind]
     assert service["ports"] == [
@@ -215,15 +187,95 @@ def test_service(kind: str, services: dict[str, Any], folder: Path) -> None:
     assert name == "tensorflow/serving"
     assert re.fullmatch(r"\d+\.\d+\.\d+(-gpu)?", tag)
     assert tag.endswith("-gpu") == (kind == "gpu")
-    flags = _flags(service)
+    flags = _flags(service["command"])
+    flags |= _flags(with_batching[kind]["entrypoint"][1:])
     assert set(flags) <= set(SERVER_FLAGS.split())
     config = folder / _mounts(service)["/config"]
     files = {
         value.removeprefix("/config/")
-        for value in (_resolve(v, {"BATCHING": "true"}) for v in flags.values())
+        for value in flags.values()
         if value.startswith("/config/")
     }
     assert files == {path.name for path in config.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_batching_comes_as_a_whole(
+    kind: str, services: dict[str, Any], with_batching: dict[str, Any]
+) -> None:
+    # The server does not start with a file and without batching.
+    assert "batching" not in " ".join(services[kind]["command"])
+    # Nothing else of the service is replaced.
+    assert with_batching[kind].keys() == {"entrypoint"}
+    program, *given = with_batching[kind]["entrypoint"]
+    assert program == "/usr/bin/tf_serving_entrypoint.sh"
+    flags = _flags(given)
+    assert flags == {
+        "enable_batching": "true",
+        "batching_parameters_file": "/config/batching.config",
+        "enable_per_model_batching_parameters": "true",
+    }
+
+
+def test_readme_turns_batching_on(readme: str, folder: Path) -> None:
+    (found,) = re.findall(r"docker compose -f (\S+) -f (\S+)", readme)
+    assert all((folder / file).is_file() for file in found)
+    # The later one replaces what both have.
+    assert found == ("compose.yaml", "compose.batching.yaml")
+
+
+class _Status(http.server.BaseHTTPRequestHandler):
+    """Says what the server says of a version in some state."""
+
+    state = ""
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        assert self.path == "/v1/models/sparsectr"
+        version = {
+            "version": "1",
+            "state": self.state,
+            "status": {"error_code": "UNAVAILABLE", "error_message": ""},
+        }
+        body = json.dumps({"model_version_status": [version]}, indent=1)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+
+@pytest.fixture
+def status_port() -> Iterator[int]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Status)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("state", "is_healthy"), [("AVAILABLE", True), ("LOADING", False)]
+)
+def test_health_check(
+    state: str,
+    is_healthy: bool,
+    services: dict[str, Any],
+    status_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Status, "state", state)
+    for service in services.values():
+        kind, *arguments = service["healthcheck"]["test"]
+        assert kind == "CMD"
+        assert f"/127.0.0.1/{REST_PORT} " in arguments[-1]
+        # Compose would take it for a variable.
+        assert "$" not in arguments[-1]
+        arguments[-1] = arguments[-1].replace(str(REST_PORT), str(status_port))
+        result = subprocess.run(arguments, timeout=30, check=False)
+        assert (result.returncode == 0) == is_healthy
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
@@ -238,29 +290,15 @@ def test_models_are_where_the_server_looks(
     assert source == folder.parent.parent / "models"
 
 
-def test_only_the_gpu_service_asks_for_one(services: dict[str, Any]) -> None:
+def test_each_service_has_what_its_device_needs(
+    services: dict[str, Any],
+) -> None:
     reservations = services["gpu"]["deploy"]["resources"]["reservations"]
     (device,) = reservations["devices"]
     assert device["capabilities"] == ["gpu"]
     assert services["gpu"]["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"
     assert "deploy" not in services["cpu"]
-
-
-@pytest.mark.parametrize(
-    ("variables", "enabled", "file"),
-    [({}, "false", ""), ({"BATCHING": "true"}, "true", "batching.config")],
-)
-def test_batching_is_one_variable(
-    variables: dict[str, str],
-    enabled: str,
-    file: str,
-    services: dict[str, Any],
-) -> None:
-    flags = _flags(services["cpu"])
-    assert _resolve(flags["enable_batching"], variables) == enabled
-    # The server does not start with a file and without batching.
-    found = _resolve(flags["batching_parameters_file"], variables)
-    assert Path(found).name == file
+    assert services["cpu"]["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 def _bodies(readme: str) -> list[dict[str, Any]]:
@@ -335,10 +373,14 @@ def test_commands_of_the_readme_reach_the_server(
 ) -> None:
     urls = re.findall(r"http://localhost:(\d+)(/\S+)", readme)
     assert urls
-    paths = (rf"/v1/models/{model.name}[:/`)\s]?", "/monitoring/")
+    labels = "|".join(model.version_labels)
+    allowed = (
+        rf"/v1/models/{model.name}(/labels/({labels}))?(/metadata|:predict)?"
+        r"|/monitoring/prometheus/metrics"
+    )
     for port, path in urls:
         assert int(port) == REST_PORT
-        assert re.match("|".join(paths), path), path
-    labels = set(re.findall(r"/labels/(\w+)", readme))
-    assert labels == set(model.version_labels)
+        assert re.fullmatch(allowed, path.rstrip("`.,)")), path
+    found = set(re.findall(r"/labels/(\w+)", readme))
+    assert found == set(model.version_labels)
     assert f"localhost:{GRPC_PORT}" in readme

@@ -35,6 +35,7 @@ def double(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "4"
     save_toy_model(path, fingerprint=7)
     with serving(path) as double:
+        double.labels["stable"] = 4
         yield double
 
 
@@ -53,12 +54,16 @@ def stub(double):
         yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
-def to_request(inputs, signature="", model="sparsectr", version=None):
+def to_request(
+    inputs, signature="", model="sparsectr", version=None, label=None
+):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = signature
     if version is not None:
         request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
     for name, array in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
     return request
@@ -81,9 +86,9 @@ def as_lists(inputs):
     return {name: array.tolist() for name, array in inputs.items()}
 
 
-@pytest.mark.parametrize("version", [None, 4])
-def test_predict_by_grpc(stub, expected, version):
-    answer = stub.Predict(to_request(INPUTS, version=version))
+@pytest.mark.parametrize("which", [{}, {"version": 4}, {"label": "stable"}])
+def test_predict_by_grpc(stub, expected, which):
+    answer = stub.Predict(to_request(INPUTS, **which))
     assert list(answer.outputs) == ["probability"]
     # The server sends values in the field of their type.
     assert len(answer.outputs["probability"].float_val) == 4
@@ -113,6 +118,7 @@ def test_bad_inputs_by_grpc(stub, case):
         ({"signature": "other"}, grpc.StatusCode.FAILED_PRECONDITION),
         ({"model": "other"}, grpc.StatusCode.NOT_FOUND),
         ({"version": 3}, grpc.StatusCode.NOT_FOUND),
+        ({"label": "other"}, grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
 def test_codes_of_grpc(stub, changes, code):
@@ -137,7 +143,7 @@ def test_metadata_by_grpc(stub):
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize("version", ["", "/versions/4"])
+@pytest.mark.parametrize("version", ["", "/versions/4", "/labels/stable"])
 def test_predict_by_columns(double, expected, version):
     path = f"/v1/models/sparsectr{version}:predict"
     status, answer = call_rest(double, path, {"inputs": as_lists(INPUTS)})
@@ -188,16 +194,40 @@ def test_bad_inputs_by_rest(double, case, status):
 
 
 @pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [
+        ("behavior_brand", [[1, 2, 3], [4, 5, 6.0]], 400),
+        ("behavior_brand", [[1, 2, 3], [4, 5, True]], 400),
+        ("behavior_brand", [[1, 2, 3], [4, 5]], 400),
+        # Any number is good for a float.
+        ("candidate_price", [[0.5, 1], [2, 3]], 200),
+        ("candidate_price", [[0.5, 1], [2, True]], 400),
+        ("candidate_price", [[0.5, 1], [2, "3"]], 400),
+        ("candidate_price", [[0.5, 1], [2, None]], 400),
+        ("user_city", ["a", {"b64": "YQ=="}], 200),
+        ("user_city", ["a", 1], 400),
+        ("user_city", ["a", ["b"]], 400),
+        ("user_city", [["a"], "b"], 400),
+    ],
+)
+def test_types_by_rest(double, name, values, status):
+    body = {"inputs": {**as_lists(INPUTS), name: values}}
+    found, answer = call_rest(double, "/v1/models/sparsectr:predict", body)
+    assert found == status, answer
+
+
+@pytest.mark.parametrize(
     ("path", "body", "status"),
     [
         ("other:predict", {"inputs": {}}, 404),
         ("sparsectr/versions/3:predict", {"inputs": {}}, 404),
         ("sparsectr:predict", {"inputs": {}, "signature_name": "other"}, 400),
         ("sparsectr:predict", {}, 400),
-        ("sparsectr:predict", {"inputs": {"user_city": [["a"], "b"]}}, 400),
+        ("sparsectr/labels/other:predict", {"inputs": {}}, 400),
         ("sparsectr:classify", {"examples": []}, 400),
         ("other", None, 404),
         ("other/metadata", None, 404),
+        ("sparsectr/labels/other/metadata", None, 400),
     ],
 )
 def test_statuses_of_rest(double, path, body, status):
@@ -221,8 +251,10 @@ def test_status_by_rest(double):
     )
 
 
-def test_metadata_by_rest(double):
-    status, answer = call_rest(double, "/v1/models/sparsectr/metadata")
+@pytest.mark.parametrize("version", ["", "/versions/4", "/labels/stable"])
+def test_metadata_by_rest(double, version):
+    path = f"/v1/models/sparsectr{version}/metadata"
+    status, answer = call_rest(double, path)
     assert status == 200
     assert answer["model_spec"]["version"] == "4"
     signatures = answer["metadata"]["signature_def"]["signature_def"]
@@ -235,9 +267,9 @@ def test_metadata_by_rest(double):
 @pytest.mark.parametrize("is_rest", [False, True])
 def test_the_transports_name_the_code(double, is_rest, case):
     transport = (
-        RestTransport(double.rest_server, "sparsectr", None)
+        RestTransport(double.rest_server, "sparsectr")
         if is_rest
-        else GrpcTransport(double.grpc_server, "sparsectr", None)
+        else GrpcTransport(double.grpc_server, "sparsectr")
     )
     outputs = transport.signatures(20.0)["serving_default"].outputs
     with pytest.raises(ServerError, match=r"^INVALID_ARGUMENT: "):
@@ -246,7 +278,7 @@ def test_the_transports_name_the_code(double, is_rest, case):
 
 
 def test_both_transports_read_the_same_signatures(double):
-    by_grpc = GrpcTransport(double.grpc_server, "sparsectr", None)
+    by_grpc = GrpcTransport(double.grpc_server, "sparsectr", label="stable")
     by_rest = RestTransport(double.rest_server, "sparsectr", 4)
     signatures = by_grpc.signatures(20.0)
     assert signatures == by_rest.signatures(20.0)

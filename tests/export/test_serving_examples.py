@@ -82,7 +82,8 @@ def test_absent_profile_is_missing(exported, raw, features):
     changed = dict(features[0])
     del changed["user_gender"], changed["user_age"]
     gender, age = raw["user_gender"].copy(), raw["user_age"].copy()
-    gender[0], age[0] = "", -(2**63)
+    gender[0], age[0] = "\0missing", -(2**63)
+    assert gender[0] not in raw["user_gender"][1:]
     expected = exported.probability(
         {**raw, "user_gender": gender, "user_age": age}
     )
@@ -98,6 +99,24 @@ def test_absent_history_is_an_empty_one(exported, features):
     )
 
 
+def _assert_malformed(exported, features, place, malformed):
+    """The others keep their answers bit by bit, this one's are NaN."""
+    others = [row for row in range(len(features)) if row != place]
+    before = _ask(exported, *features)
+    changed = list(features)
+    changed[place] = malformed
+    found = _ask(exported, *changed)
+    np.testing.assert_array_equal(found[others], before[others])
+    assert np.isfinite(before).all()
+    assert found.shape == before.shape
+    assert np.isnan(found[place]).all()
+    # No request beside it makes it a request.
+    alone = _ask(exported, malformed)
+    assert alone.shape[0] == 1
+    assert alone.shape[1] > 0
+    assert np.isnan(alone).all()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -105,18 +124,53 @@ def test_absent_history_is_an_empty_one(exported, features):
         *("candidate_brand", "candidate_place", "candidate_price"),
     ],
 )
-def test_list_that_is_absent_or_too_short(name, exported, raw, features):
-    absent = {k: v for k, v in features[0].items() if k != name}
-    assert f"{name} is absent or shorter than" in _refused(exported, absent)
-    short = {**absent, name: _feature(raw[name][0, :1])}
-    assert f"{name} is absent or shorter than" in _refused(
-        exported, features[3], short
+@pytest.mark.parametrize("count", [None, 0, 1, 2, 40])
+def test_list_that_is_absent_or_of_another_length(
+    count, name, exported, raw, features
+):
+    malformed = {k: v for k, v in features[3].items() if k != name}
+    if count is not None:
+        malformed[name] = _feature(np.resize(raw[name][3], count))
+    if name.startswith("candidate_") and count == 40:
+        # As wide as it may be: those of a malformed one count too.
+        found = _ask(exported, *features[:3], malformed)
+        assert found.shape == (4, 40)
+        assert np.isnan(found[3]).all()
+        expected = _ask(exported, *features)[:3]
+        np.testing.assert_allclose(found[:3, :5], expected, atol=1e-6)
+        assert not found[:3, 5:].any()
+    else:
+        _assert_malformed(exported, features, 3, malformed)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("request_time", None),
+        ("request_time", np.zeros(0, np.int64)),
+        ("request_time", [1_500_000_000, 1_500_000_001]),
+        ("user_age", [1, 8]),
+        ("user_gender", ["", "x"]),
+    ],
+)
+def test_not_one_value(name, values, exported, features):
+    malformed = {k: v for k, v in features[0].items() if k != name}
+    if values is not None:
+        malformed[name] = _feature(values)
+    _assert_malformed(exported, features, 0, malformed)
+
+
+def test_malformed_one_does_not_lengthen_the_others(exported, features):
+    long = np.arange(1, 100_001)
+    malformed = {**features[3], "behavior_time": _feature(long)}
+    _assert_malformed(exported, features, 3, malformed)
+
+
+def test_no_examples(exported):
+    found = exported.probability(
+        {"examples": np.zeros(0, object)}, "serving_examples"
     )
-
-
-def test_no_request_time(exported, features):
-    absent = {k: v for k, v in features[0].items() if k != "request_time"}
-    assert "request_time" in _refused(exported, absent)
+    assert found.shape == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +182,9 @@ def test_no_request_time(exported, features):
     ],
 )
 def test_wrong_type(name, value, exported, features):
-    message = _refused(exported, {**features[0], name: _feature(value)})
-    assert name in message
+    changed = {**features[0], name: _feature(value)}
+    # The parser knows no request apart from the others.
+    assert name in _refused(exported, features[3], changed)
 
 
 def test_not_an_example(exported):

@@ -1,12 +1,19 @@
 """What the signatures say, without TensorFlow."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
 import pytest
 
-from export.signature import signature_json, signatures, state_tensors
+from export.signature import (
+    missing_of_inputs,
+    missing_of_tables,
+    signature_json,
+    signatures,
+    state_tensors,
+)
 from sparsectr.config import ModelConfig
 from tests.make_requests import SCHEMA
 
@@ -64,6 +71,41 @@ def test_every_tensor_is_described():
             assert tensor["meaning"]
             is_list = tensor["name"].startswith(("behavior_", "candidate_"))
             assert is_list <= (tensor["padding"] is not None)
+
+
+def test_missing_values_are_those_of_the_tables():
+    table = SCHEMA.table("brand")
+    text = dataclasses.replace(
+        SCHEMA,
+        tables=tuple(
+            dataclasses.replace(t, value_type="string") if t == table else t
+            for t in SCHEMA.tables
+        ),
+    )
+    missing = {"brand": "\0missing", "city": 5 - 2**63}
+    described = json.loads(
+        json.dumps(
+            signature_json(
+                text, CONFIG, fingerprint=5, buckets={}, missing=missing
+            )
+        )
+    )
+    by_table = missing_of_tables(described)
+    assert by_table == {t.name: -(2**63) for t in SCHEMA.tables} | missing
+    by_input = missing_of_inputs(described)
+    assert by_input["behavior_brand"] == by_input["candidate_brand"]
+    assert by_input["candidate_brand"] == "\0missing"
+    assert by_input["user_city"] == 5 - 2**63
+    assert by_input["user_age"] == -(2**63)
+    assert by_input.keys() == {
+        *("user_age", "user_city", "user_gender", "behavior_item"),
+        *("behavior_brand", "candidate_brand", "candidate_item"),
+        "candidate_place",
+    }
+    for signature in described["signatures"].values():
+        for tensor in signature["inputs"]:
+            if tensor["name"] == "user_city":
+                assert "-9223372036854775803 if missing" in tensor["meaning"]
 
 
 def test_needs_no_tensorflow(repository):

@@ -1,7 +1,8 @@
 """A SavedModel with the signatures of a click model, and a formula in it.
 
 Its score depends on the place of a behavior from the end, so that padding
-on the wrong side changes it.
+on the wrong side changes it. A state of another width fails, as it does in an
+attention of another width.
 """
 
 import pathlib
@@ -36,6 +37,9 @@ def save_toy_model(
     path: pathlib.Path, *, fingerprint: int, width: int = 2
 ) -> None:
     """Writes a version."""
+    shares = [
+        [2.0 * place / (width * (width + 1))] for place in range(1, width + 1)
+    ]
 
     def encode_user(**user: Any) -> dict[str, Any]:
         is_real = user["behavior_time"] > 0  # [B, L]
@@ -59,7 +63,7 @@ def save_toy_model(
         day = _weight(inputs["request_time"] // 86400)
         logits = (
             _weight(inputs["candidate_brand"]) * day[:, None]
-            + inputs["state_values"][:, :1]
+            + tf.matmul(inputs["state_values"], shares)
             + 0.1 * price
         )
         own = inputs["state_fingerprint"] == fingerprint
