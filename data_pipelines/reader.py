@@ -82,4 +82,9 @@ def read(
     # One call at a time: two are slower, since NumPy holds the interpreter's
     # lock while it gathers (benchmarks/LOG.md). The training step needs the
     # cores.
-    return tf.data.Dataset.range(count).map(to_tensors).prefetch(prefetch)
+    dataset = tf.data.Dataset.range(count).map(to_tensors).prefetch(prefetch)
+    # There is nothing to tune, and the thread that tunes makes the end of a
+    # dataset wait until it wakes, up to a minute later (benchmarks/LOG.md).
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -109,6 +109,12 @@ def test_goes_on_at_any_step(store: Store, batches: Batches) -> None:
             _assert_equal(element, other)
 
 
+def test_no_thread_that_tunes(batches: Batches) -> None:
+    # It makes the end of the dataset wait, but not each time, so that a clock
+    # could not see it.
+    assert read(batches, 0, 2).options().autotune.enabled is False
+
+
 def test_replicas_read_their_own_parts(batches: Batches) -> None:
     count = batches.num_batches
     first = _elements(batches, 0, count, parts=range(2), num_parts=3)
