@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sparsectr.layers.full_attention import FullPlan
+from sparsectr.layers.full_attention import FullPlan, QueryBlock
 from sparsectr.models.sparse_ctr import SparseCTR
 from sparsectr.ops.temporal_features import temporal_features
 
@@ -72,7 +72,7 @@ def plan_all_rows(
         utc_offset_hours: The data set's time zone.
 
     Returns:
-        `FullPlan` of N rows, the block mask in `history_mask`.
+        `FullPlan` of N rows, which ask in one block under the block mask.
     """
     length = behavior_time.shape[1]
     time = ops.concatenate(
@@ -85,13 +85,14 @@ def plan_all_rows(
     position = ops.arange(length + num_candidates, dtype="int32")
     causal = ops.expand_dims(position, 0) <= ops.expand_dims(position, 1)
     key_mask = ops.logical_and(time > 0, position < length)
-    return FullPlan(
-        key_time=time,
-        key_mask=key_mask,
-        history_features=temporal_features(
+    all_rows = QueryBlock(
+        0,
+        None,
+        temporal_features(
             ops.expand_dims(time, 2),
             ops.expand_dims(time, 1),
             utc_offset_hours,
         ),
-        history_mask=ops.logical_and(ops.expand_dims(key_mask, 1), causal),
+        ops.logical_and(ops.expand_dims(key_mask, 1), causal),
     )  # [B, N, N]
+    return FullPlan(time, key_mask, (all_rows,))

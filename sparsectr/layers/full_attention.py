@@ -3,6 +3,8 @@
 Axes: B batch, L history length, Q queries, H heads, d width.
 """
 
+import itertools
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -14,6 +16,28 @@ from sparsectr.ops.head_attention import attend_all
 from sparsectr.ops.same_as import same_as
 from sparsectr.ops.temporal_features import temporal_features
 
+# Into so many blocks queries are cut, each of which reads the keys up to its
+# end: 17 of 32 pairs. More blocks would save little more and take longer to
+# compile (benchmarks/LOG.md).
+_NUM_QUERY_BLOCKS = 16
+_LEAST_BLOCK = 64
+
+
+class QueryBlock(NamedTuple):
+    """Behaviours that ask together; they read keys up to the last of them.
+
+    Attributes:
+        start: Position of the first.
+        end: One past the last; `None` for the end of the history.
+        features: float32 `[B, end - start, end]` three times.
+        mask: bool `[B, end - start, end]`; True = keep.
+    """
+
+    start: int
+    end: int | None
+    features: Features
+    mask: Any
+
 
 class FullPlan(NamedTuple):
     """All of full attention that depends on times alone.
@@ -21,19 +45,21 @@ class FullPlan(NamedTuple):
     Attributes:
         key_time: int64 `[B, L]`, Unix seconds.
         key_mask: bool `[B, L]`.
-        history_features: float32 `[B, L, L]` three times, or `None` where
-            only candidates will ask.
-        history_mask: bool `[B, L, L]`, or `None` likewise.
+        query_blocks: Of the history, in order; `None` where only candidates
+            will ask.
     """
 
     key_time: Any
     key_mask: Any
-    history_features: Features | None
-    history_mask: Any
+    query_blocks: tuple[QueryBlock, ...] | None
 
 
 def plan_full_attention(
-    behavior_time: Any, *, utc_offset_hours: int, for_history: bool
+    behavior_time: Any,
+    *,
+    utc_offset_hours: int,
+    for_history: bool,
+    num_query_blocks: int = _NUM_QUERY_BLOCKS,
 ) -> FullPlan:
     """Relates the times of all behaviours.
 
@@ -41,27 +67,39 @@ def plan_full_attention(
         behavior_time: int64 `[B, L]`, Unix seconds, left-padded with 0.
         utc_offset_hours: The data set's time zone.
         for_history: Whether behaviours are queries too.
+        num_query_blocks: Into how many blocks they are cut, at most. There
+            is one where L is not known before the pass.
 
     Returns:
         `FullPlan`.
     """
     key_mask = behavior_time > 0
-    features = mask = None
+    length = behavior_time.shape[1]
+    blocks = None
     if for_history:
+        starts = [0]
+        if length is not None:
+            size = max(_LEAST_BLOCK, math.ceil(length / num_query_blocks))
+            starts = [*range(0, max(length, 1), size)]
         position = ops.arange(ops.shape(behavior_time)[1], dtype="int32")
-        causal = ops.expand_dims(position, 0) <= ops.expand_dims(position, 1)
-        mask = ops.logical_and(ops.expand_dims(key_mask, 1), causal)
-        features = temporal_features(
-            ops.expand_dims(behavior_time, 2),
-            ops.expand_dims(behavior_time, 1),
-            utc_offset_hours,
+        blocks = tuple(
+            QueryBlock(
+                start,
+                end,
+                temporal_features(
+                    ops.expand_dims(behavior_time[:, start:end], 2),
+                    ops.expand_dims(behavior_time[:, :end], 1),
+                    utc_offset_hours,
+                ),
+                ops.logical_and(
+                    ops.expand_dims(key_mask[:, :end], 1),
+                    ops.expand_dims(position[:end], 0)
+                    <= ops.expand_dims(position[start:end], 1),
+                ),
+            )
+            for start, end in itertools.pairwise([*starts, length])
         )
-    return FullPlan(
-        key_time=behavior_time,
-        key_mask=key_mask,
-        history_features=features,
-        history_mask=mask,
-    )
+    return FullPlan(behavior_time, key_mask, blocks)
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -72,6 +110,9 @@ class FullAttention(keras.layers.Layer):
     methods: a behaviour reads itself and every one before it, a candidate
     reads them all. There is no user key and no gate. W_K begins equal to W_Q
     here too.
+
+    Behaviours ask in blocks, each of which reads the keys up to its end: the
+    half of all pairs that the causal mask would throw away is not computed.
 
     Args:
         num_heads: H.
@@ -91,7 +132,7 @@ class FullAttention(keras.layers.Layer):
         ValueError: If H does not divide the width.
 
     Cost:
-        O(L^2 d) for the history.
+        O(L^2 d) for the history, at best 17 of 32 pairs.
     """
 
     def __init__(
@@ -149,38 +190,44 @@ class FullAttention(keras.layers.Layer):
         features: Features,
         key_mask: Any,
     ) -> Any:
-        return self._attend(
-            query, keys, values, features, ops.expand_dims(key_mask, 1)
+        attended = self._attend(
+            self.query_projection(query),
+            keys,
+            values,
+            features,
+            ops.expand_dims(key_mask, 1),
         )
+        return self.output_projection(attended)
 
     def attend_history(
         self, hidden: Any, keys: Any, values: Any, plan: FullPlan
     ) -> Any:
         """Causal attention of the behaviours to themselves."""
-        return self._attend(
-            hidden, keys, values, plan.history_features, plan.history_mask
-        )
+        query = self.query_projection(hidden)
+        attended = [
+            self._attend(
+                query[:, block.start : block.end],
+                keys[:, : block.end],
+                values[:, : block.end],
+                block.features,
+                block.mask,
+            )
+            for block in plan.query_blocks or ()
+        ]
+        return self.output_projection(ops.concatenate(attended, axis=1))
 
     def _attend(
         self,
         query: Any,
         keys: Any,
         values: Any,
-        features: Features | None,
+        features: Features,
         mask: Any,
     ) -> Any:
         bias = None
-        if self.rel_temporal is not None and features is not None:
+        if self.rel_temporal is not None:
             bias = self.rel_temporal(*features)
-        outputs = attend_all(
-            self.query_projection(query),
-            keys,
-            values,
-            bias,
-            mask,
-            self.num_heads,
-        )
-        return self.output_projection(outputs)
+        return attend_all(query, keys, values, bias, mask, self.num_heads)
 
     def compute_output_shape(
         self,
