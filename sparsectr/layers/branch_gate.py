@@ -63,17 +63,37 @@ class BranchGate(keras.layers.Layer):
         batch, queries, width = ops.shape(branches[0])
         head_width = width // self.num_heads
         heads = (batch, queries, self.num_heads, head_width)
-        stacked = [ops.reshape(branch, heads) for branch in branches]
-        logits = ops.einsum(
-            "bqhx,hxg->bqhg", ops.concatenate(stacked, axis=-1), self.kernel
-        )  # [B, Q, H, 3]
+        logits = sum(
+            ops.matmul(branch, kernel)
+            for branch, kernel in zip(
+                branches, self._wide_kernels(width), strict=True
+            )
+        )
+        logits = ops.reshape(logits, (batch, queries, self.num_heads, 3))
         weights = ops.softmax(ops.cast(logits, "float32"), axis=-1)
         weights = ops.cast(weights, self.compute_dtype)
         fused = sum(
-            weights[..., index : index + 1] * branch
-            for index, branch in enumerate(stacked)
+            weights[..., index : index + 1] * ops.reshape(branch, heads)
+            for index, branch in enumerate(branches)
         )  # [B, Q, H, d_h]
         return ops.reshape(fused, (batch, queries, width))
+
+    def _wide_kernels(self, width: int) -> list[Any]:
+        """Lays the heads out block-diagonally, `[d, 3 H]` for each branch.
+
+        One dense product a branch then: a batch of products as narrow as a
+        head is slower, most of all its gradient.
+        """
+        heads = self.num_heads
+        kernel = ops.reshape(self.kernel, (heads, 3, width // heads, 1, 3))
+        own = ops.reshape(
+            ops.eye(heads, dtype=kernel.dtype), (heads, 1, 1, heads, 1)
+        )
+        wide = kernel * own  # [H, 3, d_h, H, 3]
+        return [
+            ops.reshape(wide[:, branch], (width, 3 * heads))
+            for branch in range(3)
+        ]
 
     def compute_output_shape(self, branches_shape: Any) -> Any:
         return branches_shape[0]

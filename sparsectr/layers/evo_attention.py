@@ -310,7 +310,6 @@ class EvoAttention(keras.layers.Layer):
         key_mask: Any,
     ) -> Any:
         query = self.query_projection(query)
-        bias = self._bias(features)
         mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
 
         def branch(start: int, end: int | None) -> Any:
@@ -318,7 +317,7 @@ class EvoAttention(keras.layers.Layer):
                 query,
                 keys[:, start:end],
                 values[:, start:end],
-                None if bias is None else bias[..., start:end],
+                self._bias(features, start, end),
                 mask[..., start:end],
                 self.num_heads,
             )
@@ -347,13 +346,12 @@ class EvoAttention(keras.layers.Layer):
         """
         query = self.query_projection(hidden)
         transition, local = self._branch_starts()
-        bias = self._bias(plan.history_features)
         outputs = [
             attend(
                 query,
                 keys[:, start:end],
                 values[:, start:end],
-                None if bias is None else bias[..., start:end],
+                self._bias(plan.history_features, start, end),
                 plan.history_mask[..., start:end],
                 self.num_heads,
             )
@@ -377,10 +375,19 @@ class EvoAttention(keras.layers.Layer):
         """Returns where transition and local keys begin."""
         return self.num_chunks, self.num_chunks * (1 + self.num_transition)
 
-    def _bias(self, features: Features | None) -> Any:
+    def _bias(
+        self, features: Features | None, start: int = 0, end: int | None = None
+    ) -> Any:
+        """Returns the biases of some keys, `[B, Q, H, end - start]`.
+
+        Features are cut and not the biases, which have gradients: those of
+        a part would be padded to the whole.
+        """
         if self.rel_temporal is None or features is None:
             return None
-        return self.rel_temporal(*features)
+        return self.rel_temporal(
+            *(feature[..., start:end] for feature in features)
+        )
 
     def compute_output_shape(
         self,

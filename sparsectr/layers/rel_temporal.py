@@ -69,8 +69,16 @@ class RelTemporal(keras.layers.Layer):
         self.built = True
 
     def call(self, log_gap: Any, hour_wave: Any, weekend_differs: Any) -> Any:
+        batch, queries, _ = ops.shape(log_gap)
+        ones = ops.ones((batch * queries, 1), "float32")
+
         def spread(feature: Any, slopes: Any) -> Any:
-            return ops.expand_dims(feature, 2) * ops.reshape(slopes, (-1, 1))
+            # The product with ones makes a slope of a query of its own, so
+            # that the gradient is a sum over keys and then a matrix product.
+            # As one sum over all axes but one, XLA takes several passes.
+            slopes = ops.matmul(ones, ops.expand_dims(slopes, 0))
+            slopes = ops.reshape(slopes, (batch, queries, -1, 1))
+            return ops.expand_dims(feature, 2) * slopes
 
         return -(
             spread(log_gap, self.slopes_time)

@@ -15,9 +15,9 @@ class TrainStep:
     """Forward pass, backward pass and update of one batch.
 
     The loss is the binary cross-entropy, mean over the real candidates of
-    the whole batch (Eq. 18), however its parts are spread over devices: each
-    replica sums over its own candidates, and the sums and counts are reduced
-    before the division.
+    the whole batch (Eq. 18), however its parts are spread over devices: the
+    candidates of all replicas are counted first, and each divides the sum
+    over its own by that count.
 
     Args:
         model: Maps a batch to logits `[B, C]`.
@@ -82,48 +82,35 @@ class TrainStep:
         )
 
     def _replica_step(self, batch: Batch) -> tf.Tensor:
-        loss, count, logits, gradients = self._forward_backward(batch)
+        mask = tf.cast(batch["candidate_mask"], tf.float32)
+        count = tf.reduce_sum(mask)
         context = tf.distribute.get_replica_context()
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
         total = tf.maximum(total, 1.0)
+        loss, logits, gradients = self._forward_backward(batch, total)
         self._optimizer.apply_gradients(
-            [
-                (_divide(gradient, total), variable)
-                for gradient, variable in zip(
-                    gradients, self._variables, strict=True
-                )
-            ]
+            zip(gradients, self._variables, strict=True)
         )
-        mask = tf.cast(batch["candidate_mask"], tf.float32)
         self.auc.update_state(
             batch["label"], tf.sigmoid(logits), sample_weight=mask
         )
-        self.loss.update_state(loss / tf.maximum(count, 1.0), count)
-        return loss / total
+        own_mean = loss * total / tf.maximum(count, 1.0)
+        self.loss.update_state(own_mean, count)
+        return loss
 
-    def _loss_and_gradients(self, batch: Batch) -> Any:
-        """Returns summed loss, candidates, logits and gradients."""
+    def _loss_and_gradients(self, batch: Batch, total: tf.Tensor) -> Any:
+        """Returns this part of the mean loss, logits and gradients."""
         with tf.GradientTape() as tape:
             logits = self._model(batch, training=True)
             mask = tf.cast(batch["candidate_mask"], tf.float32)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(
                 labels=batch["label"], logits=logits
             )
-            loss = tf.reduce_sum(losses * mask)
+            loss = tf.reduce_sum(losses * mask) / total
         gradients = tape.gradient(
             loss, [variable.value for variable in self._variables]
         )
-        return loss, tf.reduce_sum(mask), logits, gradients
-
-
-def _divide(gradient: Any, total: tf.Tensor) -> Any:
-    if gradient is None:
-        return None
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(
-            gradient.values / total, gradient.indices, gradient.dense_shape
-        )
-    return gradient / total
+        return loss, logits, gradients
 
 
 class PredictStep:

@@ -46,7 +46,8 @@ def _compile(attention: str, mode: str) -> str:
         # sees rows of tables alone.
         function = step._forward_backward
     batch = {name: tf.constant(value) for name, value in inputs.items()}
-    return function.experimental_get_compiler_ir(batch)("optimized_hlo")
+    given = [batch] if mode == "inference" else [batch, tf.constant(1.0)]
+    return function.experimental_get_compiler_ir(*given)("optimized_hlo")
 
 
 def _shapes(program: str) -> Iterator[tuple[int, ...]]:
