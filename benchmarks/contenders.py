@@ -10,22 +10,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from benchmarks.all_pairs import AllPairs
 from benchmarks.made_requests import made_requests, made_schema
 from benchmarks.paper_construction import PaperConstruction, plan_all_rows
 from sparsectr.config import SPARSITY_PRESETS, ModelConfig, TrainConfig
-from sparsectr.layers.evo_attention import (
-    candidate_features,
-    plan_evo_attention,
-)
-from sparsectr.layers.full_attention import plan_full_attention
-from sparsectr.layers.time_chunking import TimeChunking
+from sparsectr.layers.evo_attention import candidate_features
 from sparsectr.models.model_from_config import model_from_config
 from sparsectr.optimizers.lazy_adam import LazyAdam
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.train_step import TrainStep
 
-FULL, PAPER = "full", "paper"
-CONTENDERS = (FULL, PAPER, *SPARSITY_PRESETS)
+FULL, ALL_PAIRS, PAPER = BASELINES = ("full", "all_pairs", "paper")
+CONTENDERS = (*BASELINES, *SPARSITY_PRESETS)
 SCOPES = ("model", "block", "attention")
 MODES = ("inference", "training")
 EXECUTIONS = ("graph", "xla")
@@ -56,7 +52,7 @@ class Shape:
 
 def config_of(contender: str) -> ModelConfig:
     """Returns the model that a name of `CONTENDERS` stands for."""
-    if contender in (FULL, PAPER):
+    if contender in BASELINES:
         return ModelConfig(attention="full")
     return ModelConfig().with_preset(contender)
 
@@ -65,9 +61,10 @@ def model_of(contender: str, shape: Shape) -> Any:
     """Returns a contender's model, with all its weights."""
     schema = made_schema(shape.num_rows)
     model = model_from_config(config_of(contender), schema, shape.precision)
-    if contender != PAPER:
+    variants = {ALL_PAIRS: AllPairs, PAPER: PaperConstruction}
+    if contender not in variants:
         return model
-    same = PaperConstruction.from_config(model.get_config())
+    same = variants[contender].from_config(model.get_config())
     same.build()
     same.set_weights(model.get_weights())
     return same
@@ -176,7 +173,7 @@ def _part_of(model: Any, contender: str, scope: str) -> Any:
         return history(rows, batch["user"], plan)[0]
 
     def apart(batch: Batch) -> Any:
-        plan = _plan(model, batch["behavior_time"])
+        plan = model.plan(batch["behavior_time"])
         rows, keys, values = history(batch["behaviors"], batch["user"], plan)
         features = candidate_features(
             batch["request_time"],
@@ -189,24 +186,6 @@ def _part_of(model: Any, contender: str, scope: str) -> Any:
         return rows, read(candidates, keys, values, features, plan.key_mask)
 
     return all_rows if contender == PAPER else apart
-
-
-def _plan(model: Any, behavior_time: Any) -> Any:
-    utc_offset_hours = model.schema.utc_offset_hours
-    if model.attention == "full":
-        return plan_full_attention(
-            behavior_time, utc_offset_hours=utc_offset_hours, for_history=True
-        )
-    block = model.blocks[0]
-    chunking = TimeChunking(block.num_chunks, block.num_transition)
-    return plan_evo_attention(
-        behavior_time,
-        chunking(behavior_time),
-        num_local=model.num_local,
-        has_user=True,
-        utc_offset_hours=utc_offset_hours,
-        for_history=True,
-    )
 
 
 def _with_gradients(model: Any, forward: Any) -> Any:

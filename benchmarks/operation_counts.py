@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparsectr.config import ModelConfig
+from sparsectr.layers.full_attention import query_block_bounds
 from sparsectr.layers.sparse_block import FEED_FORWARD_MULTIPLIER
 from sparsectr.schema import DatasetSchema
 
@@ -32,18 +33,20 @@ def needed_operations(
     schema: DatasetSchema,
     shape: Any,
     *,
-    all_rows: bool = False,
+    baseline: str | None = None,
 ) -> int:
     """Counts the matrix products of a forward pass, by formula.
 
     Only what the equations need: an implementation that computes with zeros
-    does more. Masked keys are counted, since no kernel here skips them.
+    does more. Of full attention all keys up to the end of a block of queries
+    are counted, and those that a baseline does not skip; of EvoAttention
+    masked keys too.
 
     Args:
         config: The model.
         schema: Its fields.
         shape: `contenders.Shape`.
-        all_rows: Whether all rows pass all blocks, as in the paper.
+        baseline: Of `contenders.BASELINES`, or `None`.
 
     Returns:
         Additions and multiplications.
@@ -51,6 +54,12 @@ def needed_operations(
     width, length = config.width, shape.num_behaviors
     candidates = shape.num_candidates
     is_full = config.attention == "full"
+    all_rows = baseline == "paper"
+    pairs = length**2
+    if baseline == "full":
+        pairs = sum(
+            (end - start) * end for start, end in query_block_bounds(length)
+        )
     selected = config.num_chunks * (1 + config.num_transition)
     total = 0
     for index in range(config.num_blocks):
@@ -58,8 +67,10 @@ def needed_operations(
         rows = length if all_rows or not is_last else 0
         if is_full:
             projected = length
-            keys = length + candidates if all_rows else length
-            scores = rows * keys + candidates * keys
+            if all_rows:
+                scores = (length + candidates) ** 2
+            else:
+                scores = (0 if is_last else pairs) + candidates * length
             aggregate = 0
             if all_rows:
                 projected += candidates
@@ -134,7 +145,8 @@ def compiled_operations(text: str) -> int:
         if operation == "dot" and operand and contracted:
             left = shapes[operand[1]]
             inner = math.prod(left[axis] for axis in _integers(contracted[1]))
-            total += 2 * math.prod(shapes[name]) * inner
+            # Over one element it is a broadcast, and is compiled as one.
+            total += 2 * math.prod(shapes[name]) * inner if inner > 1 else 0
     return total
 
 
@@ -201,7 +213,7 @@ def floors(
             config,
             model.schema,
             shape,
-            all_rows=name == contenders.PAPER,
+            baseline=name if name in contenders.BASELINES else None,
         )
         read = needed_bytes(config, model.schema, shape)
         function = tf.function(

@@ -3,7 +3,6 @@
 Axes: B batch, L history length, Q queries, H heads, d width.
 """
 
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -54,6 +53,20 @@ class FullPlan(NamedTuple):
     query_blocks: tuple[QueryBlock, ...] | None
 
 
+def query_block_bounds(
+    length: int, num_query_blocks: int = _NUM_QUERY_BLOCKS
+) -> list[tuple[int, int]]:
+    """Returns start and end of every block of queries, in order.
+
+    Args:
+        length: L.
+        num_query_blocks: How many, at most.
+    """
+    size = max(_LEAST_BLOCK, math.ceil(length / num_query_blocks))
+    starts = range(0, max(length, 1), size)
+    return [(start, min(start + size, length)) for start in starts]
+
+
 def plan_full_attention(
     behavior_time: Any,
     *,
@@ -67,20 +80,19 @@ def plan_full_attention(
         behavior_time: int64 `[B, L]`, Unix seconds, left-padded with 0.
         utc_offset_hours: The data set's time zone.
         for_history: Whether behaviours are queries too.
-        num_query_blocks: Into how many blocks they are cut, at most. There
-            is one where L is not known before the pass.
+        num_query_blocks: Into how many blocks they are cut, at most;
+            there is one where L is not known before the pass.
 
     Returns:
         `FullPlan`.
     """
     key_mask = behavior_time > 0
-    length = behavior_time.shape[1]
     blocks = None
     if for_history:
-        starts = [0]
+        bounds: list[tuple[int, int | None]] = [(0, None)]
+        length = behavior_time.shape[1]
         if length is not None:
-            size = max(_LEAST_BLOCK, math.ceil(length / num_query_blocks))
-            starts = [*range(0, max(length, 1), size)]
+            bounds = [*query_block_bounds(length, num_query_blocks)]
         position = ops.arange(ops.shape(behavior_time)[1], dtype="int32")
         blocks = tuple(
             QueryBlock(
@@ -97,7 +109,7 @@ def plan_full_attention(
                     <= ops.expand_dims(position[start:end], 1),
                 ),
             )
-            for start, end in itertools.pairwise([*starts, length])
+            for start, end in bounds
         )
     return FullPlan(behavior_time, key_mask, blocks)
 

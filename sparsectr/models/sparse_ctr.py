@@ -181,7 +181,7 @@ class SparseCTR(keras.Model):
             user_token = self.user_mlp(user)  # [B, d]
         else:
             user_token = ops.zeros_like(hidden[:, 0])
-        plan = self._plan(inputs["behavior_time"])
+        plan = self.plan(inputs["behavior_time"])
 
         keys, values = [], []
         for index, block in enumerate(self.blocks):
@@ -241,8 +241,15 @@ class SparseCTR(keras.Model):
         """Full attention has none, and so no use for an MLP of the user."""
         return self.attention == "evo" and bool(self.schema.user_fields)
 
-    def _plan(self, behavior_time: Any) -> Any:
-        """Does the work that depends on times alone, for all blocks."""
+    def plan(self, behavior_time: Any) -> Any:
+        """Does the work that depends on times alone, for all blocks.
+
+        Args:
+            behavior_time: int64 `[B, L]`, Unix seconds, left-padded with 0.
+
+        Returns:
+            `EvoPlan` or `FullPlan`.
+        """
         for_history = len(self.blocks) > 1
         if self.attention == "full":
             return plan_full_attention(

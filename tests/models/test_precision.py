@@ -94,7 +94,7 @@ def test_times_and_features_are_those_of_float32() -> None:
     for name in ("key_time", "key_mask"):
         np.testing.assert_array_equal(states[1][name], states[0][name])
     plans = [
-        model._plan(tf.constant(inputs["behavior_time"]))
+        model.plan(tf.constant(inputs["behavior_time"]))
         for model in (exact, mixed)
     ]
     for kind in ("history_features", "window_features"):

@@ -211,7 +211,7 @@ def test_the_future_does_not_change_the_past(
     model = models[name]
     hidden = model.embedding.behaviors(inputs)
     user = keras.ops.zeros_like(hidden[:, 0])
-    plan = model._plan(inputs["behavior_time"])
+    plan = model.plan(inputs["behavior_time"])
     other = hidden.numpy()
     other[:, changed] += 1.0
     rows, others = (
