@@ -11,7 +11,7 @@ from keras import ops
 
 from sparsectr.layers.evo_attention import Features
 from sparsectr.layers.rel_temporal import RelTemporal
-from sparsectr.ops.head_attention import attend_all
+from sparsectr.ops.head_attention import attend_by_head
 from sparsectr.ops.same_as import same_as
 from sparsectr.ops.temporal_features import temporal_features
 
@@ -239,7 +239,7 @@ class FullAttention(keras.layers.Layer):
         bias = None
         if self.rel_temporal is not None:
             bias = self.rel_temporal(*features)
-        return attend_all(query, keys, values, bias, mask, self.num_heads)
+        return attend_by_head(query, keys, values, bias, mask, self.num_heads)
 
     def compute_output_shape(
         self,

@@ -1,4 +1,4 @@
-"""Multi-head attention of many queries to few keys.
+"""Multi-head attention of many queries to few keys, and to many.
 
 Axes: B batch, Q queries, S keys, H heads, d width, d_h = d / H.
 """
@@ -8,6 +8,9 @@ from typing import Any
 from keras import ops
 
 from sparsectr.ops.masked_softmax import masked_exponentials
+
+_MANY_KEYS = 128
+"""From here on a training step is faster head by head (benchmarks/LOG.md)."""
 
 
 def head_indicator(width: int, num_heads: int, dtype: str) -> Any:
@@ -45,11 +48,7 @@ def _spread_heads(rows: Any, num_heads: int) -> Any:
 def attend(
     query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
 ) -> Any:
-    """Eq. 16 for queries that all read the same few keys.
-
-    The keys of all heads are laid out block-diagonally, so that scores and
-    values are one dense product of width d each. Heads of width 4 would
-    otherwise be a batch of products too narrow for any matrix unit.
+    """Eq. 16, in the form that is faster for this number of keys.
 
     Args:
         query: float `[B, Q, d]`, the heads side by side.
@@ -62,6 +61,25 @@ def attend(
 
     Returns:
         float `[B, Q, d]`, exactly 0 where a query has no valid key.
+
+    Cost:
+        That of the form.
+    """
+    num_keys = keys.shape[1]
+    is_few = num_keys is not None and num_keys < _MANY_KEYS
+    form = attend_block_diagonal if is_few else attend_by_head
+    return form(query, keys, values, bias, mask, num_heads)
+
+
+def attend_block_diagonal(
+    query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
+) -> Any:
+    """Eq. 16 for queries that all read the same few keys.
+
+    The keys of all heads are laid out block-diagonally, so that scores and
+    values are one dense product of width d each. Heads of width 4 would
+    otherwise be a batch of products too narrow for any matrix unit. Args and
+    returns are those of `attend`.
 
     Cost:
         O(Q S H d) multiplications, O(Q S H) memory.
@@ -88,13 +106,13 @@ def attend(
     return ops.reshape(ops.cast(outputs, values.dtype), ops.shape(sums))
 
 
-def attend_all(
+def attend_by_head(
     query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
 ) -> Any:
     """Eq. 16 head by head, for queries that read many keys.
 
-    Args and returns are those of `attend`. With as many keys as queries the
-    block-diagonal form would do H times the work for nothing.
+    Args and returns are those of `attend`. With many keys the block-diagonal
+    form would do H times the work for nothing.
 
     Cost:
         O(Q S d) multiplications, O(Q S H) memory.

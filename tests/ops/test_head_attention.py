@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparsectr.ops.head_attention import attend, attend_all, head_indicator
+from sparsectr.ops.head_attention import (
+    attend,
+    attend_block_diagonal,
+    attend_by_head,
+    head_indicator,
+)
 from tests import reference
 from tests.reference.attention import attend as reference_attend
 
 BATCH, QUERIES, KEYS, HEADS, HEAD_WIDTH = 2, 5, 7, 3, 11
 WIDTH = HEADS * HEAD_WIDTH
 
-both_forms = pytest.mark.parametrize("form", [attend, attend_all])
+both_forms = pytest.mark.parametrize(
+    "form", [attend_block_diagonal, attend_by_head]
+)
 
 
 def _arrays() -> tuple[np.ndarray, ...]:
@@ -57,6 +64,19 @@ def test_equals_the_reference(form: Callable[..., Any], has_bias: bool) -> None:
         np.testing.assert_allclose(outputs[b], expected, rtol=1e-5, atol=1e-6)
     assert np.all(outputs[1, 2] == 0)
     np.testing.assert_allclose(outputs[0, 1], values[0, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_keys", [127, 131])
+def test_few_and_many_keys(num_keys: int) -> None:
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(3, BATCH, num_keys, WIDTH)).astype("float32")
+    query, keys, values = rows
+    bias = random.normal(size=(BATCH, 1, HEADS, num_keys)).astype("float32")
+    mask = random.random((BATCH, 1, num_keys)) < 0.6
+    given = (query[:, :QUERIES], keys, values, bias, mask, HEADS)
+    outputs = attend(*given)
+    for form in (attend_block_diagonal, attend_by_head):
+        np.testing.assert_allclose(outputs, form(*given), rtol=1e-5, atol=1e-6)
 
 
 @both_forms
