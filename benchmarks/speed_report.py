@@ -331,6 +331,8 @@ def _draw_speedups(axis: Any, result: Result, scope: str, mode: str) -> None:
                 (0, 2),
                 textcoords="offset points",
                 ha="center",
+                # Readable where the line of a target runs through it.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         aims = [(p, r["target"]) for p, r in zip(places, found, strict=True)]
         _draw_targets(axis, [aim for aim in aims if aim[1]], 0.125)
