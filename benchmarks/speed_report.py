@@ -327,16 +327,24 @@ def _draw_speedups(axis: Any, result: Result, scope: str, mode: str) -> None:
             axis.vlines(place, *row["interval"], color="#555555")
             axis.annotate(
                 f"{row['median']:.1f}",
-                (place, row["interval"][1]),
+                (place, _above(row, found)),
                 (0, 2),
                 textcoords="offset points",
                 ha="center",
-                # Readable where the line of a target runs through it.
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         aims = [(p, r["target"]) for p, r in zip(places, found, strict=True)]
         _draw_targets(axis, [aim for aim in aims if aim[1]], 0.125)
     _label(axis, presets, f"{mode.capitalize()}, {scope}", "times as fast")
+
+
+def _above(row: Result, shown: Sequence[Result]) -> float:
+    """Returns where a label stands: not across the line of a target."""
+    end = row["interval"][1]
+    label = 0.1 * max(other["interval"][1] for other in shown)
+    target = row["target"]
+    if target is not None and end <= target < end + label:
+        return float(target)
+    return float(end)
 
 
 def _draw_memory(axis: Any, result: Result, mode: str) -> None:
