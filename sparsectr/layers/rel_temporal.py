@@ -77,7 +77,7 @@ class RelTemporal(keras.layers.Layer):
             # that the gradient is a sum over keys and then a matrix product.
             # As one sum over all axes but one, XLA takes several passes.
             slopes = ops.matmul(ones, ops.expand_dims(slopes, 0))
-            slopes = ops.reshape(slopes, (batch, queries, -1, 1))
+            slopes = ops.reshape(slopes, (batch, queries, self.num_heads, 1))
             return ops.expand_dims(feature, 2) * slopes
 
         return -(
