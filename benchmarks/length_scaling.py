@@ -86,6 +86,8 @@ def required_bytes(
 ) -> int:
     """Estimates the memory that a pass or a step takes, generously.
 
+    As if full attention skipped no keys.
+
     Args:
         workload: What is timed.
         attention: "evo" or "full".

@@ -38,15 +38,14 @@ def needed_operations(
     """Counts the matrix products of a forward pass, by formula.
 
     Only what the equations need: an implementation that computes with zeros
-    does more. Of full attention all keys up to the end of a block of queries
-    are counted, and those that a baseline does not skip; of EvoAttention
-    masked keys too.
+    does more. Masked keys are counted where they are not skipped: all of
+    EvoAttention, and of full attention those up to the end of a block.
 
     Args:
         config: The model.
         schema: Its fields.
         shape: `contenders.Shape`.
-        baseline: Of `contenders.BASELINES`, or `None`.
+        baseline: "all_pairs" or "paper" for these forms of full attention.
 
     Returns:
         Additions and multiplications.
@@ -55,11 +54,10 @@ def needed_operations(
     candidates = shape.num_candidates
     is_full = config.attention == "full"
     all_rows = baseline == "paper"
-    pairs = length**2
-    if baseline == "full":
-        pairs = sum(
-            (end - start) * end for start, end in query_block_bounds(length)
-        )
+    blocks = query_block_bounds(length)
+    if baseline == "all_pairs":
+        blocks = [(0, length)]
+    pairs = sum((end - start) * end for start, end in blocks)
     selected = config.num_chunks * (1 + config.num_transition)
     total = 0
     for index in range(config.num_blocks):
@@ -213,7 +211,7 @@ def floors(
             config,
             model.schema,
             shape,
-            baseline=name if name in contenders.BASELINES else None,
+            baseline=name,
         )
         read = needed_bytes(config, model.schema, shape)
         function = tf.function(

@@ -123,8 +123,10 @@ class FullAttention(keras.layers.Layer):
     reads them all. There is no user key and no gate. W_K begins equal to W_Q
     here too.
 
-    Behaviours ask in blocks, each of which reads the keys up to its end: the
-    half of all pairs that the causal mask would throw away is not computed.
+    Behaviours ask in blocks, each of which reads the keys up to its end: of
+    long histories, nearly half of all pairs are not computed, which the
+    causal mask would throw away. Where L is not known before the pass, as in
+    an exported graph, there is one block.
 
     Args:
         num_heads: H.
@@ -214,7 +216,13 @@ class FullAttention(keras.layers.Layer):
     def attend_history(
         self, hidden: Any, keys: Any, values: Any, plan: FullPlan
     ) -> Any:
-        """Causal attention of the behaviours to themselves."""
+        """Causal attention of the behaviours to themselves.
+
+        Raises:
+            ValueError: If the plan was made for candidates only.
+        """
+        if plan.query_blocks is None:
+            raise ValueError("`plan` must be made with for_history=True.")
         query = self.query_projection(hidden)
         attended = [
             self._attend(
@@ -224,7 +232,7 @@ class FullAttention(keras.layers.Layer):
                 block.features,
                 block.mask,
             )
-            for block in plan.query_blocks or ()
+            for block in plan.query_blocks
         ]
         return self.output_projection(ops.concatenate(attended, axis=1))
 

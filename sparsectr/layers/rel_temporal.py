@@ -76,9 +76,12 @@ class RelTemporal(keras.layers.Layer):
             # The product with ones makes a slope of a query of its own, so
             # that the gradient is a sum over keys and then a matrix product.
             # As one sum over all axes but one, XLA takes several passes.
-            slopes = ops.matmul(ones, ops.expand_dims(slopes, 0))
-            slopes = ops.reshape(slopes, (batch, queries, self.num_heads, 1))
-            return ops.expand_dims(feature, 2) * slopes
+            rows = ops.matmul(ones, ops.expand_dims(slopes, 0))
+            # A GPU may round the factors of a product: what is used of it is
+            # the gradient alone.
+            rows = rows + ops.stop_gradient(slopes - rows)
+            rows = ops.reshape(rows, (batch, queries, self.num_heads, 1))
+            return ops.expand_dims(feature, 2) * rows
 
         return -(
             spread(log_gap, self.slopes_time)

@@ -50,6 +50,8 @@ def attend(
 ) -> Any:
     """Eq. 16, in the form that is faster for this number of keys.
 
+    A number that is not known before the pass counts as many.
+
     Args:
         query: float `[B, Q, d]`, the heads side by side.
         keys: float `[B, S, d]`.

@@ -86,6 +86,9 @@ def test_variant_scores_as_full_attention(variant: type[SparseCTR]) -> None:
     time_[0, :30] = 0
     time_[1] = 0
     batch["behavior_time"] = tf.constant(time_)
+    assert len(full.plan(batch["behavior_time"]).query_blocks) == 3
+    if variant is AllPairs:
+        assert len(other.plan(batch["behavior_time"]).query_blocks) == 1
     scores = full(batch).numpy()
     assert scores.std() > 0.1
     np.testing.assert_allclose(other(batch), scores, rtol=1e-4, atol=1e-5)

@@ -11,7 +11,11 @@ from sparsectr.layers.evo_attention import (
     candidate_features,
     plan_evo_attention,
 )
-from sparsectr.layers.full_attention import FullAttention, plan_full_attention
+from sparsectr.layers.full_attention import (
+    FullAttention,
+    plan_full_attention,
+    query_block_bounds,
+)
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.time_chunking import TimeChunking
 from tests import reference
@@ -215,6 +219,29 @@ def test_plan_for_candidates_alone_relates_no_behaviors() -> None:
     assert plan.window_features is None
     full = plan_full_attention(times, utc_offset_hours=8, for_history=False)
     assert full.query_blocks is None
+    rows = np.zeros((len(NUM_VALID), LENGTH, 8), "float32")
+    with pytest.raises(ValueError, match="for_history"):
+        FullAttention(4).attend_history(rows, rows, rows, full)
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 1024, 1025, 100_000])
+def test_blocks_of_queries(length: int) -> None:
+    bounds = query_block_bounds(length)
+    assert len(bounds) == max(1, min(16, -(-length // 64)))
+    starts, ends = zip(*bounds, strict=True)
+    assert starts == (0, *ends[:-1])
+    assert ends[-1] == length
+
+
+def test_later_keys_are_skipped() -> None:
+    times = make_requests(3, NUM_VALID, length=139)["behavior_time"]
+    plan = plan_full_attention(times, utc_offset_hours=8, for_history=True)
+    shapes = [(64, 64), (64, 128), (11, 139)]
+    assert [tuple(block.mask.shape[1:]) for block in plan.query_blocks] == (
+        shapes
+    )
+    for block, shape in zip(plan.query_blocks, shapes, strict=True):
+        assert all(tuple(f.shape[1:]) == shape for f in block.features)
 
 
 @pytest.mark.parametrize("layer", [EvoAttention(4, 2, 1), FullAttention(4)])

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparsectr.ops import head_attention
 from sparsectr.ops.head_attention import (
     attend,
     attend_block_diagonal,
@@ -77,6 +79,27 @@ def test_few_and_many_keys(num_keys: int) -> None:
     outputs = attend(*given)
     for form in (attend_block_diagonal, attend_by_head):
         np.testing.assert_allclose(outputs, form(*given), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num_keys", "form"),
+    [
+        (127, "attend_block_diagonal"),
+        (128, "attend_by_head"),
+        (None, "attend_by_head"),
+    ],
+)
+def test_form_for_a_number_of_keys(
+    num_keys: int | None, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    for name in ("attend_block_diagonal", "attend_by_head"):
+        monkeypatch.setattr(
+            head_attention, name, lambda *_, name=name: called.append(name)
+        )
+    keys = keras.KerasTensor((BATCH, num_keys, WIDTH))
+    attend(keys, keys, keys, None, None, HEADS)
+    assert called == [form]
 
 
 @both_forms
