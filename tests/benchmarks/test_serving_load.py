@@ -5,7 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,20 @@ WORKLOAD = Workload(
 
 
 class _Server:
-    """Answers a request with itself, two at a time."""
+    """Answers a request with itself.
+
+    Those behind `answered_at_once` wait until `held_until` requests are there.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.answered_at_once = 0
+        self.held_until = 0
         self.wrong_answers = False
         self.refuses = False
         self.requests: list[bytes] = []
-        self._pool = concurrent.futures.ThreadPoolExecutor(2)
+        self._arrived = threading.Condition()
+        self._is_stopped = False
+        self._pool = concurrent.futures.ThreadPoolExecutor(64)
         self._server = grpc.server(self._pool)
         self._server.add_generic_rpc_handlers((_Handler(self),))
         port = self._server.add_insecure_port("127.0.0.1:0")
@@ -61,13 +67,24 @@ class _Server:
         self._server.start()
 
     def answer(self, request: bytes, context: Any) -> bytes:
-        self.requests.append(request)
-        time.sleep(self.seconds)
+        with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
+            if len(self.requests) > self.answered_at_once:
+                self._arrived.wait_for(
+                    lambda: (
+                        self._is_stopped
+                        or len(self.requests) >= self.held_until
+                    )
+                )
         if self.refuses:
             context.abort(grpc.StatusCode.UNAVAILABLE, "a fault of the test")
         return b"" if self.wrong_answers else request
 
     def stop(self) -> None:
+        with self._arrived:
+            self._is_stopped = True
+            self._arrived.notify_all()
         self._server.stop(None).wait()
         self._pool.shutdown()
 
@@ -90,7 +107,7 @@ def server() -> Iterator[_Server]:
 
 @pytest.fixture
 def loop(server: _Server) -> Iterator[OpenLoop]:
-    made = OpenLoop(server.address, [b"one", b"another"], timeout=0.5)
+    made = OpenLoop(server.address, [b"one", b"another"], timeout=60.0)
     yield made
     made.close()
 
@@ -106,18 +123,31 @@ def test_sends_at_its_rate(server: _Server, loop: OpenLoop) -> None:
     assert all(0.0 <= a.due <= min(0.5, a.sent) <= a.done for a in found)
 
 
-def test_does_not_wait_for_answers(server: _Server, loop: OpenLoop) -> None:
-    server.seconds = 0.1
-    # Twenty a second are all that two at a time can answer.
+def test_does_not_wait_for_answers(server: _Server) -> None:
+    loop = OpenLoop(server.address, [b"one"], timeout=60.0)
+    # One comes before the others, behind what the last rate has left.
+    server.answered_at_once = len(server.requests) + 1
+    server.held_until = server.answered_at_once + 40
     found = loop.run(rate=200.0, seconds=0.2)
-    assert max(a.sent for a in found) < 0.5
-    step = step_of(200.0, found)
-    assert step.errors["DEADLINE_EXCEEDED"] > 20
-    assert step.achieved < 40.0
+    loop.close()
+    assert [a.error for a in found] == [""] * 40
+    assert max(a.sent for a in found) < min(a.done for a in found)
+
+
+def test_a_server_that_is_silent_is_saturated(server: _Server) -> None:
+    loop = OpenLoop(server.address, [b"one"], timeout=0.2)
+    server.answered_at_once = len(server.requests) + 1
+    server.held_until = 2**31
+    step = step_of(200.0, loop.run(rate=200.0, seconds=0.05))
+    loop.close()
+    assert step.errors == {"DEADLINE_EXCEEDED": 10}
+    assert (step.achieved, step.p99) == (0.0, None)
     assert step.is_saturated(least_share=0.95)
-    # What waits counts from when it was due.
-    assert step.p99 is not None
-    assert step.p99 > 300.0
+
+
+def test_what_waits_counts_from_when_it_was_due() -> None:
+    step = step_of(10.0, [Answered(due=0.0, sent=0.3, done=0.4, error="")])
+    assert (step.p99, step.p99_late) == (400.0, 300.0)
 
 
 def test_counts_refusals_and_wrong_answers(
