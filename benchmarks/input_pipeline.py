@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.made_store import write_made_store
+from benchmarks.made.store import write_made_store
 from data_pipelines.store import Store
 from sparsectr import command
 from sparsectr.config import DataConfig, ModelConfig, TrainConfig

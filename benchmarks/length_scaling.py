@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.interleaved import (
+from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.measuring.interleaved import (
     MachineLoad,
     Turns,
     speedup,
     spread,
     take_turns,
 )
-from benchmarks.made_requests import made_requests, made_schema
 from sparsectr import command
 from sparsectr.config import ModelConfig, TrainConfig
 from sparsectr.errors import InputError
@@ -483,7 +483,7 @@ def _lengths(texts: Sequence[str]) -> tuple[int, ...]:
 
 def _import_draw() -> Callable[..., None]:
     try:
-        from benchmarks.length_plot import draw
+        from benchmarks.attention.length_plot import draw
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

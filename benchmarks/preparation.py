@@ -27,7 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.made_alibaba_files import (
+from benchmarks.made.alibaba_files import (
     PUBLISHED_BEHAVIORS,
     write_made_files,
 )

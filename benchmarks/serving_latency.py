@@ -41,17 +41,17 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.interleaved import MachineLoad, speedup
-from benchmarks.open_loop import import_grpc
-from benchmarks.request_times import Timed, medians, summary, time_requests
-from benchmarks.server_process import (
-    ServerLoad,
-    ServerProcess,
-    server_process,
+from benchmarks.measuring.interleaved import MachineLoad, speedup
+from benchmarks.measuring.request_times import (
+    Timed,
+    medians,
+    summary,
+    time_requests,
 )
-from benchmarks.serving_agreement import agreement
-from benchmarks.serving_model import Inputs, Shape, raw_inputs, write_models
-from benchmarks.serving_paths import (
+from benchmarks.serving.agreement import agreement
+from benchmarks.serving.model import Inputs, Shape, raw_inputs, write_models
+from benchmarks.serving.open_loop import import_grpc
+from benchmarks.serving.paths import (
     COMPILED,
     ENCODE,
     FROM_STATE,
@@ -68,7 +68,12 @@ from benchmarks.serving_paths import (
     memory_of_versions,
     state_bytes,
 )
-from benchmarks.serving_table import table
+from benchmarks.serving.server_process import (
+    ServerLoad,
+    ServerProcess,
+    server_process,
+)
+from benchmarks.serving.table import table
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.training.run_directory import RunDirectory
@@ -445,7 +450,7 @@ def import_draw() -> Callable[..., None]:
         InputError: If matplotlib is not installed.
     """
     try:
-        from benchmarks.serving_plot import draw_latency
+        from benchmarks.serving.plot import draw_latency
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

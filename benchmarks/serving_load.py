@@ -31,18 +31,18 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.open_loop import OpenLoop, Step, import_grpc, step_of
-from benchmarks.server_process import ServerProcess, server_process
-from benchmarks.serving_model import raw_inputs, write_models
-from benchmarks.serving_paths import (
+from benchmarks.serving.model import raw_inputs, write_models
+from benchmarks.serving.open_loop import OpenLoop, Step, import_grpc, step_of
+from benchmarks.serving.paths import (
     ENCODE,
     FROM_STATE,
     WHOLE,
     by_grpc,
     inputs_of,
 )
-from benchmarks.serving_table import aligned
-from export.predict_messages import predict_request
+from benchmarks.serving.server_process import ServerProcess, server_process
+from benchmarks.serving.table import aligned
+from export.messages.predict_messages import predict_request
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.training.run_directory import RunDirectory
@@ -367,7 +367,7 @@ def has_failed(soak: dict[str, Any] | None) -> bool:
 
 def _import_draw() -> Callable[..., None]:
     try:
-        from benchmarks.serving_plot import draw_load
+        from benchmarks.serving.plot import draw_load
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

@@ -14,15 +14,15 @@ All that is compared takes turns, in random order, because other work on the
 machine slows now the one and now the other. A ratio is the median of the
 ratios of the rounds, and is left out where its 95 % interval spans 1. The
 peak memory is measured afterwards, each in a process of its own, at the
-shape of training; `benchmarks.peak_memory` says how.
+shape of training; `benchmarks.measuring.peak_memory` says how.
 
 The requests are made: random ids and times, histories that all reach
 `--num_behaviors`, tables of `--num_rows` rows. `--precision=mixed_bfloat16`
 computes in bfloat16. A kernel outside TensorFlow that fuses attention
 (FlashAttention) would be a stronger baseline than any that TensorFlow offers.
 
-Prints JSON; `benchmarks.speed_report` makes tables and plots of it. Needs
-Linux.
+Prints JSON; `benchmarks.speed_report` makes tables and plots of it.
+Needs Linux.
 """
 
 import dataclasses
@@ -34,14 +34,14 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.interleaved import (
+from benchmarks.measuring.interleaved import (
     MachineLoad,
     Turns,
     speedup,
     spread,
     take_turns,
 )
-from benchmarks.peak_memory import measure_in_new_process
+from benchmarks.measuring.peak_memory import measure_in_new_process
 from sparsectr import command
 from sparsectr.config import SPARSITY_PRESETS, ModelConfig
 from sparsectr.errors import InputError
@@ -101,7 +101,7 @@ class Workload:
 
 def measure(workload: Workload) -> dict[str, Any]:
     """Runs everything and returns what goes into the JSON file."""
-    from benchmarks import contenders
+    from benchmarks.attention import contenders
     from sparsectr.training.devices import prepare_process
     from sparsectr.training.run_directory import environment
 
@@ -142,7 +142,7 @@ def _take_turns(
     workload: Workload, names: Sequence[str], scope: str, mode: str
 ) -> _Samples:
     """Returns seconds of a call, by round, of names and executions."""
-    from benchmarks import contenders
+    from benchmarks.attention import contenders
 
     shape = workload.shapes[mode]
     batches = contenders.batches_of(shape)
@@ -164,7 +164,7 @@ def _compare(
     samples: _Samples, scope: str, mode: str, presets: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Returns how many times as fast as each baseline each preset is."""
-    from benchmarks import contenders
+    from benchmarks.attention import contenders
 
     found = []
     for against in contenders.BASELINES:
@@ -198,7 +198,7 @@ def _faster_execution(samples: _Samples, name: str) -> str:
 
 def _floor(workload: Workload, times: list[dict[str, Any]]) -> Any:
     """Returns how far inference is from the least time, if it was run."""
-    from benchmarks.operation_counts import floors
+    from benchmarks.attention.operation_counts import floors
 
     seconds: dict[str, float] = {}
     for row in times:
@@ -214,7 +214,7 @@ def _floor(workload: Workload, times: list[dict[str, Any]]) -> Any:
 
 def _memory(workload: Workload, names: Sequence[str]) -> list[dict[str, Any]]:
     """Returns peaks, and the share of full attention's, by execution."""
-    from benchmarks import contenders
+    from benchmarks.attention import contenders
 
     found = []
     for mode in workload.memory_modes:
@@ -344,7 +344,7 @@ def _batch_sizes() -> dict[str, int]:
 
 
 def _workload() -> Workload:
-    from benchmarks import contenders
+    from benchmarks.attention import contenders
 
     values = flags.FLAGS
     return Workload(

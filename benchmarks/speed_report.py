@@ -1,6 +1,7 @@
-"""Tables and a plot of what `benchmarks.speed_memory` measured.
+r"""Tables and a plot of what `benchmarks.speed_memory` measured.
 
-    python -m benchmarks.speed_report --input=FILE.json --output=FOLDER
+    python -m benchmarks.speed_report --input=FILE.json \
+        --output=FOLDER
 
 Writes `speed_memory.md`, `speed_memory.png`, and `speed_memory.html`, one
 page that holds the plot and needs nothing else. Needs matplotlib:

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.interleaved import (
+from benchmarks.length_scaling import available_bytes
+from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.measuring.interleaved import (
     MachineLoad,
     Turns,
     speedup,
     spread,
     take_turns,
 )
-from benchmarks.length_scaling import available_bytes
-from benchmarks.made_requests import made_requests, made_schema
 from sparsectr import command
 from sparsectr.config import ModelConfig, TrainConfig
 from sparsectr.errors import InputError

@@ -5,7 +5,8 @@ r"""Scores of a model server, by gRPC or REST, without TensorFlow.
 
 sends the requests of a Parquet file and writes its rows with one more column,
 `probability`. A server given as host:port is called by gRPC, one given as
-http://host:port by REST. `export.request_table` says what the file holds.
+http://host:port by REST. `export.requests.request_table` says what the file
+holds.
 `--signature` names the signature.json of the version: the shapes to pad to,
 how much of a history is read, and what to send for a null.
 
@@ -32,9 +33,8 @@ from typing import TypeVar
 import numpy as np
 
 from data_pipelines.progress import Progress
-from export.buckets import Buckets
-from export.grpc_transport import GrpcTransport
-from export.padding import (
+from export.calling.grpc_transport import GrpcTransport
+from export.calling.padding import (
     BEHAVIOR_TIME,
     REQUEST_TIME,
     Request,
@@ -45,9 +45,17 @@ from export.padding import (
     num_candidates,
     pad,
 )
-from export.rest_transport import RestTransport
-from export.server_error import ServerError
-from export.signature import (
+from export.calling.rest_transport import RestTransport
+from export.calling.server_error import ServerError
+from export.calling.transport import (
+    Array,
+    ServedSignature,
+    TensorType,
+    Transport,
+)
+from export.calling.user_state import StaleStateError, UserState
+from export.contract.buckets import Buckets
+from export.contract.signature import (
     ENCODE_USER,
     PROBABILITY,
     SCORE,
@@ -55,8 +63,6 @@ from export.signature import (
     MissingValues,
     missing_of_inputs,
 )
-from export.transport import Array, ServedSignature, TensorType, Transport
-from export.user_state import StaleStateError, UserState
 from sparsectr.errors import InputError
 
 _FIRST_PAUSE = 0.02
@@ -429,7 +435,7 @@ def _read_missing(path: Path) -> MissingValues:
 def _score_file(
     client: Client, path: Path, missing: MissingValues | None, output: Path
 ) -> int:
-    from export.request_table import RequestTable, score_writer
+    from export.requests.request_table import RequestTable, score_writer
 
     table = RequestTable(path, client.inputs(), missing)
     progress = Progress("scoring", total=table.num_requests)

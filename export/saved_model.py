@@ -28,11 +28,11 @@ from typing import Any
 
 from absl import flags
 
-from export.buckets import Buckets
-from export.held_out import held_out_batches
-from export.raw_requests import RawRequests, vocabularies_of
-from export.signature import signature_json, signatures
-from export.warm_up import FILE_NAME, warm_up_requests, write_warm_up
+from export.contract.buckets import Buckets
+from export.contract.signature import signature_json, signatures
+from export.requests.held_out import held_out_batches
+from export.requests.raw_requests import RawRequests, vocabularies_of
+from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.paths import (
@@ -159,8 +159,8 @@ def write_model(
         InputError: If the store has no requests.
         OSError: If it cannot be written.
     """
-    from export.raw_ids import RawIds
-    from export.serving_graph import ServingGraph
+    from export.graph.raw_ids import RawIds
+    from export.graph.serving_graph import ServingGraph
 
     vocabularies = vocabularies_of(store)
     buckets = Buckets.for_config(config)

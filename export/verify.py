@@ -3,7 +3,7 @@ r"""Checks that a SavedModel will serve, and serve the trained model's answers.
     python -m export.verify models/sparsectr/1
 
 - looks for what a server would refuse: signatures, operations, weights,
-  warm-up records (`export.lint`);
+  warm-up records (`export.checks.lint`);
 - loads the version as a server does, through TensorFlow's C API in a process
   without Python's TensorFlow, and replays the warm-up records;
 - compares it with the Keras model, in another process, on held-out requests.
@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from export.c_api import SavedModelSession
-from export.comparison import (
+from export.checks.c_api import SavedModelSession
+from export.checks.comparison import (
     Answers,
     Case,
     check_cases,
@@ -33,10 +33,10 @@ from export.comparison import (
     compare,
     read_answers,
 )
-from export.lint import lint, read_extra, read_variables
-from export.signature import PROBABILITY, SCORE
-from export.warm_up import FILE_NAME, read_warm_up
-from export.weight_digest import weight_digest
+from export.checks.lint import lint, read_extra, read_variables
+from export.checks.weight_digest import weight_digest
+from export.contract.signature import PROBABILITY, SCORE
+from export.requests.warm_up import FILE_NAME, read_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError
 
@@ -86,7 +86,7 @@ def verify(path: Path, workdir: str | None, data_dir: str | None) -> None:
         # Meanwhile: it takes as long to start as all that comes before.
         keras = subprocess.Popen(
             [
-                *(sys.executable, "-m", "export.keras_answers"),
+                *(sys.executable, "-m", "export.checks.keras_answers"),
                 *(f"--workdir={workdir}", f"--data_dir={data_dir}"),
                 f"--output={folder}",
             ]

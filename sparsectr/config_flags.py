@@ -68,8 +68,9 @@ def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         "dataset",
         None,
         DATASETS,
-        "Data set. Its recipe, configs/<dataset>.py, holds the values of all "
-        "flags that are not given; defaults below are those of no recipe.",
+        "Data set. Its recipe, configs/datasets/<dataset>.py, holds the values "
+        "of all flags that are not given; the defaults below are those of no "
+        "recipe.",
         flag_values=flag_values,
     )
     flags.DEFINE_enum(
@@ -141,13 +142,14 @@ def _recipe(dataset: str | None) -> Config:
         raise InputError(
             f"--dataset={dataset} is not built yet. One of: {', '.join(built)}"
         )
-    config: Config = importlib.import_module(f"configs.{dataset}").CONFIG
+    module = importlib.import_module(f"configs.datasets.{dataset}")
+    config: Config = module.CONFIG
     return config
 
 
 def _built_datasets() -> Iterator[str]:
     for dataset in DATASETS:
-        if importlib.util.find_spec(f"configs.{dataset}") is not None:
+        if importlib.util.find_spec(f"configs.datasets.{dataset}") is not None:
             yield dataset
 
 

@@ -5,8 +5,8 @@ r"""Trains a model on a prepared data set, evaluates and exports it.
         --workdir=runs/movielens --model.preset=sparsity-3 --learning_rate=0.002
     python -m sparsectr.train --workdir=runs/movielens --resume
 
-Values that no flag gives are those of the recipe, configs/<dataset>.py. The
-folder of the run holds config.json, schema.json, environment.json,
+Values that no flag gives are those of the recipe,
+configs/datasets/<dataset>.py. The folder of the run holds config.json, schema.json, environment.json,
 checkpoints, TensorBoard events, metrics.jsonl and, at the end, result.json
 and the SavedModel.
 

@@ -99,7 +99,7 @@ def test_help_shows_text_and_default(part, name):
     "dataset", ["alibaba", "eleme", "movielens", "kuairand"]
 )
 def test_without_flags_it_is_the_recipe(dataset):
-    module = importlib.import_module(f"configs.{dataset}")
+    module = importlib.import_module(f"configs.datasets.{dataset}")
     assert config_of(f"--dataset={dataset}") == module.CONFIG
     assert module.CONFIG.dataset == dataset
 

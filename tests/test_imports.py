@@ -57,13 +57,13 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/metrics.py",
     "sparsectr/errors.py",
     "sparsectr/file_systems/*.py",
-    "configs/*.py",
+    "configs/**/*.py",
     "data_pipelines/prepare.py",
     "export/client.py",
-    "export/*_transport.py",
-    "export/c_api.py",
-    "export/raw_requests.py",
-    "export/signature.py",
+    "export/calling/*.py",
+    "export/checks/c_api.py",
+    "export/requests/raw_requests.py",
+    "export/contract/signature.py",
 ]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from sparsectr.layers.evo_attention import EvoAttention
-from sparsectr.layers.full_attention import FullAttention
+from sparsectr.layers.attention.evo_attention import EvoAttention
+from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.swiglu import SwiGLU
 
 FEED_FORWARD_MULTIPLIER = 3

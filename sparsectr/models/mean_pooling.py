@@ -10,8 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
-from sparsectr.layers.request_embedding import RequestEmbedding
 from sparsectr.schema import DatasetSchema
 
 

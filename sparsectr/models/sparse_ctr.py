@@ -10,15 +10,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from sparsectr.layers.evo_attention import (
+from sparsectr.layers.attention.evo_attention import (
     candidate_features,
     plan_evo_attention,
 )
-from sparsectr.layers.full_attention import plan_full_attention
+from sparsectr.layers.attention.full_attention import plan_full_attention
+from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
-from sparsectr.layers.request_embedding import RequestEmbedding
 from sparsectr.layers.sparse_block import SparseBlock
-from sparsectr.layers.time_chunking import TimeChunking
 from sparsectr.schema import DatasetSchema
 
 UserState = dict[str, Any]

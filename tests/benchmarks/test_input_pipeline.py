@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.made_store import write_made_store
+from benchmarks.made.store import write_made_store
 from data_pipelines.store import Store
 
 TINY = (

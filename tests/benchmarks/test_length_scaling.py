@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.interleaved import Turns
 from benchmarks.length_scaling import (
     Workload,
     choose,
@@ -17,6 +16,7 @@ from benchmarks.length_scaling import (
     summarize,
     table,
 )
+from benchmarks.measuring.interleaved import Turns
 from sparsectr.errors import InputError
 
 WORKLOAD = Workload(
@@ -144,7 +144,7 @@ def test_table_says_what_is_missing_and_what_disturbed() -> None:
 
 
 def test_draws(tmp_path: Path) -> None:
-    length_plot = pytest.importorskip("benchmarks.length_plot")
+    length_plot = pytest.importorskip("benchmarks.attention.length_plot")
     path = tmp_path / "plot.png"
     length_plot.draw(_result(), path)
     assert path.read_bytes().startswith(b"\x89PNG")

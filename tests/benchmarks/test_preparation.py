@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import preparation
-from benchmarks.made_alibaba_files import PUBLISHED_BEHAVIORS, write_made_files
+from benchmarks.made.alibaba_files import PUBLISHED_BEHAVIORS, write_made_files
 from data_pipelines.prepare import prepare
 from tests import commands
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.request_times import Timed, summary, time_requests
-from benchmarks.serving_agreement import differences
+from benchmarks.measuring.request_times import Timed, summary, time_requests
+from benchmarks.serving.agreement import differences
+from benchmarks.serving.model import raw_inputs, split_inputs
+from benchmarks.serving.paths import Case, make_call, scores_of
+from benchmarks.serving.table import table
 from benchmarks.serving_latency import TARGETS, Workload, cases_of, compare
-from benchmarks.serving_model import raw_inputs, split_inputs
-from benchmarks.serving_paths import Case, make_call, scores_of
-from benchmarks.serving_table import table
 from sparsectr.config import ModelConfig
 
 WHOLE = "Whole pass"
@@ -208,7 +208,7 @@ def test_table_says_what_was_missed(
 
 
 def test_draws_each_way_once(tmp_path: Path) -> None:
-    serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    serving_plot = pytest.importorskip("benchmarks.serving.plot")
     from matplotlib import image
 
     result = _result()
@@ -305,8 +305,8 @@ def test_calls_take_turns_with_the_requests() -> None:
 
 
 def test_made_requests_fit_the_signatures() -> None:
-    signature = pytest.importorskip("export.signature")
-    from benchmarks.made_requests import made_schema
+    signature = pytest.importorskip("export.contract.signature")
+    from benchmarks.made.requests import made_schema
 
     (request,) = raw_inputs(50, 7, 11, 1)
     inputs = signature.signatures(made_schema(50), ModelConfig())

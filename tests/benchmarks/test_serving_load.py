@@ -14,7 +14,7 @@ import pytest
 
 grpc = pytest.importorskip("grpc")
 
-from benchmarks.open_loop import (  # noqa: E402
+from benchmarks.serving.open_loop import (  # noqa: E402
     Answered,
     OpenLoop,
     import_grpc,
@@ -286,7 +286,7 @@ def test_table_says_where_it_ends_and_what_grew() -> None:
 
 
 def test_draws_rates_and_memory(tmp_path: Path) -> None:
-    serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    serving_plot = pytest.importorskip("benchmarks.serving.plot")
     from matplotlib import image
 
     result = _result()
@@ -306,7 +306,7 @@ def test_draws_rates_and_memory(tmp_path: Path) -> None:
 
 
 def test_draws_no_memory_without_a_soak() -> None:
-    serving_plot = pytest.importorskip("benchmarks.serving_plot")
+    serving_plot = pytest.importorskip("benchmarks.serving.plot")
     result = {**_result(), "soak": None}
     _, over_time = serving_plot.load_figure(result).axes
     assert not over_time.get_visible()

@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import speed_report
-from benchmarks.all_pairs import AllPairs
-from benchmarks.contenders import (
+from benchmarks.attention.all_pairs import AllPairs
+from benchmarks.attention.contenders import (
     BASELINES,
     EXECUTIONS,
     MODES,
@@ -24,10 +24,10 @@ from benchmarks.contenders import (
     make_call,
     model_of,
 )
-from benchmarks.interleaved import Turns, speedup, spread, take_turns
-from benchmarks.made_requests import made_requests, made_schema
-from benchmarks.operation_counts import compiled_operations
-from benchmarks.paper_construction import PaperConstruction
+from benchmarks.attention.operation_counts import compiled_operations
+from benchmarks.attention.paper_construction import PaperConstruction
+from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.measuring.interleaved import Turns, speedup, spread, take_turns
 from benchmarks.speed_memory import check_memory
 from sparsectr.config import ModelConfig
 from sparsectr.errors import InputError

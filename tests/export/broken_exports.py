@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.graph_messages import SavedModel
-from export.signature import PROBABILITY, WHOLE_PASS
-from export.warm_up import FILE_NAME, read_warm_up, write_warm_up
+from export.contract.signature import PROBABILITY, WHOLE_PASS
+from export.messages.graph_messages import SavedModel
+from export.requests.warm_up import FILE_NAME, read_warm_up, write_warm_up
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
 

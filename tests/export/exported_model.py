@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from data_pipelines.vocabulary import Vocabulary
-from export.raw_ids import RawIds
-from export.raw_requests import RawRequests
-from export.serving_graph import ServingGraph
+from export.graph.raw_ids import RawIds
+from export.graph.serving_graph import ServingGraph
+from export.requests.raw_requests import RawRequests
 from sparsectr.schema import DatasetSchema, Table
 from tests import make_requests
 from tests.keras_weights import random_model

@@ -1,7 +1,7 @@
 """What a request may hold that it should not, and the answer to it.
 
-The table in `export.signature` says what these tests check. Wherever there
-is an answer, the other requests of the same call keep theirs bit by bit.
+The table in `export.contract.signature` says what these tests check. Wherever
+there is an answer, the other requests of the same call keep theirs bit by bit.
 """
 
 import numpy as np

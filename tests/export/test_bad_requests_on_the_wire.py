@@ -7,10 +7,10 @@ server still answers.
 import numpy as np
 import pytest
 
-from export.grpc_transport import GrpcTransport
-from export.rest_transport import RestTransport
-from export.server_error import ServerError
-from export.signature import (
+from export.calling.grpc_transport import GrpcTransport
+from export.calling.rest_transport import RestTransport
+from export.calling.server_error import ServerError
+from export.contract.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,
@@ -18,7 +18,7 @@ from export.signature import (
     SCORE,
     WHOLE_PASS,
 )
-from export.warm_up import examples_of
+from export.requests.warm_up import examples_of
 from tests.export.exported_model import MAX_HISTORY, exported, only, requests
 from tests.export.serving_double import serving
 from tests.make_requests import subset

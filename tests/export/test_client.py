@@ -10,11 +10,11 @@ import grpc
 import numpy as np
 import pytest
 
+from export.calling.padding import check_request
+from export.calling.server_error import ServerError
+from export.calling.transport import TensorType
+from export.calling.user_state import StaleStateError, UserState
 from export.client import Client
-from export.padding import check_request
-from export.server_error import ServerError
-from export.transport import TensorType
-from export.user_state import StaleStateError, UserState
 from sparsectr.errors import InputError
 from tests.commands import ROOT
 from tests.export.toy_model import CANDIDATES, USER

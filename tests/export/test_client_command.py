@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from export.client import Client
-from export.request_table import write_requests
+from export.requests.request_table import write_requests
 from tests.commands import assert_refused, run
 from tests.export.toy_server import (
     BUCKETS,

@@ -11,8 +11,8 @@ import grpc
 import numpy as np
 import pytest
 
+from export.calling.server_error import ServerError
 from export.client import Client
-from export.server_error import ServerError
 from sparsectr.errors import InputError
 from tests.export.serving_double import serving
 from tests.export.toy_model import CANDIDATES, USER

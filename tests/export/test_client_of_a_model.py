@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from export.buckets import Buckets
+from export.calling.user_state import StaleStateError
 from export.client import Client
-from export.user_state import StaleStateError
+from export.contract.buckets import Buckets
 from tests.export.exported_model import exported, only, requests
 from tests.export.serving_double import serving
 

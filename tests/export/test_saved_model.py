@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export.raw_ids import RawIds
-from export.serving_graph import ServingGraph, model_fingerprint
-from export.signature import state_tensors
-from export.warm_up import write_warm_up
+from export.contract.signature import state_tensors
+from export.graph.raw_ids import RawIds
+from export.graph.serving_graph import ServingGraph, model_fingerprint
+from export.requests.warm_up import write_warm_up
 from tests.export.exported_model import (
     CONFIG,
     MAX_HISTORY,
@@ -250,8 +250,8 @@ def test_any_batch_length_and_number_of_candidates(
 _C_API = """
 import sys
 from pathlib import Path
-from export.c_api import SavedModelSession
-from export.warm_up import read_warm_up
+from export.checks.c_api import SavedModelSession
+from export.requests.warm_up import read_warm_up
 [(name, inputs)] = read_warm_up(Path(sys.argv[2]))
 with SavedModelSession(sys.argv[1]) as session:
     for text in ("", "\\0", "unknown"):

@@ -15,9 +15,9 @@ import pytest
 from google.protobuf import text_format, wrappers_pb2
 
 from data_pipelines.datasets.movielens import SCHEMA
-from export.buckets import Buckets
-from export.message_classes import Messages, message_classes
-from export.signature import signatures
+from export.contract.buckets import Buckets
+from export.contract.signature import signatures
+from export.messages.message_classes import Messages, message_classes
 from sparsectr.config import ModelConfig
 
 yaml = pytest.importorskip("yaml")

@@ -14,9 +14,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.grpc_transport import GrpcTransport
-from export.rest_transport import RestTransport
-from export.server_error import ServerError
+from export.calling.grpc_transport import GrpcTransport
+from export.calling.rest_transport import RestTransport
+from export.calling.server_error import ServerError
 from tests.export.serving_double import serving
 from tests.export.toy_model import save_toy_model
 

@@ -10,18 +10,18 @@ import shutil
 import numpy as np
 import pytest
 
-from export import comparison
-from export.comparison import (
+from export.checks import comparison
+from export.checks.comparison import (
     Batch,
     check_cases,
     check_states,
     compare,
     read_answers,
 )
-from export.signature import ENCODE_USER, EXAMPLES, SCORE, WHOLE_PASS
-from export.variations import of_shape
+from export.checks.variations import of_shape
+from export.contract.signature import ENCODE_USER, EXAMPLES, SCORE, WHOLE_PASS
+from export.requests.warm_up import FILE_NAME, read_warm_up, write_warm_up
 from export.verify import replay
-from export.warm_up import FILE_NAME, read_warm_up, write_warm_up
 from sparsectr.errors import InputError
 from tests.commands import assert_refused, run
 

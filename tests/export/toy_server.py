@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from export.buckets import Buckets
 from export.client import Client
+from export.contract.buckets import Buckets
 from tests.export.serving_double import serving
 from tests.export.toy_model import save_toy_model
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from sparsectr.config import ModelConfig
-from sparsectr.layers.evo_attention import (
+from sparsectr.layers.attention.evo_attention import (
     EvoAttention,
     candidate_features,
     plan_evo_attention,
 )
-from sparsectr.layers.full_attention import (
+from sparsectr.layers.attention.full_attention import (
     FullAttention,
     plan_full_attention,
     query_block_bounds,
 )
+from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.sparse_block import SparseBlock
-from sparsectr.layers.time_chunking import TimeChunking
 from tests import reference
 from tests.keras_weights import attention_weights, block_weights, randomize
 from tests.make_requests import make_requests

@@ -13,20 +13,23 @@ import keras
 import numpy as np
 import pytest
 
-from sparsectr.layers.branch_gate import BranchGate
-from sparsectr.layers.embedding_table import EmbeddingTable
-from sparsectr.layers.evo_attention import (
+from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.evo_attention import (
     EvoAttention,
     candidate_features,
     plan_evo_attention,
 )
-from sparsectr.layers.full_attention import FullAttention, plan_full_attention
+from sparsectr.layers.attention.full_attention import (
+    FullAttention,
+    plan_full_attention,
+)
+from sparsectr.layers.chunking.time_chunking import TimeChunking, TimeChunks
+from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.inputs.embedding_table import EmbeddingTable
+from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
-from sparsectr.layers.rel_temporal import RelTemporal
-from sparsectr.layers.request_embedding import RequestEmbedding
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
-from sparsectr.layers.time_chunking import TimeChunking, TimeChunks
 from tests.layer_contract import check_layer
 from tests.make_requests import SCHEMA, make_requests
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparsectr.layers.branch_gate import BranchGate
-from sparsectr.layers.embedding_table import EmbeddingTable
+from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.inputs.embedding_table import EmbeddingTable
+from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
-from sparsectr.layers.rel_temporal import RelTemporal
-from sparsectr.layers.request_embedding import RequestEmbedding
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.ops.temporal_features import temporal_features
 from sparsectr.schema import (

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparsectr.layers.full_attention import plan_full_attention
+from sparsectr.layers.attention.full_attention import plan_full_attention
 from sparsectr.optimizers.lazy_adam import LazyAdam
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.train_step import TrainStep

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparsectr.layers.evo_attention import candidate_features
+from sparsectr.layers.attention.evo_attention import candidate_features
 from tests.keras_weights import random_model
 from tests.make_requests import (
     CONFIG,

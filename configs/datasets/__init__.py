@@ -1,0 +1,1 @@
+"""Recipes of data sets: one a file, values only."""

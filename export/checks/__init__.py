@@ -1,0 +1,1 @@
+"""What shows that a version serves what was trained."""

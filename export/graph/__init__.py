@@ -1,0 +1,1 @@
+"""The served graph: raw values in, probabilities out."""

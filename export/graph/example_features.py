@@ -1,0 +1,102 @@
+"""Serialized tf.Example to the tensors of the other signatures.
+
+Axes: B requests, L history length, C candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from export.contract.signature import (
+    MissingValues,
+    Tensor,
+    behavior_inputs,
+    candidate_inputs,
+    user_inputs,
+)
+from sparsectr.schema import DatasetSchema
+
+
+class ParsedExamples(NamedTuple):
+    """Requests that were sent as tf.Example.
+
+    Attributes:
+        inputs: The tensors of `serving_default`.
+        candidate_mask: bool `[B, C]`, True for a candidate.
+        is_request: bool `[B]`, False for an example that is malformed; what
+            the others hold for it means nothing.
+    """
+
+    inputs: dict[str, Any]
+    candidate_mask: Any
+    is_request: Any
+
+
+def parse_examples(
+    schema: DatasetSchema, examples: Any, missing: MissingValues
+) -> ParsedExamples:
+    """Reads one request from each example.
+
+    A feature of the profile may be absent, and is missing then. The lists of
+    a history have one length, and so have those of the candidates; an absent
+    list is an empty one. There is one `request_time`. An example that is
+    otherwise is malformed: the call does not fail, since others sent the
+    examples beside it.
+
+    Args:
+        schema: The fields of the model.
+        examples: string `[B]`.
+        missing: What means missing, by table.
+    """
+    users = user_inputs(schema)
+    behaviors = behavior_inputs(schema)
+    time, *candidates = candidate_inputs(schema)
+    # Lists all of them: a feature of a fixed size fails the call.
+    features = {
+        tensor.name: tf.io.RaggedFeature(tensor.dtype)
+        for tensor in (time, *users, *behaviors, *candidates)
+    }
+    parsed = tf.io.parse_example(examples, features)
+    history = _lengths(parsed, behaviors)
+    counts = _lengths(parsed, candidates)
+    is_request = (
+        (parsed[time.name].row_lengths() == 1)
+        & tf.reduce_all(history == history[0], axis=0)
+        & tf.reduce_all(counts == counts[0], axis=0)
+    )
+    if users:
+        profile = _lengths(parsed, users)
+        is_request &= tf.reduce_all(profile <= 1, axis=0)
+    # A malformed one does not lengthen the histories of others, but keeps as
+    # many columns as it may have candidates, to be told.
+    length = _largest(tf.where(is_request, history[0], 0))
+    count = _largest(counts)
+    inputs = {time.name: _dense(parsed[time.name], 1)[:, 0]}
+    for field in schema.user_fields:
+        name = f"user_{field.name}"
+        inputs[name] = _dense(parsed[name], 1, missing[field.table])[:, 0]
+    for tensor in behaviors:
+        # Padding comes behind a row, so each row is turned round before.
+        newest_first = _dense(parsed[tensor.name][:, ::-1], length)
+        inputs[tensor.name] = newest_first[:, ::-1]
+    for tensor in candidates:
+        inputs[tensor.name] = _dense(parsed[tensor.name], count)
+    mask = tf.sequence_mask(counts[0], count)
+    return ParsedExamples(inputs, mask, is_request)
+
+
+def _lengths(parsed: Mapping[str, Any], tensors: Sequence[Tensor]) -> Any:
+    """Returns how long each list of each example is, `[lists, B]`."""
+    return tf.stack([parsed[tensor.name].row_lengths() for tensor in tensors])
+
+
+def _largest(lengths: Any) -> Any:
+    # The largest of none is negative.
+    return tf.maximum(tf.reduce_max(lengths), 0)
+
+
+def _dense(ragged: Any, columns: Any, padding: int | str | None = None) -> Any:
+    """Returns so many columns of lists, cut or padded behind."""
+    shape = tf.stack([-1, columns])
+    return tf.ensure_shape(ragged.to_tensor(padding, shape=shape), [None, None])

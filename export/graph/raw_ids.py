@@ -1,0 +1,183 @@
+"""Raw values to ids inside the served graph.
+
+Axes: B requests, L history length, C candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from data_pipelines.vocabulary import Vocabulary, hashed_ids
+from export.contract.missing_values import missing_values
+from sparsectr.schema import (
+    NUM_RESERVED_IDS,
+    OUT_OF_VOCABULARY_ID,
+    PADDING_ID,
+    CategoricalField,
+    DatasetSchema,
+)
+
+_LINE_BREAKS = "[\n\r]"
+
+
+class RawIds:
+    """What `Vocabulary.encode` does, as operations of a graph.
+
+    Hashing is the preparation's own function, `hashed_ids`. The look-up in a
+    frozen vocabulary is not: Arrow does it there, and here a table that is
+    read from an asset when the model is loaded, one line a value.
+
+    Args:
+        schema: The fields of the model.
+        vocabularies: The vocabulary of each table that a field names.
+        folder: Where the assets are written.
+        max_history: Newest behaviors of a history that are read, as in
+            training.
+
+    Attributes:
+        lookups: The `tf.lookup` tables, which the export has to track.
+        missing: For each table the raw value that means missing.
+    """
+
+    def __init__(
+        self,
+        schema: DatasetSchema,
+        vocabularies: Mapping[str, Vocabulary],
+        folder: Path,
+        max_history: int,
+    ) -> None:
+        self._schema = schema
+        self._max_history = max_history
+        self.missing = missing_values(vocabularies)
+        self.lookups = {
+            name: _lookup(folder / f"{name}.txt", vocabulary.values)
+            for name, vocabulary in vocabularies.items()
+            # TensorFlow has no table without a value.
+            if vocabulary.values is not None and len(vocabulary.values)
+        }
+
+    def user(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the profile as the model reads it, int32 `[B]`."""
+        return self._encoded("user", self._schema.user_fields, inputs)
+
+    def behaviors(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the newest of the history as the model reads it, `[B, L]`.
+
+        Whatever was sent where there is no time is padding.
+        """
+        fields = self._schema.behavior_fields
+        names = ["behavior_time", *(f"behavior_{f.name}" for f in fields)]
+        newest = {
+            name: value[:, -self._max_history :]
+            for name, value in _of_one_shape(inputs, names).items()
+        }
+        # Negative times are padding as well, and nothing computes with them.
+        time = tf.maximum(newest["behavior_time"], 0)
+        ids = self._encoded("behavior", fields, newest)
+        found = {n: tf.where(time > 0, v, PADDING_ID) for n, v in ids.items()}
+        return {"behavior_time": time, **found}
+
+    def candidates(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns time and candidates as the model reads them, `[B, C]`."""
+        fields = self._schema.candidate_fields
+        dense = self._schema.candidate_dense_fields
+        names = [
+            *(f"candidate_{field.name}" for field in fields),
+            *(f"candidate_{field.name}" for field in dense),
+        ]
+        values = _of_one_shape(inputs, names)
+        ids = self._encoded("candidate", fields, values)
+        return {"request_time": inputs["request_time"], **values, **ids}
+
+    def ids(self, table: str, values: Any) -> Any:
+        """Returns the ids of raw values, int32.
+
+        Args:
+            table: Name of the table.
+            values: int64 or string tensor of any shape.
+        """
+        spec = self._schema.table(table)
+        if spec.kind == "hashed":
+            ids = hashed_ids(
+                tf.bitcast(values, tf.uint64),
+                spec.size or 0,
+                tf.bitwise.right_shift,
+                lambda number: tf.constant(number, tf.uint64),
+            )
+        elif table in self.lookups:
+            ids = self.lookups[table].lookup(values)
+        else:
+            ids = tf.fill(tf.shape(values), OUT_OF_VOCABULARY_ID)
+        is_missing = values == tf.constant(self.missing[table], values.dtype)
+        return tf.where(is_missing, PADDING_ID, tf.cast(ids, tf.int32))
+
+    def _encoded(
+        self,
+        prefix: str,
+        fields: tuple[CategoricalField, ...],
+        inputs: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        # Neither texts nor tables exist on a GPU.
+        with tf.device("/cpu:0"):
+            return {
+                f"{prefix}_{field.name}": self.ids(
+                    field.table, inputs[f"{prefix}_{field.name}"]
+                )
+                for field in fields
+            }
+
+
+def _of_one_shape(
+    inputs: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Returns some of the inputs; the call fails if their shapes differ."""
+    first, *others = names
+    # Else one column would be repeated for a whole history.
+    checks = [
+        tf.debugging.assert_equal(
+            tf.shape(inputs[name]),
+            tf.shape(inputs[first]),
+            f"{name} must have the shape of {first}",
+        )
+        for name in others
+    ]
+    # Before an operation fails that would say less.
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(inputs[name]) for name in names}
+
+
+def _lookup(path: Path, values: Any) -> Any:
+    dtype = tf.int64 if pa.types.is_integer(values.type) else tf.string
+    if _fits_lines(values):
+        lines = values.cast(pa.string()).to_pylist()
+        # Bytes: text mode would change line ends on some systems.
+        path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+        initializer = tf.lookup.TextFileInitializer(
+            str(path),
+            key_dtype=dtype,
+            key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+            value_dtype=tf.int64,
+            value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+            value_index_offset=NUM_RESERVED_IDS,
+        )
+    else:
+        # In the graph itself, which holds any text.
+        places = range(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(values))
+        initializer = tf.lookup.KeyValueTensorInitializer(
+            tf.constant(values.to_pylist(), dtype),
+            tf.constant(list(places), tf.int64),
+        )
+    return tf.lookup.StaticHashTable(initializer, OUT_OF_VOCABULARY_ID)
+
+
+def _fits_lines(values: Any) -> bool:
+    """Whether a text file gives the values back: no empty or broken line."""
+    if pa.types.is_integer(values.type):
+        return True
+    broken = pc.match_substring_regex(values, _LINE_BREAKS)
+    empty = pc.equal(values, "")
+    return not pc.any(pc.or_(broken, empty)).as_py()

@@ -1,0 +1,233 @@
+"""The served graph: raw values in, probabilities out.
+
+Every signature is made of the same three functions of the model: raw values
+to ids, `encode_user`, `score`. `export.contract.signature` lists inputs and
+outputs, and the answer to bad input.
+
+Axes: B requests, L history length, C candidates.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from export.contract.signature import (
+    ENCODE_USER,
+    EXAMPLES,
+    FINGERPRINT,
+    PROBABILITY,
+    SCORE,
+    WHOLE_PASS,
+    Tensor,
+    has_state,
+    signatures,
+    xla_name,
+)
+from export.graph.example_features import parse_examples
+from export.graph.raw_ids import RawIds
+from sparsectr.config import ModelConfig
+from sparsectr.quiet_tensorflow import reason_of
+
+_FINGERPRINT_BITS = 53
+_STATE = "state_"
+
+Tensors = Mapping[str, Any]
+
+
+class ServingGraph:
+    """A model with its look-up of ids, as the functions that are served.
+
+    Args:
+        model: The Keras model, built from `config`.
+        config: What the model is.
+        raw_ids: The look-up of its schema.
+
+    Attributes:
+        fingerprint: A number of 53 bits that another schema, configuration or
+            weight would change. JSON readers keep it, being doubles.
+    """
+
+    def __init__(self, model: Any, config: ModelConfig, raw_ids: RawIds):
+        self._model = model
+        self._config = config
+        self._raw_ids = raw_ids
+        self.fingerprint = model_fingerprint(model, config)
+
+    def whole_pass(self, inputs: Tensors) -> dict[str, Any]:
+        """Scores raw requests."""
+        inputs = _of_equal_rows(inputs)
+        return {PROBABILITY: self._probability(self._ids(inputs))}
+
+    def encode_user(self, inputs: Tensors) -> dict[str, Any]:
+        """Returns the state of raw users and histories."""
+        inputs = _of_equal_rows(inputs)
+        ids = {**self._raw_ids.user(inputs), **self._raw_ids.behaviors(inputs)}
+        state = self._model.encode_user(ids)
+        rows = tf.shape(ids["behavior_time"])[:1]
+        found = {FINGERPRINT: tf.fill(rows, self._constant_fingerprint())}
+        for name, value in state.items():
+            # Exact, and undone in `score`: the wire has no bfloat16.
+            if value.dtype.is_floating:
+                value = tf.cast(value, tf.float32)
+            found[_STATE + name] = value
+        return found
+
+    def user_states(self, requests: Tensors) -> dict[str, Any]:
+        """Returns what `encode_user` answers, as NumPy arrays."""
+        states = self.encode_user(
+            {name: tf.constant(value) for name, value in requests.items()}
+        )
+        return {name: state.numpy() for name, state in states.items()}
+
+    def score(self, inputs: Tensors) -> dict[str, Any]:
+        """Scores raw candidates for users that are encoded.
+
+        A state of another model gives NaN, request by request: an assertion
+        would fail all requests that the server put into one batch.
+        """
+        inputs = _of_equal_rows(inputs)
+        state = {
+            name.removeprefix(_STATE): value
+            for name, value in inputs.items()
+            if name.startswith(_STATE) and name != FINGERPRINT
+        }
+        for name, value in state.items():
+            if value.dtype.is_floating:
+                state[name] = tf.cast(value, self._model.compute_dtype)
+        logits = self._model.score(state, self._raw_ids.candidates(inputs))
+        own = inputs[FINGERPRINT] == self._constant_fingerprint()
+        return {
+            PROBABILITY: tf.where(
+                tf.expand_dims(own, 1), tf.sigmoid(logits), np.nan
+            )
+        }
+
+    def examples(self, inputs: Tensors) -> dict[str, Any]:
+        """Scores requests that were sent as tf.Example.
+
+        A malformed one gives NaN, for the reason that a state does in `score`.
+        """
+        parsed = parse_examples(
+            self._model.schema, inputs["examples"], self._raw_ids.missing
+        )
+        found = self._probability(self._ids(parsed.inputs))
+        found = tf.where(parsed.candidate_mask, found, 0.0)
+        is_request = tf.expand_dims(parsed.is_request, 1)
+        return {PROBABILITY: tf.where(is_request, found, np.nan)}
+
+    def compiled(self) -> Callable[[Tensors], dict[str, Any]]:
+        """Returns `whole_pass` compiled by XLA, for one shape.
+
+        The look-up of ids stays outside: XLA has neither texts nor tables.
+        """
+        probability = tf.function(
+            self._probability, jit_compile=True, autograph=False
+        )
+
+        def serve(inputs: Tensors) -> dict[str, Any]:
+            return {PROBABILITY: probability(self._ids(inputs))}
+
+        return serve
+
+    def functions(
+        self, xla_buckets: Sequence[tuple[int, int, int]] = ()
+    ) -> dict[str, Callable[[Tensors], dict[str, Any]]]:
+        """Returns the function behind each signature."""
+        found: dict[str, Callable[[Tensors], dict[str, Any]]] = {
+            WHOLE_PASS: self.whole_pass,
+            EXAMPLES: self.examples,
+        }
+        if has_state(self._config):
+            found[ENCODE_USER] = self.encode_user
+            found[SCORE] = self.score
+        for bucket in xla_buckets:
+            found[xla_name(bucket)] = self.compiled()
+        return found
+
+    def write(
+        self, path: Path, xla_buckets: Sequence[tuple[int, int, int]] = ()
+    ) -> None:
+        """Writes the SavedModel.
+
+        Args:
+            path: Its folder, which is not there yet.
+            xla_buckets: B, L and C of each compiled signature.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        functions = self.functions(xla_buckets)
+        # The tables alone: what tracks the model has every weight twice.
+        archive = keras.export.ExportArchive()
+        for lookup in self._raw_ids.lookups.values():
+            archive.track(lookup)
+        listed = signatures(self._model.schema, self._config, xla_buckets)
+        for name, (inputs, _) in listed.items():
+            specs = {tensor.name: _spec(tensor) for tensor in inputs}
+            archive.add_endpoint(name, functions[name], [specs])
+        try:
+            archive.write_out(str(path), verbose=False)
+        except tf.errors.OpError as error:
+            # A full or read-only disk, which TensorFlow does not call OSError.
+            raise OSError(
+                f"{path} was not written: {reason_of(error)}"
+            ) from error
+
+    def _ids(self, inputs: Tensors) -> dict[str, Any]:
+        return {
+            **self._raw_ids.user(inputs),
+            **self._raw_ids.behaviors(inputs),
+            **self._raw_ids.candidates(inputs),
+        }
+
+    def _probability(self, ids: Tensors) -> Any:
+        return tf.sigmoid(self._model(ids, training=False))
+
+    def _constant_fingerprint(self) -> Any:
+        return tf.constant(self.fingerprint, tf.int64)
+
+
+def _of_equal_rows(inputs: Tensors) -> dict[str, Any]:
+    """Returns the inputs; the call fails if they differ in B.
+
+    Else operations would repeat the row of an input that has only one.
+    """
+    rows = {name: tf.shape(value)[0] for name, value in inputs.items()}
+    sizes = list(rows.values())
+    check = tf.debugging.Assert(
+        tf.reduce_all(tf.stack(sizes) == sizes[0]),
+        # For each input its name and number.
+        [
+            "the inputs differ in B:",
+            *(part for i in rows.items() for part in i),
+        ],
+    )
+    # Before an operation fails that would say less.
+    with tf.control_dependencies([check]):
+        return {name: tf.identity(value) for name, value in inputs.items()}
+
+
+def model_fingerprint(model: Any, config: ModelConfig) -> int:
+    """Returns 53 bits of a SHA-256 over schema, configuration and weights."""
+    digest = hashlib.sha256()
+    digest.update(model.schema.to_json().encode())
+    digest.update(json.dumps(dataclasses.asdict(config)).encode())
+    for weight in model.weights:
+        # Not the name, in which Keras counts the layers of the process.
+        digest.update(str(tuple(weight.shape)).encode())
+        digest.update(np.ascontiguousarray(weight.numpy()).data)
+    bits = int.from_bytes(digest.digest()[:8], "big")
+    return bits >> (64 - _FINGERPRINT_BITS)
+
+
+def _spec(tensor: Tensor) -> Any:
+    shape = [axis if isinstance(axis, int) else None for axis in tensor.shape]
+    # The name of the spec has to be its key: a server sends by name.
+    return tf.TensorSpec(shape, tensor.dtype, name=tensor.name)

@@ -1,0 +1,1 @@
+"""Requests to warm up, to verify and to score with."""

@@ -1,0 +1,1 @@
+"""What times and positions add to attention."""

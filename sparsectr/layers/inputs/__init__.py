@@ -1,0 +1,1 @@
+"""Ids and numbers to rows."""

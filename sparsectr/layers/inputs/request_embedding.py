@@ -1,0 +1,202 @@
+"""The input layer: ids and dense features to vectors.
+
+Axes: B batch, L history length, C candidates, U user fields, d width.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from sparsectr.layers.inputs.embedding_table import EmbeddingTable
+from sparsectr.schema import CategoricalField, DatasetSchema, DenseField
+
+
+@keras.saving.register_keras_serializable(package="sparsectr")
+class RequestEmbedding(keras.layers.Layer):
+    """Embeds users, behaviours and candidates by a schema (section 3.2).
+
+    The field embeddings of a behaviour are concatenated and mapped to width
+    d; those of a candidate, with its dense features, likewise. Fields that
+    share a table in the schema share it here.
+
+    Args:
+        schema: A `DatasetSchema` whose tables all have a size, or the dict
+            that `DatasetSchema.from_dict` takes.
+        embedding_dim: Width of every table.
+        width: d.
+
+    Call arguments:
+        inputs: The dict of tensors of a request: int32 `user_<field>` `[B]`,
+            `behavior_<field>` `[B, L]`, `candidate_<field>` `[B, C]`, and
+            float32 `candidate_<dense field>` `[B, C]`. Times are not read.
+
+    Returns:
+        `(user, behaviors, candidates)`: float `[B, U * embedding_dim]` or
+        `None` without user fields, `[B, L, d]`, `[B, C, d]`.
+
+    Raises:
+        ValueError: If a table of the schema has no size yet.
+
+    Differs from the paper:
+        Initial values, on which it is silent: the two projections begin with
+        the same weights for a table that they share, so that equal ids are
+        alike from the first step on. A sample of 50 thousand requests is too
+        small to learn that (`benchmarks/LOG.md`).
+    """
+
+    def __init__(
+        self,
+        schema: DatasetSchema | Mapping[str, Any],
+        embedding_dim: int,
+        width: int,
+        **kwargs: Any,
+    ) -> None:
+        # Dense features are transformed before they are cast.
+        super().__init__(autocast=False, **kwargs)
+        if not isinstance(schema, DatasetSchema):
+            schema = DatasetSchema.from_dict(schema)
+        if not schema.is_resolved:
+            raise ValueError(
+                "Every table of `schema` must have a size. Without one: "
+                f"{[t.name for t in schema.tables if t.size is None]}"
+            )
+        self.schema = schema
+        self.embedding_dim = embedding_dim
+        self.width = width
+        self.tables = {
+            table.name: EmbeddingTable(
+                table.size or 0,
+                embedding_dim,
+                name=f"table_{table.name}",
+                dtype=self.dtype_policy,
+            )
+            for table in schema.tables
+        }
+        self.behavior_projection = keras.layers.Dense(
+            width, name="behavior_projection", dtype=self.dtype_policy
+        )
+        # Made once: its seed must not depend on how many devices call it.
+        self._glorot_uniform = keras.initializers.GlorotUniform()
+        self.candidate_projection = keras.layers.Dense(
+            width,
+            name="candidate_projection",
+            dtype=self.dtype_policy,
+            kernel_initializer=self._aligned_kernel,
+        )
+
+    def build(self, inputs_shape: Any = None) -> None:
+        for table in self.tables.values():
+            table.build()
+        behavior = len(self.schema.behavior_fields) * self.embedding_dim
+        candidate = len(self.schema.candidate_fields) * self.embedding_dim
+        candidate += len(self.schema.candidate_dense_fields)
+        self.behavior_projection.build((None, None, behavior))
+        self.candidate_projection.build((None, None, candidate))
+        self.built = True
+
+    def _aligned_kernel(self, shape: Any, dtype: Any = None) -> Any:
+        """Initial kernel of candidates, alike where a table is shared.
+
+        A category then points the same way in a candidate as in a behavior
+        before the first step.
+        """
+        kernel = self._glorot_uniform(shape, dtype)
+        behavior_tables = [f.table for f in self.schema.behavior_fields]
+        rows = []
+        for place, field in enumerate(self.schema.candidate_fields):
+            source = kernel
+            if field.table in behavior_tables:
+                source = ops.convert_to_tensor(self.behavior_projection.kernel)
+                place = behavior_tables.index(field.table)
+            start = place * self.embedding_dim
+            rows.append(source[start : start + self.embedding_dim])
+        dense = len(self.schema.candidate_fields) * self.embedding_dim
+        return ops.concatenate([*rows, kernel[dense:]], axis=0)
+
+    def call(self, inputs: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        return (
+            self.user(inputs),
+            self.behaviors(inputs),
+            self.candidates(inputs),
+        )
+
+    def user(self, inputs: Mapping[str, Any]) -> Any:
+        """Returns the flattened e_U, `[B, U * embedding_dim]`, or `None`."""
+        if not self.schema.user_fields:
+            return None
+        return self._concatenated("user", self.schema.user_fields, inputs)
+
+    def behaviors(self, inputs: Mapping[str, Any]) -> Any:
+        """Returns E_B, `[B, L, d]`."""
+        fields = self.schema.behavior_fields
+        return self.behavior_projection(
+            self._concatenated("behavior", fields, inputs)
+        )
+
+    def candidates(self, inputs: Mapping[str, Any]) -> Any:
+        """Returns the candidates' part of E_S, `[B, C, d]`."""
+        parts = [
+            self._concatenated(
+                "candidate", self.schema.candidate_fields, inputs
+            )
+        ]
+        for field in self.schema.candidate_dense_fields:
+            value = _transform(field, inputs[f"candidate_{field.name}"])
+            value = ops.cast(value, self.compute_dtype)
+            parts.append(ops.expand_dims(value, -1))
+        return self.candidate_projection(ops.concatenate(parts, axis=-1))
+
+    def _concatenated(
+        self,
+        prefix: str,
+        fields: tuple[CategoricalField, ...],
+        inputs: Mapping[str, Any],
+    ) -> Any:
+        return ops.concatenate(
+            [
+                self.tables[field.table](inputs[f"{prefix}_{field.name}"])
+                for field in fields
+            ],
+            axis=-1,
+        )
+
+    def compute_output_shape(self, inputs_shape: Mapping[str, Any]) -> Any:
+        behavior = self.schema.behavior_fields[0].name
+        candidate = self.schema.candidate_fields[0].name
+        behaviors_shape = inputs_shape[f"behavior_{behavior}"]
+        user_width = len(self.schema.user_fields) * self.embedding_dim
+        return (
+            (behaviors_shape[0], user_width) if user_width else None,
+            (*behaviors_shape, self.width),
+            (*inputs_shape[f"candidate_{candidate}"], self.width),
+        )
+
+    def compute_output_spec(self, inputs: Mapping[str, Any]) -> Any:
+        shapes = self.compute_output_shape(
+            {name: tensor.shape for name, tensor in inputs.items()}
+        )
+        return tuple(
+            shape and keras.KerasTensor(shape, self.compute_dtype)
+            for shape in shapes
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "schema": dataclasses.asdict(self.schema),
+            "embedding_dim": self.embedding_dim,
+            "width": self.width,
+        }
+
+
+def _transform(field: DenseField, value: Any) -> Any:
+    """Applies a dense field's transform in float32; missing becomes 0."""
+    value = ops.cast(value, "float32")
+    missing = ops.logical_not(ops.isfinite(value))
+    value = ops.where(missing, 0.0, value)
+    if field.transform == "log1p":
+        value = ops.log1p(ops.maximum(value, 0.0))
+    return ops.where(missing, 0.0, (value - field.mean) / field.scale)

@@ -1,0 +1,289 @@
+"""Raw values get the very ids of the store, in the graph that is served."""
+
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from data_pipelines.batches import Batches
+from data_pipelines.hashing import mix, split_mix
+from data_pipelines.prepare import prepare
+from data_pipelines.vocabulary import Vocabulary
+from export.contract.signature import MISSING_INTEGER
+from export.graph.raw_ids import RawIds
+from export.requests.raw_requests import (
+    RawRequests,
+    raw_requests,
+    vocabularies_of,
+)
+from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
+from sparsectr.schema import CategoricalField, DatasetSchema, Table
+from tests.data_pipelines import own_shop, raw_files
+from tests.data_pipelines.make_store import make_store
+from tests.tiny_run import tiny_folder, tiny_store
+
+__all__ = ["tiny_folder", "tiny_store"]
+
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+INTEGERS = [0, 1, -1, 7, 2**53, 2**53 + 1, HIGHEST, HIGHEST - 1, LOWEST + 1]
+TEXTS = ["a", " a", "a ", "ä", "长", "a\tb", "a\0b", "1", "NULL", "#"]
+
+
+def _raw_ids(folder, **tables):
+    """Returns the look-up of tables by their vocabulary."""
+    schema = DatasetSchema(
+        name="made",
+        tables=tuple(v.table for v in tables.values()),
+        user_fields=(),
+        behavior_fields=(CategoricalField(name="b", table=next(iter(tables))),),
+        candidate_fields=(
+            CategoricalField(name="c", table=next(iter(tables))),
+        ),
+    )
+    folder.mkdir(exist_ok=True)
+    return RawIds(schema, tables, folder, 10)
+
+
+def _vocabulary(values, value_type):
+    return Vocabulary(Table(name="t", value_type=value_type), values)
+
+
+@tf.function(autograph=False)
+def _mixed(numbers):
+    return split_mix(
+        tf.bitcast(numbers, tf.uint64),
+        tf.bitwise.right_shift,
+        lambda number: tf.constant(number, tf.uint64),
+    )
+
+
+def test_one_arithmetic_in_numpy_and_in_a_graph():
+    drawn = np.random.default_rng(1).integers(LOWEST, HIGHEST, 9973)
+    numbers = np.concatenate([[*INTEGERS, LOWEST], drawn])
+    np.testing.assert_array_equal(_mixed(numbers).numpy(), mix(numbers))
+
+
+@pytest.mark.parametrize("size", [3, 5, 1009, 2**31 - 1])
+def test_hashed_ids(size, tmp_path):
+    vocabulary = Vocabulary(Table(name="t", kind="hashed", size=size))
+    drawn = np.random.default_rng(2).integers(LOWEST + 1, HIGHEST, 997)
+    numbers = np.concatenate([INTEGERS, drawn]).reshape(2, -1)
+    ids = _raw_ids(tmp_path, t=vocabulary).ids("t", tf.constant(numbers))
+    assert ids.dtype == tf.int32
+    expected = vocabulary.encode(pa.chunked_array([numbers.ravel()]))
+    np.testing.assert_array_equal(ids.numpy().ravel(), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "value_type", "unknown"),
+    [
+        (INTEGERS, "int", [2, -7, 2**53 - 1]),
+        (TEXTS, "string", ["b", "a\0", "A", "a\n"]),
+        ([*TEXTS, "", "a\nb", "\r", "b\r"], "string", ["a\n", "b", "a\r"]),
+        ([], "int", [0, 5]),
+        ([], "string", ["a"]),
+    ],
+)
+def test_vocabulary_ids(values, value_type, unknown, tmp_path):
+    vocabulary = _vocabulary(values, value_type)
+    raw = [*values, *unknown]
+    dtype = {"int": tf.int64, "string": tf.string}[value_type]
+    raw_ids = _raw_ids(tmp_path, t=vocabulary)
+    found = raw_ids.ids("t", tf.constant(raw, dtype))
+    assert found.dtype == tf.int32
+    column = pa.chunked_array([pa.array(raw)])
+    assert found.numpy().tolist() == vocabulary.encode(column).tolist()
+    assert found.numpy().tolist()[len(values) :] == [1] * len(unknown)
+
+
+@pytest.mark.parametrize(
+    ("values", "value_type", "missing"),
+    [
+        ([5, 6], "int", LOWEST),
+        ([5, LOWEST], "int", LOWEST + 1),
+        ([LOWEST + 1, LOWEST], "int", LOWEST + 2),
+        ([], "int", LOWEST),
+        (["a"], "string", ""),
+        (["a", ""], "string", "\0missing"),
+        (["\0missing", "a", ""], "string", "\0\0missing"),
+    ],
+)
+def test_missing_value_is_none_of_the_vocabulary(
+    values, value_type, missing, tmp_path
+):
+    raw_ids = _raw_ids(tmp_path, t=_vocabulary(values, value_type))
+    assert raw_ids.missing == {"t": missing}
+    found = raw_ids.ids("t", tf.constant([*values, missing])).numpy()
+    assert found.tolist() == [*range(2, 2 + len(values)), 0]
+
+
+def test_missing_value_of_a_hashed_table(tmp_path):
+    vocabulary = Vocabulary(Table(name="t", kind="hashed", size=9))
+    raw_ids = _raw_ids(tmp_path, t=vocabulary)
+    assert raw_ids.ids("t", tf.constant([MISSING_INTEGER])).numpy() == [0]
+
+
+def _save(folder, values, value_type):
+    raw_ids = _raw_ids(folder, t=_vocabulary(values, value_type))
+    module = tf.Module()
+    module.lookups = list(raw_ids.lookups.values())
+    dtype = {"int": tf.int64, "string": tf.string}[value_type]
+    module.ids = tf.function(
+        lambda raw: raw_ids.ids("t", raw),
+        input_signature=[tf.TensorSpec([None], dtype)],
+        autograph=False,
+    )
+    tf.saved_model.save(module, str(folder / "model"))
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    # Not where it was written.
+    return tf.saved_model.load(str((folder / "model").rename(folder / "1")))
+
+
+@pytest.mark.parametrize(
+    ("values", "value_type"),
+    [(INTEGERS, "int"), (TEXTS, "string"), ([*TEXTS, "\n", ""], "string")],
+)
+def test_two_versions_in_one_process(values, value_type, tmp_path):
+    first = _save(tmp_path / "a", values, value_type)
+    second = _save(tmp_path / "b", values[::-1], value_type)
+    ids = list(range(2, 2 + len(values)))
+    raw = tf.constant(values)
+    assert first.ids(raw).numpy().tolist() == ids
+    assert second.ids(raw).numpy().tolist() == ids[::-1]
+
+
+def test_history_is_cut_and_masked(tmp_path):
+    raw_ids = _raw_ids(tmp_path, t=_vocabulary([5, 6], "int"))
+    time = np.array([[0, *range(1, 12)], [-3] * 9 + [0, 8, 9]])
+    values = np.full(time.shape, 6)
+    found = raw_ids.behaviors(
+        {"behavior_time": tf.constant(time), "behavior_b": tf.constant(values)}
+    )
+    expected = np.maximum(time[:, -10:], 0)
+    np.testing.assert_array_equal(found["behavior_time"], expected)
+    np.testing.assert_array_equal(found["behavior_b"], 3 * (expected > 0))
+
+
+# Real stores: every request, back to raw values and to ids again.
+
+
+def _assert_same_ids(store, folder):
+    schema = store.schema
+    raw_ids = RawIds(schema, vocabularies_of(store), folder, 1024)
+    config = DataConfig(max_history=1024, length_buckets=(16, 128))
+    num_ids = 0
+    for split in ("train", "test"):
+        if store.num_requests(split) == 0:
+            continue
+        batches = Batches(store, split, config, 64, None)
+        for step in range(min(batches.num_batches, 4)):
+            batch = batches.batch(step)
+            raw = raw_requests(store, batch)
+            tensors = {name: tf.constant(v) for name, v in raw.items()}
+            found = {
+                **raw_ids.user(tensors),
+                **raw_ids.behaviors(tensors),
+                **raw_ids.candidates(tensors),
+            }
+            assert found.keys() == batch.keys() - {"label", "candidate_mask"}
+            for name, value in found.items():
+                assert value.dtype == batch[name].dtype, name
+                np.testing.assert_array_equal(value, batch[name], name)
+                num_ids += np.count_nonzero(batch[name])
+    assert num_ids > 0
+
+
+def test_movielens_store(tmp_path):
+    raw_dir = raw_files.write(tmp_path / "raw", raw_files.MOVIELENS)
+    store = prepare("movielens", raw_dir, tmp_path / "store")
+    _assert_same_ids(store, tmp_path)
+    # And the raw values are those of the log.
+    batches = Batches(store, "train", DataConfig(max_history=4), 6, None)
+    raw = raw_requests(store, batches.batch(0))
+    rows = np.argsort(raw["request_time"])
+    movies = raw["candidate_movie_id"][rows].tolist()
+    missing = LOWEST
+    assert [movie[:2] for movie in movies] == [
+        [1, 2],
+        [3, missing],
+        [2, 3],
+        [1, missing],
+        [77, missing],
+        [1, missing],
+    ]
+    assert raw["user_gender"][rows].tolist() == ["F", "F", "M", "", "", "M"]
+    assert raw["behavior_rating"][rows][1, -2:].tolist() == [5, 3]
+
+
+def test_alibaba_sample(tiny_store, tmp_path):
+    _assert_same_ids(tiny_store, tmp_path)
+
+
+def test_own_tables(tmp_path):
+    hashed = '[tables.thing]\nkind = "hashed"\nsize = 1000\n'
+    store = own_shop.make(tmp_path, own_shop.SCHEMA + hashed)
+    assert store.schema.table("thing").kind == "hashed"
+    _assert_same_ids(store, tmp_path)
+
+
+def test_kuairand(shared_data, tmp_path):
+    raw_dir = shared_data / "kuairand_pure"
+    store = prepare("kuairand", pathlib.Path(raw_dir), tmp_path / "store")
+    _assert_same_ids(store, tmp_path)
+
+
+def test_own_tables_with_null_and_empty_texts(tmp_path):
+    device = [None, "", "tv", "tv", "", "", "pc", "pc"]
+    store = own_shop.make(
+        tmp_path, tables=own_shop.changed("shown", device=device)
+    )
+    assert "" in store.vocabulary("device").values.to_pylist()
+    batches = Batches(store, "train", DataConfig(max_history=4), 3, None)
+    ids = batches.batch(0)["user_device"].tolist()
+    assert sorted(ids)[0] == 0
+    _assert_same_ids(store, tmp_path)
+
+
+def test_hashed_table_has_no_unknown_value(tmp_path):
+    store = make_store(tmp_path / "store")
+    batches = Batches(store, "train", DataConfig(max_history=8), 8, None)
+    batch = batches.batch(0)
+    for field in ("behavior_shop", "candidate_shop", "user_kind"):
+        batch[field] = np.where(batch[field] == 1, 2, batch[field])
+    raw_requests(store, batch)
+    batch["user_kind"][3] = 1
+    with pytest.raises(InputError, match="'kind' is hashed: no value has"):
+        raw_requests(store, batch)
+
+
+def test_vocabulary_that_has_the_empty_text(tmp_path):
+    vocabulary = _vocabulary(["", "b"], "string")
+    schema = DatasetSchema(
+        name="made",
+        tables=(vocabulary.table,),
+        user_fields=(),
+        behavior_fields=(CategoricalField(name="b", table="t"),),
+        candidate_fields=(CategoricalField(name="c", table="t"),),
+    )
+    raw = RawRequests(schema, {"t": vocabulary})
+    batch = {
+        "behavior_time": np.array([[0, 5]]),
+        "request_time": np.array([9]),
+        "behavior_b": np.array([[0, 2]]),
+        "candidate_c": np.array([[1, 3]]),
+    }
+    found = raw.of(batch)
+    assert found["behavior_b"].tolist() == [["\0missing", ""]]
+    assert found["candidate_c"].tolist() == [["unknown 0", "b"]]
+    raw_ids = RawIds(schema, {"t": vocabulary}, tmp_path, 10)
+    again = raw_ids.candidates(
+        {
+            "request_time": batch["request_time"],
+            "candidate_c": found["behavior_b"],
+        }
+    )
+    assert again["candidate_c"].numpy().tolist() == [[0, 2]]

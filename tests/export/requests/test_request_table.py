@@ -1,0 +1,248 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from export.calling.transport import TensorType
+from export.requests.request_table import (
+    RequestTable,
+    score_writer,
+    write_requests,
+)
+from sparsectr.errors import InputError
+
+INPUTS = {
+    "user_age": TensorType("int64", (-1,)),
+    "user_city": TensorType("string", (-1,)),
+    "behavior_shop": TensorType("int64", (-1, -1)),
+    "behavior_tag": TensorType("string", (-1, -1)),
+    "behavior_time": TensorType("int64", (-1, -1)),
+    "request_time": TensorType("int64", (-1,)),
+    "candidate_price": TensorType("float32", (-1, -1)),
+}
+
+REQUESTS = [
+    {
+        "user_age": -(2**63),
+        "user_city": "é",
+        "behavior_shop": np.array([2**63 - 1, 7]),
+        "behavior_tag": np.array(["x", ""], object),
+        "behavior_time": np.array([5, 6]),
+        "request_time": 9,
+        "candidate_price": np.float32([np.nan, 1.5, -2.0]),
+    },
+    {
+        "user_age": 3,
+        "user_city": "",
+        "behavior_shop": np.zeros(0, np.int64),
+        "behavior_tag": np.zeros(0, object),
+        "behavior_time": np.zeros(0, np.int64),
+        "request_time": 8,
+        "candidate_price": np.zeros(0, np.float32),
+    },
+]
+
+ROW = {
+    "user_age": 1,
+    "user_city": "a",
+    "behavior_shop": [1, 2],
+    "behavior_tag": ["x", "y"],
+    "behavior_time": [5, 6],
+    "request_time": 9,
+    "candidate_price": [0.5],
+}
+
+
+def write(path, columns, rows=2):
+    """Writes rows that are `ROW` but for some columns."""
+    table = {name: [value] * rows for name, value in ROW.items()} | columns
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+MISSING = {"user_city": "", "behavior_tag": "\0missing"}
+
+
+def read(path, size=10, missing=None):
+    return [
+        request
+        for _, requests in RequestTable(path, INPUTS, missing).batches(size)
+        for request in requests
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_requests_come_back(tmp_path, size):
+    path = tmp_path / "requests.parquet"
+    write_requests(path, REQUESTS * 2, INPUTS)
+    found = read(path, size)
+    assert len(found) == RequestTable(path, INPUTS).num_requests == 4
+    for request, expected in zip(found, REQUESTS * 2, strict=True):
+        for name, value in expected.items():
+            array = np.asarray(request[name])
+            kind = {"int64": "i", "float32": "f", "string": "OU"}
+            assert array.dtype.kind in kind[INPUTS[name].dtype], name
+            np.testing.assert_array_equal(array, value, name)
+
+
+def test_no_requests(tmp_path):
+    path = tmp_path / "requests.parquet"
+    write_requests(path, [], INPUTS)
+    assert read(path) == []
+    assert RequestTable(path, INPUTS).num_requests == 0
+
+
+def test_nulls_are_missing_values_and_empty_lists(tmp_path):
+    nulls = {
+        "user_age": pa.array([None, 4]),
+        "user_city": pa.array([None, "b"]),
+        "behavior_shop": pa.array([[None, 3], None]),
+        "behavior_tag": pa.array([["x", None], None]),
+        "behavior_time": pa.array([[5, 6], None]),
+        "candidate_price": pa.array([[None, 0.5], [1.0]]),
+    }
+    path = write(tmp_path / "a.parquet", nulls)
+    first, second = read(path, missing={**MISSING, "behavior_shop": -7})
+    assert first["user_age"] == -(2**63)
+    assert first["user_city"] == ""
+    assert first["behavior_shop"].tolist() == [-7, 3]
+    assert first["behavior_tag"].tolist() == ["x", "\0missing"]
+    np.testing.assert_array_equal(first["candidate_price"], [np.nan, 0.5])
+    assert (second["user_age"], second["user_city"]) == (4, "b")
+    for name in ("behavior_shop", "behavior_tag", "behavior_time"):
+        assert second[name].shape == (0,)
+    assert second["candidate_price"].tolist() == [1.0]
+
+
+def test_types_that_hold_the_same(tmp_path):
+    others = {
+        "user_age": pa.array([1, 1], pa.int8()),
+        "user_city": pa.array([b"a", None], pa.large_binary()),
+        "behavior_shop": pa.array([[1, 2]] * 2, pa.large_list(pa.uint64())),
+        "behavior_time": pa.array([[5, 6]] * 2, pa.list_(pa.int32(), 2)),
+        "candidate_price": pa.array([[1], [2**24 + 1]], pa.list_(pa.int64())),
+    }
+    path = write(tmp_path / "a.parquet", others)
+    first, second = read(path, missing=MISSING)
+    assert first["user_age"].dtype == np.int64
+    assert first["user_city"] == b"a"
+    assert second["user_city"] == b""
+    assert first["behavior_shop"].dtype == np.int64
+    assert first["behavior_time"].tolist() == [5, 6]
+    assert second["candidate_price"].tolist() == [2.0**24]
+    assert second["candidate_price"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("user_city", pa.array([None, "b"])),
+        ("behavior_tag", pa.array([["x", None], ["", "b"]])),
+    ],
+)
+def test_null_text_of_which_nothing_is_known(tmp_path, name, values):
+    path = write(tmp_path / "a.parquet", {name: values})
+    message = f"a.parquet: `{name}` has a null; .* signature.json"
+    with pytest.raises(InputError, match=message):
+        read(path, missing={k: "" for k in MISSING if k != name})
+    assert len(read(path, missing=MISSING)) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user_age": [1.0, 2.0]}, "`user_age` must be integers.*double"),
+        ({"user_age": ["1", "2"]}, "`user_age` must be integers.*string"),
+        ({"user_age": [[1], [2]]}, "`user_age` must be integers.*list"),
+        ({"user_city": [1, 2]}, "`user_city` must be texts.*int64"),
+        ({"behavior_shop": [1, 2]}, "`behavior_shop` must be lists of integ"),
+        ({"behavior_tag": [[1]] * 2}, "`behavior_tag` must be lists of texts"),
+        (
+            {"candidate_price": [["a"]] * 2},
+            "`candidate_price` must be lists",
+        ),
+    ],
+)
+def test_columns_of_another_type(tmp_path, columns, message):
+    path = write(tmp_path / "a.parquet", columns)
+    with pytest.raises(InputError, match=f"a.parquet: column {message}"):
+        RequestTable(path, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"request_time": [1, None]}, "`request_time` has a null"),
+        ({"behavior_time": [[None, 6], [5, 6]]}, "`behavior_time` has a null"),
+        (
+            {"user_age": pa.array([1, 2**63], pa.uint64())},
+            "`user_age`: .*9223372036854775808",
+        ),
+    ],
+)
+def test_values_that_cannot_be(tmp_path, columns, message):
+    path = write(tmp_path / "a.parquet", columns)
+    with pytest.raises(InputError, match=f"a.parquet: {message}"):
+        read(path)
+
+
+def test_a_model_that_is_no_click_model(tmp_path):
+    path = write(tmp_path / "a.parquet", {})
+    inputs = {"user_age": TensorType("int32", (-1,))}
+    with pytest.raises(InputError, match="`user_age` as int32; tables are for"):
+        RequestTable(path, inputs)
+
+
+def test_files_that_are_not_whole(tmp_path):
+    path = write(tmp_path / "a.parquet", {}, rows=3)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("user_age"), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b.parquet has no column `user_age`"):
+        RequestTable(tmp_path / "b.parquet", INPUTS)
+    (tmp_path / "c.parquet").write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"c.parquet is not a Parquet file"):
+        RequestTable(tmp_path / "c.parquet", INPUTS)
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    (tmp_path / "d.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"d.parquet: "):
+        read(tmp_path / "d.parquet")
+
+
+def test_scores_are_one_more_column(tmp_path):
+    source = write(tmp_path / "a.parquet", {"note": ["p", "q", "r"]}, rows=3)
+    table = RequestTable(source, INPUTS)
+    scores = [np.float32([0.1, 0.2]), np.zeros(0, np.float32), np.float32([1])]
+    with score_writer(tmp_path / "b.parquet", table.schema) as write_rows:
+        for index, (rows, _) in enumerate(table.batches(2)):
+            write_rows(rows, scores[2 * index : 2 * index + 2])
+            assert not (tmp_path / "b.parquet").exists()
+    found = pq.read_table(tmp_path / "b.parquet")
+    assert found.drop_columns("probability") == pq.read_table(source)
+    lists = found.column("probability").to_pylist()
+    assert lists == [score.tolist() for score in scores]
+    with pytest.raises(InputError, match="column `probability` already"):
+        score_writer(tmp_path / "c.parquet", found.schema).__enter__()
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path):
+    path = tmp_path / "b.parquet"
+    path.write_text("the last one")
+
+    def fail():
+        with score_writer(path, pa.schema([])):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "the last one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "is a folder"), ("none/b.parquet", "there is no folder .*none")],
+)
+def test_where_no_file_can_be(tmp_path, name, message):
+    with pytest.raises(InputError, match=message):
+        score_writer(tmp_path / name, pa.schema([])).__enter__()

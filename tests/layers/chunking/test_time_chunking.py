@@ -1,0 +1,168 @@
+"""TimeChunking against the reference, and its corner cases by hand."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies
+
+from sparsectr.layers.chunking.time_chunking import TimeChunking, TimeChunks
+from tests import reference
+from tests.make_requests import make_requests
+
+NOW = 1_494_590_400
+
+
+def _bounds(times: list[int], num_chunks: int) -> list[tuple[int, int]]:
+    """Returns (start, end) of the chunks of one history."""
+    chunks = TimeChunking(num_chunks)(np.array([times], "int64"))
+    starts, ends = chunks.start.numpy()[0], chunks.end.numpy()[0]
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _check(chunks: TimeChunks, behavior_time: np.ndarray) -> None:
+    """Compares with the reference, history by history."""
+    start, end, time, weights, index, mask, transition_time = (
+        x.numpy() for x in chunks
+    )
+    batch, num_chunks = start.shape
+    length = behavior_time.shape[1]
+    num_transition = index.shape[1] // num_chunks
+    assert index.shape == mask.shape == transition_time.shape
+    assert weights.shape == (batch, num_chunks, length)
+    for b, times in enumerate(behavior_time):
+        expected = reference.time_chunks(times, num_chunks)
+        count = len(expected)
+        found = list(zip(start[b].tolist(), end[b].tolist(), strict=True))
+        assert found[:count] == expected
+        for p in range(num_chunks):
+            low, high = found[p]
+            rows = slice(p * num_transition, (p + 1) * num_transition)
+            if p >= count:
+                assert low == high == length
+                assert not mask[b, rows].any()
+                assert not weights[b, p].any()
+                continue
+            assert time[b, p] == reference.chunk_time(times[low:high])
+            mean = np.zeros(length)
+            mean[low:high] = 1.0 / (high - low)
+            np.testing.assert_allclose(weights[b, p], mean, rtol=1e-6)
+            last = list(range(max(low, high - num_transition), high))
+            kept = mask[b, rows]
+            assert index[b, rows][kept].tolist() == last
+            assert kept.tolist() == sorted(kept.tolist())
+            assert transition_time[b, rows][kept].tolist() == (
+                times[last].tolist()
+            )
+
+
+@pytest.mark.parametrize(
+    ("num_chunks", "num_transition"), [(7, 2), (1, 3), (2, 1), (5, 31), (31, 2)]
+)
+def test_equals_the_reference_for_every_length(
+    num_chunks: int, num_transition: int
+) -> None:
+    length = 19
+    behavior_time = make_requests(num_chunks, range(length + 1), length=length)[
+        "behavior_time"
+    ]
+    chunks = TimeChunking(num_chunks, num_transition)(behavior_time)
+    _check(chunks, behavior_time)
+
+
+@hypothesis.given(
+    gaps=strategies.lists(strategies.integers(0, 3), max_size=12),
+    num_chunks=strategies.integers(1, 6),
+)
+@hypothesis.settings(max_examples=60)
+def test_ties_break_as_in_the_reference(
+    gaps: list[int], num_chunks: int
+) -> None:
+    times = (NOW + np.cumsum(gaps, dtype="int64")).astype("int64")
+    behavior_time = np.pad(times, (13 - len(times), 0))[np.newaxis]
+    _check(TimeChunking(num_chunks, 2)(behavior_time), behavior_time)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_graphs_of_any_length_equal_the_reference(jit_compile: bool) -> None:
+    length = 17
+    # Gaps that are all equal: only the tie rule cuts.
+    behavior_time = np.stack(
+        [
+            np.pad(NOW + 60 * np.arange(count), (length - count, 0))
+            for count in range(length + 1)
+        ]
+    )
+    compiled = tf.function(
+        TimeChunking(5, 2),
+        jit_compile=jit_compile,
+        input_signature=[tf.TensorSpec((None, None), tf.int64)],
+    )
+    for values in (behavior_time, behavior_time[:4, -3:], behavior_time[:2]):
+        _check(compiled(tf.constant(values)), values)
+
+
+def test_cuts_at_the_largest_gaps() -> None:
+    times = [NOW, NOW + 1, NOW + 9, NOW + 10, NOW + 99]
+    assert _bounds(times, 3) == [(0, 2), (2, 4), (4, 5)]
+
+
+def test_of_equal_gaps_the_more_recent_is_cut() -> None:
+    times = [NOW, NOW + 5, NOW + 10, NOW + 15]
+    assert _bounds(times, 2) == [(0, 3), (3, 4)]
+    assert _bounds(times, 3) == [(0, 2), (2, 3), (3, 4)]
+    tied = [NOW] * 4
+    assert _bounds(tied, 2) == [(0, 3), (3, 4)]
+
+
+@pytest.mark.parametrize("gap", [1, 2, 127, 2**24, 2**30, 2**31 - 2**24 - 2])
+def test_gaps_of_any_size_are_told_apart_to_the_second(gap: int) -> None:
+    # As float32 values, the upper ones would be equal; as float32 bits, the
+    # lower ones would be subnormal, which XLA takes for 0.
+    start = 2**31  # so that the times stay positive
+    times = [start, start + gap + 1, start + 2 * gap + 1]
+    assert _bounds(times, 2) == [(0, 1), (1, 3)]
+    assert _bounds([start, start + gap, start + 2 * gap + 1], 2) == [
+        (0, 2),
+        (2, 3),
+    ]
+
+
+def test_gaps_of_more_than_67_years_count_as_equal() -> None:
+    times = [1, 2**32, 2**33]
+    assert _bounds(times, 2) == [(0, 2), (2, 3)]
+    assert _bounds([1, 2**33, 2**33 + 2**32], 2) == [(0, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_padding_is_no_gap(padding: int) -> None:
+    times = [0] * padding + [NOW, NOW + 1, NOW + 100]
+    bounds = [
+        (start - padding, end - padding) for start, end in _bounds(times, 2)
+    ]
+    assert bounds == [(0, 2), (2, 3)]
+
+
+def test_a_short_history_has_empty_chunks_at_the_end() -> None:
+    assert _bounds([0, NOW, NOW + 1], 4) == [(1, 2), (2, 3), (3, 3), (3, 3)]
+    assert _bounds([0, 0, 0], 2) == [(3, 3), (3, 3)]
+
+
+def test_mean_time_is_exact_and_rounded_up() -> None:
+    # float32 would hold none of these seconds apart.
+    times = np.array([[NOW, NOW + 1, NOW + 3, NOW + 7]])
+    chunks = TimeChunking(1)(times)
+    assert chunks.chunk_time.numpy().tolist() == [[NOW + 3]]
+    assert chunks.chunk_time.dtype == tf.int64
+
+
+def test_mean_time_of_a_long_history_does_not_overflow() -> None:
+    times = np.full((1, 4096), NOW, "int64")
+    assert TimeChunking(1)(times).chunk_time.numpy().tolist() == [[NOW]]
+
+
+@pytest.mark.parametrize("name", ["num_chunks", "num_transition"])
+def test_rejects_what_is_below_one(name: str) -> None:
+    arguments = {"num_chunks": 2, "num_transition": 2, name: 0}
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1"):
+        TimeChunking(**arguments)
