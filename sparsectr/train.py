@@ -5,10 +5,10 @@ r"""Trains a model on a prepared data set, evaluates and exports it.
         --workdir=runs/movielens --model.preset=sparsity-3 --learning_rate=0.002
     python -m sparsectr.train --workdir=runs/movielens --resume
 
-Values that no flag gives are those of the recipe,
-configs/datasets/<dataset>.py. The folder of the run holds config.json, schema.json, environment.json,
-checkpoints, TensorBoard events, metrics.jsonl and, at the end, result.json
-and the SavedModel.
+Values that no flag gives are those of the recipes in configs/. The folder of
+the run holds config.json, schema.json, environment.json, checkpoints,
+TensorBoard events, metrics.jsonl and, at the end, result.json and the
+SavedModel.
 
 Store and folder can be remote, such as s3://bucket/folder: the store is read
 from a copy, and the run is written on this machine and sent after each
