@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.datasets.schema_file import TIME_UNITS
+from data_pipelines.raw.casting import cast
 from data_pipelines.raw.raw_dataset import LATEST_TIME
 from data_pipelines.raw.raw_rows import RawRows
 
@@ -91,14 +92,14 @@ class OwnRows:
         )
         numbers = _explode(rows, self.lists) if self.lists else rows.row
         made = {
-            column.name: _cast(rows, column.source, column.kind)
+            column.name: cast(rows, column.source, column.kind)
             for column in self.columns
         }
         if self.time is not None:
             time, exact = _times(rows, self.time)
             made["time"] = pa.chunked_array([time])
             if self.request is not None:
-                made["request"] = _cast(
+                made["request"] = cast(
                     rows, self.request.source, self.request.kind
                 )
                 rows.require(
@@ -167,53 +168,6 @@ def _lengths(column: pa.ChunkedArray) -> Integers:
     return lengths
 
 
-def _cast(rows: RawRows, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-    column = rows.table[name]
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_float16(column.type):  # arrow can do little with it
-        column = column.cast(pa.float32())
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    if column.type == kind:
-        made = column
-    elif pa.types.is_floating(kind):
-        # Not safe: a safe cast refuses integers that float32 has to round.
-        made = column.cast(kind, safe=False)
-    else:
-        try:
-            made = column.cast(kind)
-        except pa.ArrowException:
-            wrong = np.ones(len(column), bool)
-            wrong[_first_refused(column, kind)] = False
-            rows.require(
-                wrong,
-                f"`{name}` of type {column.type} cannot be read as {kind}",
-                name,
-            )
-            raise
-    if pa.types.is_floating(kind):
-        rows.require(
-            pc.invert(pc.is_inf(made)).fill_null(True),
-            f"`{name}` is not a number of 32 bits",
-            name,
-        )
-    return made
-
-
-def _first_refused(column: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Returns the row that a cast refuses, of which arrow tells the value."""
-    low, high = 0, len(column)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            column.slice(low, middle - low).cast(kind)
-            low = middle
-        except pa.ArrowException:
-            high = middle
-    return low
-
-
 def _labels(rows: RawRows, name: str) -> pa.ChunkedArray:
     numbers = rows.table[name].cast(pa.float64(), safe=False)
     rows.require(
@@ -250,7 +204,7 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
         exact = np.floor(exact).astype(np.int64)
     else:
         per_second = TIME_UNITS[time.unit][1]
-        exact = _cast(rows, name, pa.int64()).to_numpy()
+        exact = cast(rows, name, pa.int64()).to_numpy()
     seconds: Integers = exact // per_second
     earliest = 1 if is_timestamp or time.unit == "s" else _EARLIEST
     valid = (seconds >= earliest) & (seconds < LATEST_TIME)

@@ -2,19 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_pipelines.raw.casting import cast
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 
 _BLOCK_ROWS = 1 << 17
-_EXACT_BITS = {16: 11, 32: 24, 64: 53}
-"""Whole numbers of so many bits are exact in a float of so many."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,9 @@ class ParquetReader:
             rows = RawRows(pa.Table.from_batches([batch]), row, where)
             for name, column_type in self.columns.items():
                 if column_type is not None:
-                    _cast(rows, name, column_type, where)
+                    place = rows.table.column_names.index(name)
+                    column = cast(rows, name, column_type)
+                    rows.table = rows.table.set_column(place, name, column)
             for name in self.required:
                 column = rows.table[name]
                 if column.null_count:
@@ -157,63 +158,6 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
             )
         )
     return False
-
-
-def _cast(
-    rows: RawRows,
-    name: str,
-    wanted: pa.DataType,
-    where: Callable[[int], str],
-) -> None:
-    """Gives a column of rows another type."""
-    column = rows.table[name]
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    limit = 0.0
-    if pa.types.is_floating(column.type):
-        limit = 2.0 ** _EXACT_BITS[column.type.bit_width]
-        if column.type.bit_width == 16:  # arrow can do little with it
-            column = column.cast(pa.float32())
-        column = pc.if_else(pc.is_nan(column), None, column)
-    place = rows.table.column_names.index(name)
-    rows.table = rows.table.set_column(place, name, column)
-    if pa.types.is_integer(wanted) and limit:
-        rows.require(
-            pc.or_kleene(pc.is_null(column), pc.less(pc.abs(column), limit)),
-            f"`{name}` is too large to be exact",
-            name,
-        )
-    # Rounding is what float32 is for.
-    is_safe = not pa.types.is_floating(wanted)
-    try:
-        cast = column.cast(wanted, safe=is_safe)
-    except pa.ArrowInvalid as error:
-        first = _first_refused(column, wanted)
-        raise InputError(
-            f"{where(int(rows.row[first]))}: `{name}` cannot be read as "
-            f"{wanted}. Received: {column[first].as_py()!r}"
-        ) from error
-    if pa.types.is_floating(wanted):
-        rows.require(
-            pc.or_kleene(pc.is_null(cast), pc.is_finite(cast)),
-            f"`{name}` is not finite",
-            name,
-        )
-    rows.table = rows.table.set_column(place, name, cast)
-
-
-def _first_refused(column: pa.ChunkedArray, wanted: pa.DataType) -> int:
-    """Returns the place of the first value that cannot be cast."""
-    low, high = 0, len(column)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            column[low:middle].cast(wanted)
-        except pa.ArrowInvalid:
-            high = middle
-        else:
-            low = middle
-    return low
 
 
 def _open(source: SourceFile) -> pq.ParquetFile:

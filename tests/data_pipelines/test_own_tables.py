@@ -310,6 +310,32 @@ def test_whole_numbers_that_are_no_integers(
         make(tmp_path, schema, tables, name="other")
 
 
+@pytest.mark.parametrize(
+    ("kind", "bits"), [(pa.float64(), 53), (pa.float32(), 24)], ids=str
+)
+def test_floats_that_may_stand_for_several_ids(
+    tmp_path: pathlib.Path, kind: pa.DataType, bits: int
+) -> None:
+    schema = replaced(
+        "[candidate_fields]", '[candidate_fields]\nad = "impressions.ad"'
+    )
+    schema += '[tables.ad]\ntype = "int"\n'
+    ads = [2**bits - 1, 1 - 2**bits, *range(5), None]
+    store = make(tmp_path, schema, changed("shown", ad=pa.array(ads, kind)))
+    # The last three are of the test, or of nobody.
+    assert set(ads[:5]) == set(store.vocabulary("ad").values.to_pylist())
+    for far in (2**bits, -(2**bits), 1_700_000_000_000_000_123):
+        ads[2] = far
+        shown = changed("shown", ad=pa.array(map(float, [*ads[:-1], 0]), kind))
+        with pytest.raises(InputError) as caught:
+            make(tmp_path, schema, shown, name="other")
+        assert (
+            f"shown.parquet, row 3: `ad` of type {kind} holds whole numbers "
+            f"exactly only below 2^{bits}; write the column as integers or as "
+            "text. Received: ad="
+        ) in str(caught.value)
+
+
 def timestamps(unit: str, zone: str | None, shift: int) -> Any:
     def cast(values: list[int]) -> pa.Array:
         shifted = pa.array([v + shift for v in values], pa.int64())

@@ -221,42 +221,59 @@ def test_column_of_another_kind(
 @pytest.mark.parametrize(
     ("bad", "kind", "wanted", "message"),
     [
-        (1.5, pa.float64(), INT, "`a` cannot be read as int64. Received: 1.5"),
-        (2.0**53, pa.float64(), INT, "`a` is too large to be exact"),
-        (2.0**24, FLOAT, INT, "`a` is too large to be exact"),
-        (2.0**11, pa.float16(), INT, "`a` is too large to be exact"),
-        (float("inf"), pa.float64(), INT, "`a` is too large to be exact"),
+        (
+            1.5,
+            pa.float64(),
+            INT,
+            "`a` of type double cannot be read as int64. Received: a=1.5",
+        ),
+        (2.0**53, pa.float64(), INT, "`a` of type double holds whole"),
+        (2.0**24, FLOAT, INT, "`a` of type float holds whole numbers"),
+        (2.0**11, pa.float16(), INT, "`a` of type halffloat holds whole"),
+        (float("inf"), pa.float64(), INT, "`a` of type double holds whole"),
         (
             2**63,
             pa.uint64(),
             INT,
-            f"`a` cannot be read as int64. Received: {2**63}",
+            f"`a` of type uint64 cannot be read as int64. Received: a={2**63}",
         ),
         (
             decimal.Decimal("1.5"),
             pa.decimal128(9, 2),
             INT,
-            "`a` cannot be read as int64. Received: Decimal('1.50')",
+            "`a` of type decimal128(9, 2) cannot be read as int64. "
+            "Received: a=Decimal('1.50')",
         ),
         (
             decimal.Decimal(10**20),
             pa.decimal128(30, 0),
             INT,
-            "`a` cannot be read as int64. Received: Decimal('1000",
+            "`a` of type decimal128(30, 0) cannot be read as int64. "
+            "Received: a=Decimal('1000",
         ),
-        (float("inf"), FLOAT, FLOAT, "`a` is not finite. Received: a=inf"),
+        (
+            float("inf"),
+            FLOAT,
+            FLOAT,
+            "`a` is not a number of 32 bits. Received: a=inf",
+        ),
         (
             float("-inf"),
             pa.float64(),
             FLOAT,
-            "`a` is not finite. Received: a=-i",
+            "`a` is not a number of 32 bits. Received: a=-i",
         ),
-        (1e39, pa.float64(), FLOAT, "`a` is not finite. Received: a=1e+39"),
+        (
+            1e39,
+            pa.float64(),
+            FLOAT,
+            "`a` is not a number of 32 bits. Received: a=1e+39",
+        ),
         (
             b"\xff",
             pa.binary(),
             TEXT,
-            "`a` cannot be read as string. Received: b'\\xff'",
+            "`a` of type binary cannot be read as string. Received: a=b'\\xff'",
         ),
     ],
 )

@@ -1,0 +1,79 @@
+"""Columns as files have them to the few types of a raw table."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipelines.raw.raw_rows import RawRows
+
+_EXACT_BITS = {16: 11, 32: 24, 64: 53}
+"""Whole numbers of so many bits are exact in a float of so many."""
+
+
+def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Returns a column of rows as another type; NaN is null.
+
+    Nothing but float32 rounds. At 2^53 a float of 64 bits cannot say any more
+    which whole number was written into it, so that two ids could become one:
+    from there on it is refused as an integer.
+
+    Args:
+        rows: The rows.
+        name: The column.
+        wanted: int64, float32 or string.
+
+    Raises:
+        InputError: If a value is none of that type; the message names the
+            first such row.
+    """
+    column = rows.table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    found = column.type
+    if pa.types.is_float16(found):  # arrow can do little with it
+        column = column.cast(pa.float32())
+    if pa.types.is_floating(found):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    if pa.types.is_integer(wanted):
+        if pa.types.is_floating(found):
+            bits = _EXACT_BITS[found.bit_width]
+            _require(
+                rows,
+                pc.less(pc.abs(column), 2.0**bits),
+                f"`{name}` of type {found} holds whole numbers exactly only "
+                f"below 2^{bits}; write the column as integers or as text",
+                name,
+            )
+    is_float = pa.types.is_floating(wanted)
+    try:
+        made = column.cast(wanted, safe=not is_float)
+    except pa.ArrowException:
+        valid = np.ones(len(column), bool)
+        valid[_first_refused(column, wanted)] = False
+        rule = f"`{name}` of type {found} cannot be read as {wanted}"
+        rows.require(valid, rule, name)
+        raise
+    if is_float:
+        rule = f"`{name}` is not a number of 32 bits"
+        _require(rows, pc.is_finite(made), rule, name)
+    return made
+
+
+def _require(
+    rows: RawRows, valid: pa.ChunkedArray, rule: str, name: str
+) -> None:
+    """Checks the values that are not missing."""
+    rows.require(valid.fill_null(True), rule, name)
+
+
+def _first_refused(column: pa.ChunkedArray, wanted: pa.DataType) -> int:
+    """Returns the row that a cast refuses, of which arrow tells the value."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            column.slice(low, middle - low).cast(wanted)
+            low = middle
+        except pa.ArrowException:
+            high = middle
+    return low
