@@ -9,6 +9,8 @@ from data_pipelines.raw.raw_rows import RawRows
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
 """Whole numbers of so many bits are exact in a float of so many."""
 
+_LARGEST = 2**63 - 1
+
 
 def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
     """Returns a column of rows as another type; NaN is null.
@@ -42,6 +44,14 @@ def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
                 pc.less(pc.abs(column), 2.0**bits),
                 f"`{name}` of type {found} holds whole numbers exactly only "
                 f"below 2^{bits}; write the column as integers or as text",
+                name,
+            )
+        elif found == pa.uint64():
+            _require(
+                rows,
+                pc.less_equal(column, pa.scalar(_LARGEST, found)),
+                f"`{name}` is above {_LARGEST}, the largest whole number; "
+                "write the column as text",
                 name,
             )
     is_float = pa.types.is_floating(wanted)

@@ -235,7 +235,8 @@ def test_column_of_another_kind(
             2**63,
             pa.uint64(),
             INT,
-            f"`a` of type uint64 cannot be read as int64. Received: a={2**63}",
+            "`a` is above 9223372036854775807, the largest whole number; "
+            f"write the column as text. Received: a={2**63}",
         ),
         (
             decimal.Decimal("1.5"),

@@ -97,7 +97,8 @@ def test_bad_times(
         ({"sku": None}, "shown.parquet has no column 'sku'; it has view, who"),
         (
             {"who": pa.array([2**63 + 5] * 8, pa.uint64())},
-            "row 1: `who` of type uint64 cannot be read as int64",
+            "row 1: `who` is above 9223372036854775807, the largest whole "
+            "number; write the column as text. Received: who=92233720368547758",
         ),
     ],
 )
