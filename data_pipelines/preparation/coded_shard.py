@@ -33,7 +33,7 @@ from data_pipelines.preparation.scan import (
     shard_files,
     shard_folders,
 )
-from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import Shard
@@ -150,6 +150,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         ),
     ]
     codes: dict[str, dict[str, Array]] = {name: {} for name, *_ in groups}
+    counted_elsewhere = _counted_elsewhere(dataset)
     (folder / "values").mkdir()
     for table in dataset.schema.tables:
         found = [
@@ -166,7 +167,8 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
             found, coded, strict=True
         ):
             codes[name][field_name] = code
-            counts += np.bincount(code[chosen], minlength=len(counts))
+            if (name, field_name, table.name) not in counted_elsewhere:
+                counts += np.bincount(code[chosen], minlength=len(counts))
         _write(
             folder / "values" / f"{table.name}.arrow",
             pa.table({"value": values, "count": counts[1:]}),
@@ -180,6 +182,30 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         num_test=int((~is_training).sum()),
         dense=dense,
     )
+
+
+def _counted_elsewhere(dataset: RawDataset) -> set[tuple[str, str, str]]:
+    """Returns columns whose rows are counted already, as another group's.
+
+    A row of impressions can be a candidate, a behavior and the profile of a
+    request. What stands once in the files occurs once.
+
+    Returns:
+        Group, field and table of each.
+    """
+    schema = dataset.schema
+    counted = set(schema.candidate_fields)
+    found = set()
+    if dataset.behaviors is earlier_impressions:
+        fields = set(schema.behavior_fields)
+        found |= {("behavior", f.name, f.table) for f in fields & counted}
+        counted |= fields
+    users = [] if dataset.users is None else dataset.users.empty.column_names
+    return found | {
+        ("user", f.name, f.table)
+        for f in schema.user_fields
+        if f in counted and f.name not in users
+    }
 
 
 def _read(task: ShardTask) -> RawShard:

@@ -105,6 +105,7 @@ def expected_store(raw_dir: Path) -> Expected:
             impressions=impressions,
             test_time=(last + _OFFSET) // _DAY * _DAY - _OFFSET,
             dropped={"repeated exposures": num_repeated},
+            behaviors_are_impressions=True,
             incomplete={"exposures of a video without features": num_unknown},
         )
     )

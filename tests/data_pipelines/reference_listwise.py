@@ -61,7 +61,11 @@ class Impression:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Raw:
-    """What the files of a data set say, rows in the order of the files."""
+    """What the files of a data set say, rows in the order of the files.
+
+    Where `behaviors_are_impressions`, a value that a behavior and a candidate
+    have in common stands in one row and is counted once.
+    """
 
     fields: Fields
     users: dict[UserId, Values]
@@ -70,6 +74,7 @@ class Raw:
     test_time: int
     dropped: dict[str, int]
     incomplete: dict[str, int]
+    behaviors_are_impressions: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,10 +197,13 @@ def _vocabularies(
             if values[field] is not None:
                 found[table][values[field]] += 1
 
+    behavior = fields.behavior
+    if raw.behaviors_are_impressions:
+        behavior = dict(behavior.items() - fields.candidate.items())
     for user in users:
         for time, values in user.behaviors:
             if time < raw.test_time:
-                add(values, fields.behavior)
+                add(values, behavior)
     for request in requests:
         if request.split == "train":
             add(request.profile, fields.user)

@@ -76,6 +76,7 @@ def expected_store(raw_dir: Path) -> Expected:
             impressions=impressions,
             test_time=times[len(times) * 9 // 10],
             dropped={},
+            behaviors_are_impressions=True,
             incomplete={"ratings of a movie without features": num_unknown},
         )
     )

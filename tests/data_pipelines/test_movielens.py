@@ -67,9 +67,9 @@ def test_split_in_words(store: Store) -> None:
 def test_features(store: Store) -> None:
     shard = store.shards[0]
     candidates = shard.splits["train"].candidates
-    # Both a rating and an impression count, so a movie rated once has two.
+    # One rating is an impression and a behavior, and counts once.
     assert _raw(store, "movie_id", candidates["movie_id"]) == [
-        *(1, 2, 3, 2, 3, 1, 1, 77)
+        *(1, 2, 3, 2, 3, 1, 1, "rare")
     ]
     assert _raw(store, "year", candidates["year"])[:3] == [1995, 1995, 1996]
     assert _raw(store, "genres", candidates["genres"])[0] == "Animation|Comedy"

@@ -151,6 +151,30 @@ def test_earlier_impressions_are_the_history(tmp_path: pathlib.Path) -> None:
     assert [r.history for r in found] == [[], shown[:2], shown]
 
 
+def test_a_row_of_impressions_occurs_once(tmp_path: pathlib.Path) -> None:
+    begin, end = SCHEMA.index("[behaviors]"), SCHEMA.index("[users]")
+    schema = 'behaviors = "impressions"\n' + SCHEMA[:begin] + SCHEMA[end:]
+    for old, new in (
+        (
+            'thing = "behaviors.sku"',
+            'thing = "impressions.sku"\ndevice = "impressions.device"\n'
+            'feedback = "impressions.clicked"',
+        ),
+        ("[dense", 'device = "impressions.device"\n[dense'),
+    ):
+        schema = schema.replace(old, new)
+    for table in ("thing", "device", "feedback"):
+        schema += f"[tables.{table}]\nmin_count = 2\n"
+    shown = changed("shown", device=["tv", "pc", "a", "a", "pc"] + ["b"] * 3)
+    store = make(tmp_path, schema, shown)
+    values = {
+        name: store.vocabulary(name).values.to_pylist()
+        for name in ("thing", "device", "feedback")
+    }
+    # Of the five training rows, one has 11, 12, 13 or a `tv` each.
+    assert values == {"thing": [10], "device": ["a", "pc"], "feedback": [0, 1]}
+
+
 def test_without_request_ids(tmp_path: pathlib.Path) -> None:
     schema = replaced('request = "view"\n', "")
     found = training(make(tmp_path, schema))

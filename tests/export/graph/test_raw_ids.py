@@ -212,7 +212,7 @@ def test_movielens_store(tmp_path):
         [3, missing],
         [2, 3],
         [1, missing],
-        [77, missing],
+        [0, missing],  # 77, which has one rating and no row
         [1, missing],
     ]
     assert raw["user_gender"][rows].tolist() == ["F", "F", "M", "", "", "M"]
