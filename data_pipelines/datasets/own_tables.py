@@ -31,7 +31,9 @@ from sparsectr.schema import (
     Table,
 )
 
-_ITEM = "item_id"
+_ITEM = "__item"
+"""No field has that name: `item_id` is one that many would give."""
+
 _KEY_KINDS = ("int", "text")
 _KEY_TYPES = {"int": pa.int64(), "text": pa.string(), "": pa.int64()}
 _ID_KINDS = ("int", "text", "number")

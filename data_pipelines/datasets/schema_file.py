@@ -43,8 +43,8 @@ _FIELD_KINDS = (
     "dense_fields",
 )
 
-_RESERVED = ("time", "request", "label", "mask")
-"""`behavior_time` and others are tensors of their own."""
+_RESERVED = ("user_id", "time", "request", "label", "mask", "offset")
+"""Columns of the raw tables and of the store, and tensors of the reader."""
 
 TIME_UNITS = {
     "s": ("seconds", 1),
@@ -367,8 +367,8 @@ def _field(
     )
     if name in _RESERVED:
         raise section.error(
-            f"no field can be called {name!r}: the model's own tensors are. "
-            "Give it another name."
+            f"no field can be called {name!r}, as a column of the store or of "
+            "a batch is. Give it another name."
         )
     source, _, column = section.get("column", str).partition(".")
     known = _sections_of(kind, files)
@@ -377,6 +377,11 @@ def _field(
             "a column is written as TABLE.COLUMN, where TABLE is "
             f"{' or '.join(known)}. Received: {section.values['column']!r}"
             + did_you_mean(source, known)
+        )
+    if kind != "behavior_fields" and column == files[source].label:
+        raise section.error(
+            f"the column {column!r} is the label of [{source}], the answer "
+            "itself: only a behavior field may come from it"
         )
     return FieldEntry(
         kind=kind,

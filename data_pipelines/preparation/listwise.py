@@ -255,7 +255,9 @@ def _first_of_equals(behaviors: pa.Table, user: Array) -> Array:
     (tied,) = np.nonzero(is_tied)
     if len(tied):
         rows = behaviors.take(pa.array(tied))
-        kept[tied] = is_first(rows.append_column("user", pa.array(user[tied])))
+        kept[tied] = is_first(
+            rows.append_column("__user", pa.array(user[tied]))
+        )
     return kept
 
 

@@ -250,6 +250,26 @@ def test_repeated_rows(tmp_path: pathlib.Path) -> None:
     assert dropped.manifest["dropped"]["repeated behaviors"] == 1
 
 
+def test_names_that_only_look_taken(tmp_path: pathlib.Path) -> None:
+    schema = replaced(
+        "[behaviors]",
+        "[behaviors]\ndrop_duplicates = true",
+        'brand = "items.brand"',
+        'item_id = "behaviors.what"\nuser = "behaviors.sku"',
+    )
+    events = changed(
+        "events",
+        at=[NOW] * 6,
+        what=["a", "a", "b", "b", "c", "d"],
+        sku=[1, 1, 1, 2, 3, 4],
+    )
+    store = make(tmp_path, schema, events)
+    assert training(store)[0].history == [
+        (NOW, {"thing": 1, "item_id": "a", "user": 1}),
+        (NOW, {"thing": 1, "item_id": "b", "user": 1}),
+    ]
+
+
 def column(kind: pa.DataType, values: list[Any]) -> pa.Array:
     """Returns the values as a column of a type."""
     if pa.types.is_dictionary(kind):

@@ -204,7 +204,7 @@ def test_rows_of_later_files_are_named(tmp_path: pathlib.Path) -> None:
         ),
         (
             'device = "impressions.device"',
-            'thing = "impressions.clicked"',
+            'thing = "impressions.at"',
             "candidate_fields.thing: user_fields.thing has the same name",
         ),
         ("test_start", "test_strat", "Did you mean 'test_start'?"),
@@ -234,6 +234,46 @@ def test_bad_schema_files(
         or "shop.toml is" in received
         or ("There is no test request" in received)
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["user_id", "time", "request", "label", "mask", "offset"]
+)
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("user_fields", 'device = "impressions.device"'),
+        ("behavior_fields", 'thing = "behaviors.sku"'),
+        ("candidate_fields", 'thing = "impressions.sku"'),
+        ("dense_fields", "price = {"),
+    ],
+)
+def test_names_that_fields_cannot_have(
+    tmp_path: pathlib.Path, name: str, kind: str, field: str
+) -> None:
+    renamed = f"{name} = {field.partition(' = ')[2]}"
+    message = refused(tmp_path, replaced(field, renamed))
+    assert f"shop.toml: {kind}.{name}: no field can be called {name!r}" in (
+        message
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("user_fields", 'device = "impressions.device"'),
+        ("candidate_fields", 'thing = "impressions.sku"'),
+        ("dense_fields", 'price = { column = "items.price"'),
+    ],
+)
+def test_the_label_tells_no_candidate(
+    tmp_path: pathlib.Path, kind: str, field: str
+) -> None:
+    end = field.rindex('"', 0, -1) + 1
+    message = refused(
+        tmp_path, replaced(field, f'{field[:end]}impressions.clicked"')
+    )
+    assert f"{kind}.{field.split()[0]}: the column 'clicked' is the" in message
 
 
 def test_another_schema_file_is_another_preparation(
