@@ -10,7 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.hashing import split_mix, unmix
-from sparsectr.schema import NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID, Table
+from sparsectr.schema import (
+    NUM_RESERVED_IDS,
+    OUT_OF_VOCABULARY_ID,
+    PADDING_ID,
+    Table,
+)
 
 Array = npt.NDArray[Any]
 
@@ -18,7 +23,8 @@ Array = npt.NDArray[Any]
 class Vocabulary:
     """Turns the raw values of one table into ids.
 
-    A missing value is id 0. A value outside a frozen vocabulary is id 1, one
+    A missing value is id 0: a null, and what stands for one where there are
+    none, `missing_value`. A value outside a frozen vocabulary is id 1, one
     in it has its place in `values` plus 2. An integer of a hashed table is 2
     or more, always the same for the same integer.
 
@@ -54,6 +60,11 @@ class Vocabulary:
                     f"Values of table {table.name!r} must be of type "
                     f"{table.value_type}: {error}"
                 ) from error
+            if pc.any(_is_missing(table, self.values)).as_py():
+                raise ValueError(
+                    f"Table {table.name!r} has a row for a missing value; "
+                    "prepare the data again."
+                )
             size = len(self.values) + NUM_RESERVED_IDS
             self.table = dataclasses.replace(table, size=size)
 
@@ -71,7 +82,8 @@ class Vocabulary:
         """
         if table.kind == "hashed":
             return cls(table)
-        kept = counts.filter(pc.field("count") >= table.min_count)
+        kept = counts.filter(pc.invert(_is_missing(table, counts["value"])))
+        kept = kept.filter(pc.field("count") >= table.min_count)
         kept = kept.sort_by([("count", "descending"), ("value", "ascending")])
         return cls(table, kept["value"].combine_chunks())
 
@@ -81,16 +93,28 @@ class Vocabulary:
         if size is None:
             raise ValueError(f"Table {self.table.name!r} has no size.")
         if self.values is None:
-            missing = column.is_null().to_numpy()
-            numbers = column.fill_null(0).to_numpy()
-            ids = np.where(missing, 0, hash_integers(numbers, size))
+            ids = hash_integers(column.fill_null(0).to_numpy(), size)
         else:
             places = pc.index_in(column, value_set=self.values)
             known = places.is_valid().to_numpy()
             ids = places.fill_null(0).to_numpy() + NUM_RESERVED_IDS
             ids = np.where(known, ids, OUT_OF_VOCABULARY_ID)
-            ids[column.is_null().to_numpy()] = 0
+        ids[_is_missing(self.table, column).to_numpy()] = PADDING_ID
         return ids.astype(id_dtype(size))
+
+
+def missing_value(table: Table) -> int | str:
+    """Returns the raw value that means missing, as a null does.
+
+    A tensor has no nulls, so that a client sends it; in a file it means the
+    same.
+    """
+    return -(1 << 63) if table.value_type == "int" else ""
+
+
+def _is_missing(table: Table, values: Any) -> Any:
+    missing = pa.scalar(missing_value(table), arrow_type(table))
+    return pc.equal(values, missing).fill_null(True)
 
 
 def arrow_type(table: Table) -> pa.DataType:

@@ -8,7 +8,7 @@ sends the requests of a Parquet file and writes its rows with one more column,
 http://host:port by REST. `export.requests.request_table` says what the file
 holds.
 `--signature` names the signature.json of the version: the shapes to pad to,
-how much of a history is read, and what to send for a null.
+and how much of a history is read.
 
 In a program:
 
@@ -21,7 +21,6 @@ A program that calls by REST needs NumPy and protobuf, by gRPC grpcio too, and
 nothing else: what the command needs is imported where it is used.
 """
 
-import json
 import random
 import time
 from collections import defaultdict
@@ -60,8 +59,6 @@ from export.contract.signature import (
     PROBABILITY,
     SCORE,
     WHOLE_PASS,
-    MissingValues,
-    missing_of_inputs,
 )
 from sparsectr.errors import InputError
 
@@ -386,7 +383,7 @@ def define_flags() -> None:
         "signature",
         None,
         "signature.json of the version. Without it whole histories are sent, "
-        "padded to the usual shapes, and a text must not be null.",
+        "padded to the usual shapes.",
     )
     flags.DEFINE_float(
         "timeout_seconds", 10.0, "Limit for one batch.", lower_bound=0.001
@@ -405,10 +402,9 @@ def main(argv: list[str]) -> None:
     del argv  # Every option is a flag.
     values = flags.FLAGS
     path = local_copy(values.input)
-    buckets, missing = None, None
+    buckets = None
     if values.signature is not None:
-        signature = local_copy(values.signature)
-        buckets, missing = Buckets.read(signature), _read_missing(signature)
+        buckets = Buckets.read(local_copy(values.signature))
     with Client(
         values.server,
         values.model,
@@ -419,25 +415,16 @@ def main(argv: list[str]) -> None:
         buckets=buckets,
     ) as client:
         try:
-            count = _score_file(client, path, missing, Path(values.output))
+            count = _score_file(client, path, Path(values.output))
         except ServerError as error:
             raise InputError(f"{values.server}: {error}") from error
     print(f"{values.output}: scores of {count} requests")
 
 
-def _read_missing(path: Path) -> MissingValues:
-    try:
-        return missing_of_inputs(json.loads(path.read_text("utf-8")))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} has no inputs: {error}") from error
-
-
-def _score_file(
-    client: Client, path: Path, missing: MissingValues | None, output: Path
-) -> int:
+def _score_file(client: Client, path: Path, output: Path) -> int:
     from export.requests.request_table import RequestTable, score_writer
 
-    table = RequestTable(path, client.inputs(), missing)
+    table = RequestTable(path, client.inputs())
     progress = Progress("scoring", total=table.num_requests)
     count = 0
     with score_writer(output, table.schema) as write:

@@ -186,11 +186,10 @@ def write_model(
         fingerprint=graph.fingerprint,
         buckets=buckets.to_dict(),
         xla_buckets=xla_buckets,
-        missing=raw_ids.missing,
     )
     _write_json(extra / "signature.json", description)
     records = warm_up_requests(
-        signatures(store.schema, config.model, xla_buckets, raw_ids.missing),
+        signatures(store.schema, config.model, xla_buckets),
         requests,
         buckets,
         graph.user_states,

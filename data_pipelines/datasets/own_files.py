@@ -12,6 +12,7 @@ from data_pipelines.datasets.schema_file import (
     SchemaFile,
     did_you_mean,
 )
+from data_pipelines.raw.casting import is_text
 from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 
@@ -205,14 +206,7 @@ def _kind(column_type: pa.DataType) -> str:
     tests = {
         "null": (types.is_null,),
         "int": (types.is_integer, types.is_boolean),
-        # Binary: older writers do not say that their texts are.
-        "text": (
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_binary,
-            types.is_large_binary,
-        ),
+        "text": (is_text,),
         "number": (types.is_floating, types.is_decimal),
         "timestamp": (types.is_timestamp,),
     }

@@ -62,9 +62,8 @@ class OwnRows:
 
     Args:
         noun: What the rows are.
-        key: Column of the file that names the user or the item. Rows without
-            are dropped.
-        columns: The columns to be made.
+        columns: The columns to be made. The first names the user or the
+            item; rows without are dropped.
         time: The column of the times, if there is one.
         label: Column of the file with the labels, if there is one.
         request: The column of request ids, if there is one.
@@ -73,7 +72,6 @@ class OwnRows:
     """
 
     noun: str
-    key: str
     columns: tuple[Column, ...]
     time: TimeColumn | None = None
     label: str | None = None
@@ -87,8 +85,10 @@ class OwnRows:
         Raises:
             InputError: If a value is not what the schema file says.
         """
+        key = self.columns[0]
         rows.drop_unless(
-            rows.table[self.key].is_valid(), f"{self.noun} without `{self.key}`"
+            cast(rows, key.source, key.kind).is_valid(),
+            f"{self.noun} without `{key.source}`",
         )
         numbers = _explode(rows, self.lists) if self.lists else rows.row
         made = {

@@ -243,7 +243,6 @@ class _Opening:
             reader=ParquetReader(columns=dict.fromkeys(used)),
             convert=OwnRows(
                 noun=entry.section,
-                key=entry.user or entry.item or "",
                 columns=tuple(columns),
                 time=time,
                 label=label,

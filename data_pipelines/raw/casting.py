@@ -13,7 +13,9 @@ _LARGEST = 2**63 - 1
 
 
 def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
-    """Returns a column of rows as another type; NaN is null.
+    """Returns a column of rows as another type.
+
+    NaN is null, and so is the empty text, as in a file of text.
 
     Nothing but float32 rounds. At 2^53 a float of 64 bits cannot say any more
     which whole number was written into it, so that two ids could become one:
@@ -36,6 +38,9 @@ def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
         column = column.cast(pa.float32())
     if pa.types.is_floating(found):
         column = pc.if_else(pc.is_nan(column), None, column)
+    if is_text(found):
+        column = _cast(rows, name, column, pa.string())
+        column = pc.if_else(pc.equal(column, ""), None, column)
     if pa.types.is_integer(wanted):
         if pa.types.is_floating(found):
             bits = _EXACT_BITS[found.bit_width]
@@ -54,19 +59,42 @@ def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
                 "write the column as text",
                 name,
             )
-    is_float = pa.types.is_floating(wanted)
-    try:
-        made = column.cast(wanted, safe=not is_float)
-    except pa.ArrowException:
-        valid = np.ones(len(column), bool)
-        valid[_first_refused(column, wanted)] = False
-        rule = f"`{name}` of type {found} cannot be read as {wanted}"
-        rows.require(valid, rule, name)
-        raise
-    if is_float:
+    made = _cast(rows, name, column, wanted)
+    if pa.types.is_floating(wanted):
         rule = f"`{name}` is not a number of 32 bits"
         _require(rows, pc.is_finite(made), rule, name)
     return made
+
+
+def is_text(column_type: pa.DataType) -> bool:
+    """Whether a column holds texts, or bytes that may be some.
+
+    Older writers do not say that their texts are.
+    """
+    return any(
+        check(column_type)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )
+
+
+def _cast(
+    rows: RawRows, name: str, column: pa.ChunkedArray, wanted: pa.DataType
+) -> pa.ChunkedArray:
+    try:
+        return column.cast(wanted, safe=not pa.types.is_floating(wanted))
+    except pa.ArrowException:
+        valid = np.ones(len(column), bool)
+        valid[_first_refused(column, wanted)] = False
+        found = rows.table[name].type
+        rule = f"`{name}` of type {found} cannot be read as {wanted}"
+        rows.require(valid, rule, name)
+        raise
 
 
 def _require(

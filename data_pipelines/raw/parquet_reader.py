@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipelines.raw.casting import cast
+from data_pipelines.raw.casting import cast, is_text
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
@@ -146,18 +146,7 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
                 pa.types.is_boolean,
             )
         )
-    if pa.types.is_string(wanted):
-        return any(
-            check(found)
-            for check in (
-                pa.types.is_string,
-                pa.types.is_large_string,
-                pa.types.is_string_view,
-                pa.types.is_binary,
-                pa.types.is_large_binary,
-            )
-        )
-    return False
+    return pa.types.is_string(wanted) and is_text(found)
 
 
 def _open(source: SourceFile) -> pq.ParquetFile:

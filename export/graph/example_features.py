@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from data_pipelines.vocabulary import missing_value
 from export.contract.signature import (
-    MissingValues,
     Tensor,
     behavior_inputs,
     candidate_inputs,
@@ -33,9 +33,7 @@ class ParsedExamples(NamedTuple):
     is_request: Any
 
 
-def parse_examples(
-    schema: DatasetSchema, examples: Any, missing: MissingValues
-) -> ParsedExamples:
+def parse_examples(schema: DatasetSchema, examples: Any) -> ParsedExamples:
     """Reads one request from each example.
 
     A feature of the profile may be absent, and is missing then. The lists of
@@ -47,7 +45,6 @@ def parse_examples(
     Args:
         schema: The fields of the model.
         examples: string `[B]`.
-        missing: What means missing, by table.
     """
     users = user_inputs(schema)
     behaviors = behavior_inputs(schema)
@@ -75,7 +72,8 @@ def parse_examples(
     inputs = {time.name: _dense(parsed[time.name], 1)[:, 0]}
     for field in schema.user_fields:
         name = f"user_{field.name}"
-        inputs[name] = _dense(parsed[name], 1, missing[field.table])[:, 0]
+        missing = missing_value(schema.table(field.table))
+        inputs[name] = _dense(parsed[name], 1, missing)[:, 0]
     for tensor in behaviors:
         # Padding comes behind a row, so each row is turned round before.
         newest_first = _dense(parsed[tensor.name][:, ::-1], length)

@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from data_pipelines.vocabulary import Vocabulary, hashed_ids
-from export.contract.missing_values import missing_values
+from data_pipelines.vocabulary import (
+    Vocabulary,
+    hashed_ids,
+    missing_value,
+)
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
     OUT_OF_VOCABULARY_ID,
@@ -40,7 +43,6 @@ class RawIds:
 
     Attributes:
         lookups: The `tf.lookup` tables, which the export has to track.
-        missing: For each table the raw value that means missing.
     """
 
     def __init__(
@@ -52,7 +54,6 @@ class RawIds:
     ) -> None:
         self._schema = schema
         self._max_history = max_history
-        self.missing = missing_values(vocabularies)
         self.lookups = {
             name: _lookup(folder / f"{name}.txt", vocabulary.values)
             for name, vocabulary in vocabularies.items()
@@ -112,7 +113,7 @@ class RawIds:
             ids = self.lookups[table].lookup(values)
         else:
             ids = tf.fill(tf.shape(values), OUT_OF_VOCABULARY_ID)
-        is_missing = values == tf.constant(self.missing[table], values.dtype)
+        is_missing = values == tf.constant(missing_value(spec), values.dtype)
         return tf.where(is_missing, PADDING_ID, tf.cast(ids, tf.int32))
 
     def _encoded(
@@ -175,9 +176,8 @@ def _lookup(path: Path, values: Any) -> Any:
 
 
 def _fits_lines(values: Any) -> bool:
-    """Whether a text file gives the values back: no empty or broken line."""
+    """Whether a text file gives the values back: no broken line."""
     if pa.types.is_integer(values.type):
         return True
     broken = pc.match_substring_regex(values, _LINE_BREAKS)
-    empty = pc.equal(values, "")
-    return not pc.any(pc.or_(broken, empty)).as_py()
+    return not pc.any(broken).as_py()

@@ -114,9 +114,7 @@ class ServingGraph:
 
         A malformed one gives NaN, for the reason that a state does in `score`.
         """
-        parsed = parse_examples(
-            self._model.schema, inputs["examples"], self._raw_ids.missing
-        )
+        parsed = parse_examples(self._model.schema, inputs["examples"])
         found = self._probability(self._ids(parsed.inputs))
         found = tf.where(parsed.candidate_mask, found, 0.0)
         is_request = tf.expand_dims(parsed.is_request, 1)

@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.store import Store
-from data_pipelines.vocabulary import Vocabulary, integers_of_hashes
-from export.contract.missing_values import missing_values
+from data_pipelines.vocabulary import (
+    Vocabulary,
+    integers_of_hashes,
+    missing_value,
+)
 from sparsectr.errors import InputError
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
@@ -60,9 +63,8 @@ class RawRequests:
         self, schema: DatasetSchema, vocabularies: Mapping[str, Vocabulary]
     ) -> None:
         self._schema = schema
-        missing = missing_values(vocabularies)
         self._decoders = {
-            name: _Decoder(vocabulary, missing[name])
+            name: _Decoder(vocabulary)
             for name, vocabulary in vocabularies.items()
         }
 
@@ -91,14 +93,14 @@ class RawRequests:
 class _Decoder:
     """Raw values of the ids of one table."""
 
-    def __init__(self, vocabulary: Vocabulary, missing: int | str) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._name = vocabulary.table.name
-        self._missing = missing
+        self._missing = missing = missing_value(vocabulary.table)
         self._values: Array | None = None
         if vocabulary.values is not None:
             known = vocabulary.values.to_pylist()
             is_integer = vocabulary.table.value_type == "int"
-            unknown = _value_outside({missing, *known}, is_integer)
+            unknown = _value_outside(set(known), is_integer)
             self._values = np.array(
                 [missing, unknown, *known], np.int64 if is_integer else object
             )

@@ -3,9 +3,8 @@
 Columns have the names of the inputs. `user_<field>` and `request_time` are
 plain columns, `behavior_<field>`, `behavior_time` and `candidate_<field>`
 lists, oldest behavior first and not padded. A null is a missing value, and an
-absent list an empty one; times cannot be missing. Which text means missing
-only `signature.json` says. Other columns are kept for the output and not
-looked at. Scores are one more column, `probability`: lists
+absent list an empty one; times cannot be missing. Other columns are kept for
+the output and not looked at. Scores are one more column, `probability`: lists
 with one entry a candidate.
 """
 
@@ -23,8 +22,8 @@ from export.calling.padding import BEHAVIOR_TIME, REQUEST_TIME, Request
 from export.calling.transport import Array, TensorType
 from export.contract.signature import (
     MISSING_INTEGER,
+    MISSING_TEXT,
     PROBABILITY,
-    MissingValues,
 )
 from sparsectr.errors import InputError
 
@@ -37,10 +36,6 @@ class RequestTable:
     Args:
         path: The file.
         inputs: The inputs that a request has.
-        missing: By input, what to write for a null:
-            `export.contract.signature.missing_of_inputs`. Where an input is
-            not named, a null integer is the int64 minimum and a null text
-            refused: the empty text may be a value of the model.
 
     Raises:
         InputError: If it is no Parquet file, lacks the column of an input, or
@@ -52,11 +47,9 @@ class RequestTable:
         self,
         path: Path,
         inputs: Mapping[str, TensorType],
-        missing: MissingValues | None = None,
     ) -> None:
         self.path = path
         self._inputs = dict(inputs)
-        self._missing = dict(missing or {})
         try:
             self._file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
@@ -78,7 +71,7 @@ class RequestTable:
 
         Raises:
             InputError: If a value is not of its input's type, or a time is
-                missing, or a text for which no value means that.
+                missing.
         """
         batches = self._file.iter_batches(batch_size=size)
         while True:
@@ -115,26 +108,17 @@ class RequestTable:
         if values.null_count and name in _TIMES:
             raise InputError(f"{self.path}: `{name}` has a null.")
         if dtype == "string":
-            if values.null_count:
-                values = self._fill_null(values, name)
-            return values.to_numpy(zero_copy_only=False)
+            missing = pa.scalar(MISSING_TEXT).cast(values.type)
+            return values.fill_null(missing).to_numpy(zero_copy_only=False)
         if dtype == "float32":
             numbers = values.cast(pa.float64(), safe=False).fill_null(np.nan)
             with np.errstate(over="ignore"):
                 return numbers.to_numpy().astype(np.float32)
         try:
-            missing = self._missing.get(name, MISSING_INTEGER)
-            return values.cast(pa.int64()).fill_null(missing).to_numpy()
+            integers = values.cast(pa.int64()).fill_null(MISSING_INTEGER)
+            return integers.to_numpy()
         except pa.ArrowInvalid as error:
             raise InputError(f"{self.path}: `{name}`: {error}") from error
-
-    def _fill_null(self, texts: pa.Array, name: str) -> pa.Array:
-        if name not in self._missing:
-            raise InputError(
-                f"{self.path}: `{name}` has a null; which text means missing "
-                "is said by the model's signature.json, which was not given."
-            )
-        return texts.fill_null(pa.scalar(self._missing[name]).cast(texts.type))
 
 
 def write_requests(

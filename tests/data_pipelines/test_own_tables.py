@@ -330,6 +330,25 @@ def test_text_ids(tmp_path: pathlib.Path, kind: pa.DataType) -> None:
     ]
 
 
+def test_empty_texts_are_missing(tmp_path: pathlib.Path) -> None:
+    tables = with_ids(pa.string())
+    shown = tables["shown"]
+    who = ["1"] * 5 + ["2", "", None]
+    sku = ["10", "11", "12", "", "13", "10", "99", "10"]
+    tables = {**tables, "shown": {**shown, "who": who, "sku": sku}}
+    tables["things"] = {**tables["things"], "sku": ["10", "11", "12", ""]}
+    store = make(tmp_path, tables=tables)
+    assert store.manifest["dropped"]["impressions without `who`"] == 2
+    assert store.manifest["dropped"]["items without `sku`"] == 1
+    assert training(store)[0].candidates[1] == (
+        {"thing": None, "brand": None, "price": None},
+        1,
+    )
+    shown = {**shown, "who": who, "view": ["a", "", *"bcdefg"]}
+    message = refused(tmp_path / "b", tables={**tables, "shown": shown})
+    assert "shown.parquet, row 2: `view` is missing" in message
+
+
 @pytest.mark.parametrize("kind", [pa.float64(), pa.decimal128(9, 2)], ids=str)
 def test_whole_numbers_that_are_no_integers(
     tmp_path: pathlib.Path, kind: pa.DataType

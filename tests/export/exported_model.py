@@ -43,9 +43,6 @@ def _vocabulary(table: Table) -> Vocabulary:
     if table.kind == "hashed":
         return Vocabulary(table)
     count = (table.size or 0) - 2
-    if table.name == "gender":
-        # So that here another text means missing.
-        return Vocabulary(table, [""])
     if table.value_type == "int":
         return Vocabulary(table, [7 * n - 20 for n in range(count)])
     return Vocabulary(table, [f"{table.name} {n}" for n in range(count)])

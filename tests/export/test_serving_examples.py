@@ -82,7 +82,7 @@ def test_absent_profile_is_missing(exported, raw, features):
     changed = dict(features[0])
     del changed["user_gender"], changed["user_age"]
     gender, age = raw["user_gender"].copy(), raw["user_age"].copy()
-    gender[0], age[0] = "\0missing", -(2**63)
+    gender[0], age[0] = "", -(2**63)
     assert gender[0] not in raw["user_gender"][1:]
     expected = exported.probability(
         {**raw, "user_gender": gender, "user_age": age}

@@ -4,20 +4,23 @@ import pathlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
 from data_pipelines.batches import Batches
 from data_pipelines.hashing import mix, split_mix
 from data_pipelines.prepare import prepare
-from data_pipelines.vocabulary import Vocabulary
-from export.contract.signature import MISSING_INTEGER
-from export.graph.raw_ids import RawIds
-from export.requests.raw_requests import (
-    RawRequests,
-    raw_requests,
-    vocabularies_of,
+from data_pipelines.vocabulary import Vocabulary, arrow_type
+from export.calling.transport import TensorType
+from export.contract.signature import (
+    MISSING_INTEGER,
+    MISSING_TEXT,
+    user_inputs,
 )
+from export.graph.raw_ids import RawIds
+from export.requests.raw_requests import raw_requests, vocabularies_of
+from export.requests.request_table import RequestTable
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField, DatasetSchema, Table
@@ -82,7 +85,7 @@ def test_hashed_ids(size, tmp_path):
     [
         (INTEGERS, "int", [2, -7, 2**53 - 1]),
         (TEXTS, "string", ["b", "a\0", "A", "a\n"]),
-        ([*TEXTS, "", "a\nb", "\r", "b\r"], "string", ["a\n", "b", "a\r"]),
+        ([*TEXTS, "a\nb", "\r", "b\r"], "string", ["a\n", "b", "a\r"]),
         ([], "int", [0, 5]),
         ([], "string", ["a"]),
     ],
@@ -100,30 +103,21 @@ def test_vocabulary_ids(values, value_type, unknown, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "value_type", "missing"),
+    ("table", "values", "missing"),
     [
-        ([5, 6], "int", LOWEST),
-        ([5, LOWEST], "int", LOWEST + 1),
-        ([LOWEST + 1, LOWEST], "int", LOWEST + 2),
-        ([], "int", LOWEST),
-        (["a"], "string", ""),
-        (["a", ""], "string", "\0missing"),
-        (["\0missing", "a", ""], "string", "\0\0missing"),
+        (Table(name="t"), [5, LOWEST + 1], MISSING_INTEGER),
+        (Table(name="t"), [], MISSING_INTEGER),
+        (Table(name="t", kind="hashed", size=9), None, MISSING_INTEGER),
+        (Table(name="t", value_type="string"), ["a"], MISSING_TEXT),
+        (Table(name="t", value_type="string"), [], MISSING_TEXT),
     ],
 )
-def test_missing_value_is_none_of_the_vocabulary(
-    values, value_type, missing, tmp_path
-):
-    raw_ids = _raw_ids(tmp_path, t=_vocabulary(values, value_type))
-    assert raw_ids.missing == {"t": missing}
-    found = raw_ids.ids("t", tf.constant([*values, missing])).numpy()
-    assert found.tolist() == [*range(2, 2 + len(values)), 0]
-
-
-def test_missing_value_of_a_hashed_table(tmp_path):
-    vocabulary = Vocabulary(Table(name="t", kind="hashed", size=9))
+def test_missing_in_files_and_in_requests(table, values, missing, tmp_path):
+    vocabulary = Vocabulary(table, values)
     raw_ids = _raw_ids(tmp_path, t=vocabulary)
-    assert raw_ids.ids("t", tf.constant([MISSING_INTEGER])).numpy() == [0]
+    assert raw_ids.ids("t", tf.constant([missing])).numpy() == [0]
+    column = pa.chunked_array([[None, missing]], arrow_type(table))
+    assert vocabulary.encode(column).tolist() == [0, 0]
 
 
 def _save(folder, values, value_type):
@@ -145,7 +139,7 @@ def _save(folder, values, value_type):
 
 @pytest.mark.parametrize(
     ("values", "value_type"),
-    [(INTEGERS, "int"), (TEXTS, "string"), ([*TEXTS, "\n", ""], "string")],
+    [(INTEGERS, "int"), (TEXTS, "string"), ([*TEXTS, "\n"], "string")],
 )
 def test_two_versions_in_one_process(values, value_type, tmp_path):
     first = _save(tmp_path / "a", values, value_type)
@@ -236,16 +230,45 @@ def test_kuairand(shared_data, tmp_path):
     _assert_same_ids(store, tmp_path)
 
 
-def test_own_tables_with_null_and_empty_texts(tmp_path):
-    device = [None, "", "tv", "tv", "", "", "pc", "pc"]
+@pytest.mark.parametrize("others", ["tv", ""])
+def test_null_and_empty_texts_are_one(others, tmp_path):
+    """In preparation, graph, its signature and the client's table."""
+    null, test_only = None, "new"
+    device = [null, "", others, others, "", "", test_only, "tv"]
     store = own_shop.make(
         tmp_path, tables=own_shop.changed("shown", device=device)
     )
-    assert "" in store.vocabulary("device").values.to_pylist()
-    batches = Batches(store, "train", DataConfig(max_history=4), 3, None)
-    ids = batches.batch(0)["user_device"].tolist()
-    assert sorted(ids)[0] == 0
+    vocabulary = store.vocabulary("device")
+    values = vocabulary.values.to_pylist()
+    assert values == [text for text in {others} if text]
+    raw_ids = RawIds(store.schema, {"device": vocabulary}, tmp_path, 4)
+    sent = ["", test_only, *values]
+    ids = raw_ids.ids("device", tf.constant(sent)).numpy().tolist()
+    assert ids == [0, 1, *range(2, len(sent))]
+    of_text = dict(zip(sent, ids, strict=True))
+    columns = [store.shards[0].splits[s] for s in ("train", "test")]
+    found = [c.users["device"].tolist() for c in columns]
+    # Views a, b and c; e, and d of the other user.
+    assert found == [
+        [of_text[others], 0, 0],
+        [of_text[test_only], 0],
+    ]
+    (tensor,) = user_inputs(store.schema)[1:]
+    assert (tensor.name, tensor.id_space["missing"]) == ("user_device", "")
+    table = pa.table({"user_device": pa.array([None, "", test_only])})
+    pq.write_table(table, tmp_path / "requests.parquet")
+    inputs = {"user_device": TensorType("string", (-1,))}
+    reader = RequestTable(tmp_path / "requests.parquet", inputs)
+    ((_, requests),) = reader.batches(3)
+    texts = tf.constant([r["user_device"] for r in requests])
+    assert raw_ids.ids("device", texts).numpy().tolist() == [0, 0, 1]
     _assert_same_ids(store, tmp_path)
+
+
+def test_a_vocabulary_holds_no_missing_value():
+    for value_type, missing in (("string", ""), ("int", LOWEST)):
+        with pytest.raises(ValueError, match="'t' has a row for a missing"):
+            _vocabulary([missing], value_type)
 
 
 def test_hashed_table_has_no_unknown_value(tmp_path):
@@ -258,32 +281,3 @@ def test_hashed_table_has_no_unknown_value(tmp_path):
     batch["user_kind"][3] = 1
     with pytest.raises(InputError, match="'kind' is hashed: no value has"):
         raw_requests(store, batch)
-
-
-def test_vocabulary_that_has_the_empty_text(tmp_path):
-    vocabulary = _vocabulary(["", "b"], "string")
-    schema = DatasetSchema(
-        name="made",
-        tables=(vocabulary.table,),
-        user_fields=(),
-        behavior_fields=(CategoricalField(name="b", table="t"),),
-        candidate_fields=(CategoricalField(name="c", table="t"),),
-    )
-    raw = RawRequests(schema, {"t": vocabulary})
-    batch = {
-        "behavior_time": np.array([[0, 5]]),
-        "request_time": np.array([9]),
-        "behavior_b": np.array([[0, 2]]),
-        "candidate_c": np.array([[1, 3]]),
-    }
-    found = raw.of(batch)
-    assert found["behavior_b"].tolist() == [["\0missing", ""]]
-    assert found["candidate_c"].tolist() == [["unknown 0", "b"]]
-    raw_ids = RawIds(schema, {"t": vocabulary}, tmp_path, 10)
-    again = raw_ids.candidates(
-        {
-            "request_time": batch["request_time"],
-            "candidate_c": found["behavior_b"],
-        }
-    )
-    assert again["candidate_c"].numpy().tolist() == [[0, 2]]

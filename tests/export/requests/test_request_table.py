@@ -60,13 +60,10 @@ def write(path, columns, rows=2):
     return path
 
 
-MISSING = {"user_city": "", "behavior_tag": "\0missing"}
-
-
-def read(path, size=10, missing=None):
+def read(path, size=10):
     return [
         request
-        for _, requests in RequestTable(path, INPUTS, missing).batches(size)
+        for _, requests in RequestTable(path, INPUTS).batches(size)
         for request in requests
     ]
 
@@ -102,11 +99,11 @@ def test_nulls_are_missing_values_and_empty_lists(tmp_path):
         "candidate_price": pa.array([[None, 0.5], [1.0]]),
     }
     path = write(tmp_path / "a.parquet", nulls)
-    first, second = read(path, missing={**MISSING, "behavior_shop": -7})
+    first, second = read(path)
     assert first["user_age"] == -(2**63)
     assert first["user_city"] == ""
-    assert first["behavior_shop"].tolist() == [-7, 3]
-    assert first["behavior_tag"].tolist() == ["x", "\0missing"]
+    assert first["behavior_shop"].tolist() == [-(2**63), 3]
+    assert first["behavior_tag"].tolist() == ["x", ""]
     np.testing.assert_array_equal(first["candidate_price"], [np.nan, 0.5])
     assert (second["user_age"], second["user_city"]) == (4, "b")
     for name in ("behavior_shop", "behavior_tag", "behavior_time"):
@@ -123,7 +120,7 @@ def test_types_that_hold_the_same(tmp_path):
         "candidate_price": pa.array([[1], [2**24 + 1]], pa.list_(pa.int64())),
     }
     path = write(tmp_path / "a.parquet", others)
-    first, second = read(path, missing=MISSING)
+    first, second = read(path)
     assert first["user_age"].dtype == np.int64
     assert first["user_city"] == b"a"
     assert second["user_city"] == b""
@@ -131,21 +128,6 @@ def test_types_that_hold_the_same(tmp_path):
     assert first["behavior_time"].tolist() == [5, 6]
     assert second["candidate_price"].tolist() == [2.0**24]
     assert second["candidate_price"].dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("user_city", pa.array([None, "b"])),
-        ("behavior_tag", pa.array([["x", None], ["", "b"]])),
-    ],
-)
-def test_null_text_of_which_nothing_is_known(tmp_path, name, values):
-    path = write(tmp_path / "a.parquet", {name: values})
-    message = f"a.parquet: `{name}` has a null; .* signature.json"
-    with pytest.raises(InputError, match=message):
-        read(path, missing={k: "" for k in MISSING if k != name})
-    assert len(read(path, missing=MISSING)) == 2
 
 
 @pytest.mark.parametrize(
