@@ -90,7 +90,8 @@ class ParquetFiles:
             in_list: Whether it may be a list of these.
 
         Returns:
-            The kind; an empty text if it holds nothing in any file.
+            The kind, numbers where only some files have whole ones; an empty
+            text if it holds nothing in any file.
         """
         found = ""
         for source, schema in zip(self.sources, self.schemas, strict=True):
@@ -123,6 +124,8 @@ class ParquetFiles:
                     f"{_in_words(kinds)} belong."
                     + self._list_hint(column_type),
                 )
+            if {found, kind} == {"int", "number"}:
+                kind = found = "number"
             if found not in ("", kind):
                 raise self.described.error(
                     where,

@@ -179,7 +179,9 @@ def _labels(rows: RawRows, name: str) -> pa.ChunkedArray:
 
 
 def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
-    """Returns the times in Unix seconds, and as finely as the file has them.
+    """Returns the times in Unix seconds, and in nanoseconds.
+
+    Files of one table may have them in types of different units.
 
     Raises:
         InputError: If one is missing or not from 1970 to 2100.
@@ -191,21 +193,21 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
     if is_timestamp:
         per_second = TIME_UNITS[column.type.unit][1]
         is_local = column.type.tz is None
-        exact = column.cast(pa.int64()).to_numpy()
+        counts = column.cast(pa.int64()).to_numpy()
         if is_local:
-            exact = exact - time.shift * per_second
+            counts = counts - time.shift * per_second
     elif pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         numbers = column.cast(pa.float64()).to_numpy()
         # Those that no integer holds are refused as any other below.
         bound = float(1 << 62)
         per_second = 10**6
         micro = numbers * (per_second / TIME_UNITS[time.unit][1])
-        exact = np.nan_to_num(micro, nan=-1.0).clip(-bound, bound)
-        exact = np.floor(exact).astype(np.int64)
+        counts = np.nan_to_num(micro, nan=-1.0).clip(-bound, bound)
+        counts = np.floor(counts).astype(np.int64)
     else:
         per_second = TIME_UNITS[time.unit][1]
-        exact = cast(rows, name, pa.int64()).to_numpy()
-    seconds: Integers = exact // per_second
+        counts = cast(rows, name, pa.int64()).to_numpy()
+    seconds: Integers = counts // per_second
     earliest = 1 if is_timestamp or time.unit == "s" else _EARLIEST
     valid = (seconds >= earliest) & (seconds < LATEST_TIME)
     if not valid.all():
@@ -217,7 +219,7 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
         rows.require(
             valid, f"`{name}` is not a time from 1970 to 2100{hint}", name
         )
-    return seconds, exact
+    return seconds, counts * (10**9 // per_second)
 
 
 def _hint(value: float) -> str:

@@ -399,6 +399,104 @@ def test_floats_that_may_stand_for_several_ids(
         ) in str(caught.value)
 
 
+def split_in_two(
+    tables: dict[str, Any], casts: dict[str, dict[str, Any]]
+) -> tuple[str, dict[str, Any]]:
+    """Returns schema and tables with the later half in a file of its own.
+
+    Args:
+        tables: The tables.
+        casts: By table and column, the types in the two files.
+    """
+    schema, found = SCHEMA, dict(tables)
+    for name, types in casts.items():
+        halves: list[dict[str, Any]] = [{}, {}]
+        for key, values in tables[name].items():
+            middle = len(values) // 2
+            parts = values[:middle], values[middle:]
+            for half, part, kind in zip(
+                halves, parts, types.get(key, (None, None)), strict=True
+            ):
+                half[key] = pa.array(part, kind)
+        found[name], found[f"{name}-2"] = halves
+        file = f'"{name}.parquet"'
+        assert file in schema
+        schema = schema.replace(file, f'[{file}, "{name}-2.parquet"]')
+    return schema, found
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_numbers_of_other_types_in_other_files(
+    tmp_path: pathlib.Path, turn: int
+) -> None:
+    kinds = [pa.int64(), pa.float64()][::turn]
+    sizes = column(pa.float64(), [12, None, 10, 10, 11, 99, 12, 10])
+    tables = changed("shown", size=sizes.to_pylist())
+    tables["things"] = {**tables["things"], "price": [2, 0, None, 3]}
+    schema, tables = split_in_two(
+        tables,
+        {
+            "shown": {"at": kinds, "clicked": kinds, "size": kinds},
+            "events": {"at": kinds},
+            "things": {"price": kinds},
+        },
+    )
+    schema = schema.replace(
+        "[candidate_fields]", '[candidate_fields]\nsize = "impressions.size"'
+    )
+    schema += '[tables.size]\ntype = "int"\n'
+    store = make(tmp_path, schema, tables)
+    found = training(store)
+    assert [r.history for r in found] == [r.history for r in TRAINING]
+    assert [r.candidates[0][0]["price"] for r in found] == [None, 0.0, 2.0]
+    assert [r.candidates[0][0]["size"] for r in found] == [10, None, 12]
+    labels = [[label for _, label in r.candidates] for r in found]
+    assert labels == [[0, 1], [1, 0], [0]]
+    for name, key, value, message in (
+        ("shown", "clicked", 0.5, "row 1: the label `clicked` is 0 or 1"),
+        ("shown", "size", 0.5, "row 1: `size` of type double cannot be"),
+        ("things", "price", "a", "column 'price' of"),
+    ):
+        file = name if turn == -1 else f"{name}-2"
+        bad = [value, *tables[file][key].to_pylist()[1:]]
+        if isinstance(value, str):
+            bad = [str(v) for v in bad]
+        wrong = {**tables, file: {**tables[file], key: pa.array(bad)}}
+        received = refused(tmp_path / key, schema, wrong)
+        assert f"{file}.parquet" in received
+        assert message in received
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (pa.int64(), pa.float64()),
+        (pa.timestamp("s"), pa.timestamp("ns")),
+        (pa.timestamp("us"), pa.timestamp("ms", "UTC")),
+    ],
+    ids=str,
+)
+def test_one_moment_in_units_of_two_files(
+    tmp_path: pathlib.Path, kinds: tuple[pa.DataType, pa.DataType]
+) -> None:
+    shown = {
+        "who": [1] * 4,
+        "at": [NOW, NOW + 2 * DAY] * 2,
+        "device": ["tv"] * 4,
+        "sku": [10, 11, 12, 13],
+        "clicked": [0, 1, 1, 0],
+    }
+    schema, tables = split_in_two({**TABLES, "shown": shown}, {"shown": {}})
+    for name, kind in zip(("shown", "shown-2"), kinds, strict=True):
+        seconds = tables[name]["at"]
+        if pa.types.is_timestamp(kind):
+            seconds = seconds.cast(pa.timestamp("s"))
+        tables[name]["at"] = seconds.cast(kind)
+    schema = schema.replace('request = "view"\n', "")
+    (request,) = training(make(tmp_path, schema, tables))
+    assert [label for _, label in request.candidates] == [0, 1]
+
+
 def timestamps(unit: str, zone: str | None, shift: int) -> Any:
     def cast(values: list[int]) -> pa.Array:
         shifted = pa.array([v + shift for v in values], pa.int64())
