@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from data_pipelines.raw.csv_reader import CsvReader
 from data_pipelines.raw.raw_dataset import (
+    EXACT_TIME,
     LATEST_TIME,
     RawDataset,
     earlier_impressions,
@@ -226,6 +227,7 @@ def _convert_log(rows: RawRows) -> None:
         {
             "user_id": table["user_id"],
             "time": pc.divide(milliseconds, 1000),
+            EXACT_TIME: milliseconds,
             "request": milliseconds,
             "label": table["is_click"],
             "video_id": table["video_id"],

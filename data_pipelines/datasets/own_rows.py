@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from data_pipelines.datasets.schema_file import TIME_UNITS
 from data_pipelines.raw.casting import cast
-from data_pipelines.raw.raw_dataset import LATEST_TIME
+from data_pipelines.raw.raw_dataset import EXACT_TIME, LATEST_TIME
 from data_pipelines.raw.raw_rows import RawRows
 
 Integers = npt.NDArray[np.int64]
@@ -49,11 +49,13 @@ class TimeColumn:
         unit: What its numbers count since 1970.
         shift: Seconds that its timestamps without a time zone are ahead of
             UTC.
+        is_exact: Whether any file tells times less than a second apart.
     """
 
     source: str
     unit: str
     shift: int
+    is_exact: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,8 @@ class OwnRows:
         if self.time is not None:
             time, exact = _times(rows, self.time)
             made["time"] = pa.chunked_array([time])
+            if self.time.is_exact:
+                made[EXACT_TIME] = pa.chunked_array([exact])
             if self.request is not None:
                 made["request"] = cast(
                     rows, self.request.source, self.request.kind

@@ -295,8 +295,14 @@ class _Opening:
         name, where = entry.time or "", f"{entry.section}.time"
         files = self.files[entry.section]
         files.kind(name, where, _TIME_KINDS, in_list=False)
+        is_exact = False
         for source, schema in zip(files.sources, files.schemas, strict=True):
             column_type = schema.field(name).type
+            is_exact |= not (
+                column_type.unit == "s"
+                if pa.types.is_timestamp(column_type)
+                else entry.time_unit == "s" and pa.types.is_integer(column_type)
+            )
             if column_type in (pa.float32(), pa.float16()):
                 raise self.described.error(
                     where,
@@ -308,6 +314,7 @@ class _Opening:
             source=name,
             unit=entry.time_unit,
             shift=offset * 3600 if entry.time_zone == "local" else 0,
+            is_exact=is_exact,
         )
 
     def _label(self, entry: FilesEntry, name: str) -> str:

@@ -20,7 +20,11 @@ from data_pipelines.preparation.tables import (
     look_up,
     stable_order,
 )
-from data_pipelines.raw.raw_dataset import LATEST_TIME, RawDataset
+from data_pipelines.raw.raw_dataset import (
+    EXACT_TIME,
+    LATEST_TIME,
+    RawDataset,
+)
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 
@@ -129,11 +133,12 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     behavior_time = _numpy(behaviors["time"])
 
     user = pc.index_in(impressions["user_id"], value_set=user_id).to_numpy()
-    order, start, request_time = _group_requests(
-        user, _ranks(impressions["request"]), _numpy(impressions["time"])
+    order, start = _group_requests(
+        user, _ranks(impressions["request"]), _moments(impressions)
     )
     impressions, user = impressions.take(pa.array(order)), user[order]
     request_user = user[start]
+    request_time = np.minimum.reduceat(_numpy(impressions["time"]), start)
 
     profiles = impressions.take(pa.array(start))
     if raw.users is not None:
@@ -216,6 +221,8 @@ def _sort_behaviors(
         The behaviors, the user row of each, and what was dropped.
     """
     columns = ["time", *_names(schema.behavior_fields)]
+    if EXACT_TIME in behaviors.column_names:
+        columns.append(EXACT_TIME)
     place = pc.index_in(behaviors["user_id"], value_set=user_id)
     dropped = {}
     if place.null_count and unique:
@@ -231,7 +238,7 @@ def _sort_behaviors(
         behaviors = behaviors.filter(place.is_valid())
         place = place.drop_null()
     user = place.to_numpy()
-    order = stable_order(user, _numpy(behaviors["time"]))
+    order = stable_order(user, _moments(behaviors))
     behaviors = behaviors.select(columns).take(pa.array(order))
     user = user[order]
     if unique:
@@ -262,20 +269,19 @@ def _first_of_equals(behaviors: pa.Table, user: Array) -> Array:
 
 
 def _group_requests(
-    user: Array, request: Array, time: Array
-) -> tuple[Array, Array, Array]:
+    user: Array, request: Array, moment: Array
+) -> tuple[Array, Array]:
     """Puts the rows of each request together, requests by user and time.
 
     Returns:
-        The order of the rows; in it, the first row of each request; and the
-        earliest time of each.
+        The order of the rows, and in it the first row of each request.
     """
     order = stable_order(user, request)
     user, request = user[order], request[order]
     is_start = np.ones(len(order), bool)
     is_start[1:] = (user[1:] != user[:-1]) | (request[1:] != request[:-1])
     start = np.flatnonzero(is_start)
-    earliest = np.minimum.reduceat(time[order], start)
+    earliest = np.minimum.reduceat(moment[order], start)
     owner = user[start]
     is_late = (owner[1:] == owner[:-1]) & (earliest[1:] < earliest[:-1])
     if is_late.any():
@@ -286,8 +292,8 @@ def _group_requests(
         order = order[
             np.repeat(start[by_time] - moved, size) + np.arange(len(order))
         ]
-        start, earliest = moved, earliest[by_time]
-    return order, start, earliest
+        start = moved
+    return order, start
 
 
 def _look_up_profiles(
@@ -326,12 +332,18 @@ def _ranks(column: pa.ChunkedArray) -> Array:
 def _kept(impressions: pa.Table, schema: DatasetSchema) -> list[str]:
     """Returns the columns that are needed to group and to store requests."""
     kept = {
-        *("user_id", "time", "request", "label"),
+        *("user_id", "time", EXACT_TIME, "request", "label"),
         *_names(schema.user_fields),
         *_names(schema.candidate_fields),
         *_names(schema.candidate_dense_fields),
     }
     return [name for name in impressions.column_names if name in kept]
+
+
+def _moments(rows: pa.Table) -> Array:
+    """Returns integers in the order of the times, as finely as known."""
+    name = EXACT_TIME if EXACT_TIME in rows.column_names else "time"
+    return _numpy(rows[name])
 
 
 def _names(fields: Sequence[Any]) -> list[str]:

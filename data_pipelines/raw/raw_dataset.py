@@ -15,6 +15,10 @@ LATEST_TIME = 4_102_444_800
 """Unix seconds of the year 2100: beyond it a time is not in seconds."""
 
 
+EXACT_TIME = "__exact_time"
+"""Column of integers that order rows as their times do, finer than seconds."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MadeBehaviors:
     """Behaviors of some users, made from their impressions.
@@ -35,7 +39,8 @@ class RawDataset:
     """Raw tables of impressions, behaviors, users and items.
 
     Columns hold raw values, a missing one is null, rows come in any order.
-    Nothing is read yet.
+    Impressions and behaviors whose files tell less than a second apart have
+    a column `EXACT_TIME` too. Nothing is read yet.
 
     Args:
         schema: Fields of the data set; the tables have no size yet.

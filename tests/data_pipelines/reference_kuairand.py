@@ -81,6 +81,7 @@ def expected_store(raw_dir: Path) -> Expected:
                 Behavior(
                     user_id=user_id,
                     time=time,
+                    moment=milliseconds,
                     values={name: values[name] for name in FIELDS.behavior},
                 )
             )

@@ -37,11 +37,12 @@ class Fields:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Behavior:
-    """A row of a history."""
+    """A row of a history; `moment` orders those of one second."""
 
     user_id: UserId
     time: int
     values: Values
+    moment: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,10 +161,9 @@ def _group(raw: Raw) -> tuple[list[User], list[Request]]:
         if "user_id" in raw.fields.user:
             profile = {**profile, "user_id": user_id}
         # `sorted` keeps the order of the file among equal times.
-        behaviors = sorted(
-            ((b.time, b.values) for b in raw.behaviors if b.user_id == user_id),
-            key=lambda behavior: behavior[0],
-        )
+        of_user = [b for b in raw.behaviors if b.user_id == user_id]
+        of_user.sort(key=lambda behavior: (behavior.time, behavior.moment))
+        behaviors = [(b.time, b.values) for b in of_user]
         users.append(User(user_id=user_id, behaviors=behaviors))
         shown = [i for i in raw.impressions if i.user_id == user_id]
         for key in sorted({i.request for i in shown}):

@@ -72,6 +72,20 @@ def test_history_is_before_the_second(store: Store) -> None:
     assert leaks.check_histories(store) == 5
 
 
+def test_history_is_in_the_order_of_milliseconds(
+    raw_dir: Path, tmp_path: Path
+) -> None:
+    path = raw_dir / LOG
+    header, *rows = path.read_text().splitlines(keepends=True)
+    assert ",1651240000900," in rows[3]
+    path.write_text(header + rows.pop(3) + "".join(rows))
+    shard = prepare("kuairand", raw_dir, tmp_path / "store").shards[0]
+    # Of 100 and 900 milliseconds after the same second.
+    assert shard.behavior_time[:2].tolist() == [1651240000] * 2
+    store = Store(tmp_path / "store")
+    assert _raw(store, "feedback", shard.behaviors["feedback"])[:2] == [5, 0]
+
+
 def test_features(store: Store) -> None:
     shard = store.shards[0]
     candidates = shard.splits["train"].candidates
@@ -235,7 +249,7 @@ def test_real_histories_hold_the_raw_values(
     )
     log = log[log.user_id.isin(shard.user_id)]
     log["time"] = log.time_ms // 1000
-    log = log.sort_values(["user_id", "time"], kind="stable")
+    log = log.sort_values(["user_id", "time_ms"], kind="stable")
     np.testing.assert_array_equal(shard.behavior_time, log["time"])
     for table, values in (
         ("tab", log["tab"]),

@@ -202,6 +202,63 @@ def test_milliseconds_tell_requests_apart(tmp_path: pathlib.Path) -> None:
     assert found[1].history == [FIRST]
 
 
+@pytest.mark.parametrize(
+    ("unit", "kind"),
+    [
+        ("ms", pa.int64()),
+        ("ms", pa.float64()),
+        ("s", pa.timestamp("ms")),
+        ("s", pa.timestamp("ns", "UTC")),
+    ],
+    ids=str,
+)
+def test_rows_of_one_second_are_in_the_order_of_time(
+    tmp_path: pathlib.Path, unit: str, kind: pa.DataType
+) -> None:
+    def times(*milliseconds: int) -> pa.Array:
+        values = pa.array([NOW * 1000 + m for m in milliseconds], pa.int64())
+        if pa.types.is_timestamp(kind):
+            values = values.cast(pa.timestamp("ms"))
+        return values.cast(kind)
+
+    events = {
+        "who": [1, 1, 1, 1, 1, 1],
+        "at": times(901, 450, 449, 450, 450, -1),
+        "sku": [1, 2, 3, 4, 2, 5],
+    }
+    schema = SCHEMA.replace('time = "at"', f'time = "at"\ntime_unit = "{unit}"')
+    schema = schema.replace(
+        '[behaviors]\nfiles = "events.parquet"',
+        '[behaviors]\ndrop_duplicates = true\nfiles = "events.parquet"',
+    )
+    shown = [DAY * 1000 * n for n in range(7)] + [0]
+    tables = {**changed("shown", at=times(*shown)), "events": events}
+    found = training(make(tmp_path, schema, tables))[-1]
+    assert [(time - NOW, v["thing"]) for time, v in found.history] == [
+        *((-1, 5), (0, 3), (0, 2), (0, 4), (0, 1))
+    ]
+    # Where impressions are the history.
+    begin, end = SCHEMA.index("[behaviors]"), SCHEMA.index("[users]")
+    schema = SCHEMA[:begin] + SCHEMA[end:]
+    schema = schema.replace('time = "at"', f'time = "at"\ntime_unit = "{unit}"')
+    schema = 'behaviors = "impressions"\n' + schema.replace(
+        "behaviors.sku", "impressions.sku"
+    )
+    shown = {
+        **TABLES["shown"],
+        "who": [1] * 8,
+        "at": times(12, 3, 2, 8, 5, 5, 1000, 2 * DAY * 1000),
+        "sku": [1, 2, 3, 4, 5, 6, 7, 8],
+        "view": list("abcdefgh"),
+    }
+    store = make(tmp_path, schema, {**TABLES, "shown": shown}, name="shown")
+    found = training(store)
+    assert [v["thing"] for _, v in found[-1].history] == [3, 2, 5, 6, 4, 1]
+    assert [r.candidates[0][0]["thing"] for r in found] == [
+        *(3, 2, 5, 6, 4, 1, 7)
+    ]
+
+
 def test_without_users_and_items(tmp_path: pathlib.Path) -> None:
     schema = """
     [impressions]
