@@ -24,6 +24,14 @@ NUM_RESERVED_IDS = 2
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
+def _check_count(what: str, value: int, least: int, table: str) -> None:
+    if type(value) is not int or value < least:
+        raise ValueError(
+            f"`{what}` must be a whole number of at least {least}. "
+            f"Received: {what}={value!r} (table {table!r})"
+        )
+
+
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(
@@ -79,16 +87,9 @@ class Table:
                 "Only integer values can be hashed; use a vocabulary for "
                 f"strings (table {self.name!r})."
             )
-        if self.size is not None and self.size < NUM_RESERVED_IDS:
-            raise ValueError(
-                f"`size` must be at least {NUM_RESERVED_IDS}, the reserved "
-                f"ids. Received: size={self.size} (table {self.name!r})"
-            )
-        if self.min_count < 1:
-            raise ValueError(
-                "`min_count` must be at least 1. "
-                f"Received: min_count={self.min_count} (table {self.name!r})"
-            )
+        if self.size is not None:
+            _check_count("size", self.size, NUM_RESERVED_IDS, self.name)
+        _check_count("min_count", self.min_count, 1, self.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,10 +194,12 @@ class DatasetSchema:
                 f"least one field. Received: {len(self.behavior_fields)} and "
                 f"{len(self.candidate_fields)}"
             )
-        if not -12 <= self.utc_offset_hours <= 14:
+        offset = self.utc_offset_hours
+        # To Python a bool is an int, and 5.5 lies between the two.
+        if type(offset) is not int or not -12 <= offset <= 14:
             raise ValueError(
-                "`utc_offset_hours` must be between -12 and 14. "
-                f"Received: utc_offset_hours={self.utc_offset_hours}"
+                "`utc_offset_hours` must be whole hours from -12 to 14. "
+                f"Received: utc_offset_hours={offset!r}"
             )
 
     def table(self, name: str) -> Table:

@@ -76,8 +76,10 @@ def test_frozen():
             {"kind": "hashed", "size": 9, "value_type": "string"},
             "Only integer values can be hashed;",
         ),
-        ({"size": 1}, "`size` must be at least 2,"),
-        ({"min_count": 0}, "`min_count` must be at least 1."),
+        ({"size": 1}, "`size` must be a whole number of at least 2."),
+        ({"size": 7.5}, "`size` must be a whole number of at least 2."),
+        ({"min_count": 0}, "`min_count` must be a whole number of at least 1."),
+        ({"min_count": 1.5}, "`min_count` must be a whole number of at least"),
     ],
 )
 def test_bad_table(arguments, message):
@@ -130,8 +132,10 @@ BRAND = CategoricalField(name="brand", table="brand")
         ),
         ({"behavior_fields": ()}, "at least one field. Received: 0 and 1"),
         ({"candidate_fields": ()}, "at least one field. Received: 2 and 0"),
-        ({"utc_offset_hours": 15}, "must be between -12 and 14."),
-        ({"utc_offset_hours": -13}, "must be between -12 and 14."),
+        ({"utc_offset_hours": 15}, "must be whole hours from -12 to 14."),
+        ({"utc_offset_hours": -13}, "must be whole hours from -12 to 14."),
+        ({"utc_offset_hours": 5.5}, "whole hours from -12 to 14. Received:"),
+        ({"utc_offset_hours": True}, "whole hours from -12 to 14. Received:"),
     ],
 )
 def test_bad_schema(change, message):

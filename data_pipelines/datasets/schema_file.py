@@ -166,7 +166,10 @@ def read_schema_file(path: Path) -> SchemaFile:
     )
     offset = top.get("utc_offset_hours", int, 0)
     if not -12 <= offset <= 14:
-        raise top.error("`utc_offset_hours` must be between -12 and 14")
+        raise top.error(
+            "`utc_offset_hours` must be whole hours from -12 to 14. "
+            f"Received: {offset}"
+        )
     if ("impressions" in values) == ("requests" in values):
         raise top.error(
             "there must be either [impressions], one row a candidate, or "
