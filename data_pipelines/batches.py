@@ -215,15 +215,35 @@ class Batches:
             have the same shapes.
         """
         requests, length = self.requests(step)
+        width = self._width(requests)
+        rows = self.batch_size // num_parts
+        requests = requests[part * rows : (part + 1) * rows]
+        return self._read(requests, rows, length, width)
+
+    def batch_of(self, requests: Array) -> dict[str, Array]:
+        """Returns a batch of certain requests, as `batch` reads them.
+
+        Args:
+            requests: `[B]`, request numbers over all shards.
+        """
+        bucket = max(
+            int(self._buckets(self._shard(index), own).max())
+            for index, _, own in self._of_shards(requests)
+        )
+        length, width = int(self.lengths[bucket]), self._width(requests)
+        return self._read(requests, len(requests), length, width)
+
+    def _width(self, requests: Array) -> int:
         num_candidates = 0
         for index, _, own in self._of_shards(requests):
             offset = self._shard(index).splits[self._split].candidate_offset
             counts = offset[own + 1] - offset[own]
             num_candidates = max(num_candidates, int(counts.max()))
-        width = _round_up(num_candidates, self._config.candidate_buckets)
+        return _round_up(num_candidates, self._config.candidate_buckets)
 
-        rows = self.batch_size // num_parts
-        requests = requests[part * rows : (part + 1) * rows]
+    def _read(
+        self, requests: Array, rows: int, length: int, width: int
+    ) -> dict[str, Array]:
         batch = self.empty(rows, length, width)
         for index, places, own in self._of_shards(requests):
             self._fill(batch, self._shard(index), places, own)
@@ -238,10 +258,11 @@ class Batches:
         name = shard_name(index, len(self._store.shards))
         return Shard.open(self._store.path / name, self._schema)
 
-    def _buckets(self, shard: Shard) -> Array:
-        """Returns the length bucket of each request of a shard."""
+    def _buckets(self, shard: Shard, own: Array | slice = slice(None)) -> Array:
+        """Returns the length bucket of each request of a shard, or of some."""
         columns = shard.splits[self._split]
-        length = columns.history_end - shard.behavior_offset[columns.user]
+        start = shard.behavior_offset[columns.user[own]]
+        length = columns.history_end[own] - start
         np.minimum(length, self._config.max_history, out=length)
         bucket = np.searchsorted(self.lengths, length)
         return bucket.astype(np.min_scalar_type(len(self.lengths)))

@@ -23,6 +23,10 @@ number of rows. Both folders may be remote, as s3://bucket/folder: raw files
 are copied to SPARSECTR_CACHE (default: ~/.cache/sparsectr), and the store is
 made there and sent when it is whole. Files that
 `data_pipelines.synthetic_alibaba` made give a store that says so.
+
+The store also keeps --sample_requests test requests as they were logged, in
+sampled_requests.parquet, which an export is warmed up and verified with. They
+are people's data; --sample_requests=0 leaves them out.
 """
 
 import contextlib
@@ -64,6 +68,9 @@ DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
 RANGE_BYTES = 128 << 20
 """Bytes of raw files that a process reads as one part."""
 
+SAMPLE_REQUESTS = 256
+"""Requests that a store keeps as they were logged."""
+
 SHARD_BYTES = 256 << 20
 """Bytes of raw rows of a shard: about 8 million rows of Alibaba's log."""
 
@@ -102,6 +109,7 @@ def prepare(
     num_shards: int = 0,
     num_workers: int = 0,
     range_bytes: int = RANGE_BYTES,
+    sample_requests: int = SAMPLE_REQUESTS,
     resume: bool = False,
 ) -> Store:
     """Reads raw files and writes a store.
@@ -116,6 +124,8 @@ def prepare(
             the size of the files asks for.
         num_workers: Processes of this machine; 0 for one a core.
         range_bytes: Bytes of raw files that a process reads as one part.
+        sample_requests: Test requests that the store keeps as they were
+            logged, at most.
         resume: Whether to go on with a preparation that was interrupted.
 
     Returns:
@@ -143,6 +153,7 @@ def prepare(
         data_dir=data_dir.absolute(),
         num_shards=num_shards or min(-(-size // SHARD_BYTES), MAX_SHARDS),
         range_bytes=range_bytes,
+        sample_requests=sample_requests,
         details={
             **details,
             "dataset": dataset,
@@ -264,6 +275,13 @@ def define_flags() -> None:
         "MiB of raw files that a process reads at once.",
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        "sample_requests",
+        SAMPLE_REQUESTS,
+        "Test requests that the store keeps as they were logged, to warm up "
+        "and to verify exports with. People's data: 0 leaves them out.",
+        lower_bound=0,
+    )
     flags.DEFINE_string(
         "test_start",
         None,
@@ -357,6 +375,7 @@ def main(argv: Sequence[str]) -> None:
             num_shards=values.num_shards,
             num_workers=values.num_workers,
             range_bytes=values.range_mib << 20,
+            sample_requests=values.sample_requests,
             resume=values.resume,
         )
     print(f"{values.data_dir}: a store of {values.dataset}")

@@ -15,6 +15,9 @@ FORMAT = "sparsectr-store"
 FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
 
+SAMPLED_REQUESTS = "sampled_requests.parquet"
+"""What `data_pipelines/preparation/sampled_requests.py` describes."""
+
 
 class Store:
     """A store opened for reading; its columns are memory-mapped.
@@ -27,6 +30,8 @@ class Store:
         manifest: What `manifest.json` says.
         schema: Schema with the size of every table.
         shards: The shards, in order.
+        sampled_requests: The Parquet table of a few requests as they were
+            logged; `None` if the preparation left them out.
 
     Raises:
         InputError: If there is no store, or it is damaged or of another
@@ -37,6 +42,7 @@ class Store:
     manifest: Mapping[str, Any]
     schema: DatasetSchema
     shards: tuple[Shard, ...]
+    sampled_requests: Path | None
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -52,6 +58,8 @@ class Store:
             Shard.open(self.path / shard_name(index, num_shards), self.schema)
             for index in range(num_shards)
         )
+        samples = self.path / SAMPLED_REQUESTS
+        self.sampled_requests = samples if samples.exists() else None
 
     def num_requests(self, split: str) -> int:
         """Returns the number of requests of "train" or "test"."""
@@ -67,6 +75,11 @@ class Store:
             return Vocabulary(spec, json.loads(path.read_text("utf-8")))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
+
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Returns the vocabulary of every table, by its name."""
+        names = [table.name for table in self.schema.tables]
+        return {name: self.vocabulary(name) for name in names}
 
 
 def write_store(

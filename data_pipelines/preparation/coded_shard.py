@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
 from data_pipelines.preparation.exact_sum import exact_sum, exact_sum_of_squares
 from data_pipelines.preparation.listwise import (
@@ -27,6 +28,7 @@ from data_pipelines.preparation.listwise import (
     RawShard,
     build_listwise,
 )
+from data_pipelines.preparation.sampled_requests import sample_shard
 from data_pipelines.preparation.scan import (
     ROW,
     read_shard,
@@ -37,6 +39,7 @@ from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import Shard
+from data_pipelines.store import SAMPLED_REQUESTS
 from data_pipelines.vocabulary import arrow_type, id_dtype
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField, DenseField
@@ -57,6 +60,7 @@ class ShardTask:
         test_time: Unix seconds; requests from then on are for test.
         folder: Where the coded shard goes.
         range_bytes: Bytes of a part, to find the line of a bad row.
+        sample_requests: Requests that the store keeps as they were logged.
     """
 
     dataset: RawDataset
@@ -65,6 +69,7 @@ class ShardTask:
     test_time: int
     folder: Path
     range_bytes: int
+    sample_requests: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +133,9 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
     dataset = task.dataset
     rows = build_listwise(dataset, _read(task))
     is_training = rows.request_time < task.test_time
+    if task.sample_requests:
+        sample = sample_shard(rows, ~is_training, task.sample_requests)
+        pq.write_table(sample, folder / SAMPLED_REQUESTS)
     num_candidates = np.diff(rows.candidate_offset)
     groups: list[tuple[str, pa.Table, Sequence[CategoricalField], Array]] = [
         (

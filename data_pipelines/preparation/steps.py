@@ -39,6 +39,7 @@ from data_pipelines.preparation.encoded_shard import (
     encode_shard,
 )
 from data_pipelines.preparation.engine import Engine
+from data_pipelines.preparation.sampled_requests import merge_samples
 from data_pipelines.preparation.scan import ROW, Scan, ScanReport, read_shard
 from data_pipelines.preparation.working_folder import folder_of, working_folder
 from data_pipelines.progress import Progress
@@ -47,7 +48,12 @@ from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import Times
 from data_pipelines.shard import add_nested
-from data_pipelines.store import Store, manifest_of, shard_name
+from data_pipelines.store import (
+    SAMPLED_REQUESTS,
+    Store,
+    manifest_of,
+    shard_name,
+)
 from data_pipelines.vocabulary import Vocabulary, arrow_type
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
@@ -65,6 +71,8 @@ class Plan:
         data_dir: Folder of the store. It must not exist, or be empty.
         num_shards: Into how many shards users are spread.
         range_bytes: Bytes of raw files that are read at once by a process.
+        sample_requests: Requests that the store keeps as they were logged,
+            at most.
         details: More entries of the manifest.
     """
 
@@ -72,6 +80,7 @@ class Plan:
     data_dir: Path
     num_shards: int
     range_bytes: int
+    sample_requests: int
     details: Mapping[str, Any]
 
     @property
@@ -85,6 +94,7 @@ class Plan:
             "engine": engine.name,
             "num_shards": self.num_shards,
             "range_bytes": self.range_bytes,
+            "sample_requests": self.sample_requests,
             "details": dict(self.details),
             "schema": json.loads(self.dataset.schema.to_json()),
             "split": repr(self.dataset.split),
@@ -156,6 +166,7 @@ class _Steps:
         test_time, rule = self.dataset.split.resolve(self._times())
         summaries = self._build(test_time, rule)
         schema = self._vocabularies(summaries)
+        self._sample(summaries)
         encoded = self._encode(schema)
         self._write_manifest(
             schema,
@@ -247,6 +258,7 @@ class _Steps:
                 test_time=test_time,
                 folder=self._coded(shard),
                 range_bytes=self.plan.range_bytes,
+                sample_requests=self.plan.sample_requests,
             )
             for shard in range(self.plan.num_shards)
         ]
@@ -312,6 +324,19 @@ class _Steps:
         _write_json(file, json.loads(schema.to_json()))
         return schema
 
+    def _sample(self, summaries: Sequence[ShardSummary]) -> None:
+        file = self.store / SAMPLED_REQUESTS
+        if file.exists() or not self.plan.sample_requests:
+            return
+        first = np.cumsum([0, *(summary.num_test for summary in summaries)])
+        samples = [
+            (self._coded(shard) / SAMPLED_REQUESTS, number)
+            for shard, number in enumerate(first[:-1].tolist())
+        ]
+        hidden = file.with_name(f".{file.name}.partial")
+        merge_samples(samples, hidden, self.plan.sample_requests)
+        hidden.replace(file)
+
     def _encode(self, schema: DatasetSchema) -> list[EncodedSummary]:
         num_shards = self.plan.num_shards
         tasks = [
@@ -336,7 +361,11 @@ class _Steps:
             shard_name(shard, len(encoded)) for shard in range(len(encoded))
         ]
         files = describe_files(
-            self.store, sorted((self.store / "vocabularies").iterdir())
+            self.store,
+            [
+                *sorted((self.store / "vocabularies").iterdir()),
+                *self.store.glob(SAMPLED_REQUESTS),
+            ],
         )
         for name, summary in zip(names, encoded, strict=True):
             files |= {f"{name}/{k}": v for k, v in summary.files.items()}

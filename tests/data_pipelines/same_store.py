@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from data_pipelines.store import Store
 
 
@@ -20,6 +22,10 @@ def said_of(store: Store) -> dict[str, Any]:
             "schema",
         )
     }
+    if store.sampled_requests is not None:
+        # The number of a request depends on the shards.
+        table = pq.read_table(store.sampled_requests)
+        said["sampled_requests"] = table.drop_columns(["request"])
     for path in sorted((store.path / "vocabularies").iterdir()):
         said[path.name] = path.read_text("utf-8")
     return said

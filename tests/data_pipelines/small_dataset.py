@@ -165,6 +165,7 @@ def prepared(
     num_shards: int = 1,
     num_workers: int = 1,
     range_bytes: int = 1 << 30,
+    sample_requests: int = 256,
     resume: bool = False,
     engine: Engine | None = None,
 ) -> Store:
@@ -174,6 +175,7 @@ def prepared(
         data_dir=data_dir,
         num_shards=num_shards,
         range_bytes=range_bytes,
+        sample_requests=sample_requests,
         details={"dataset": dataset.schema.name},
     )
     return run(plan, engine or EmbeddedEngine(num_workers), resume=resume)

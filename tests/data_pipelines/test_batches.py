@@ -279,6 +279,27 @@ def test_labels_agree_with_the_batch(
         assert times.tolist() == [r["request_time"] for r in requests]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_certain_requests(store: Store, split: str) -> None:
+    batches = Batches(store, split, CONFIG, 4, 5)
+    by_length: dict[int, list[int]] = {}
+    for step in _epoch(batches):
+        numbers, length = batches.requests(step)
+        by_length.setdefault(length, []).extend(numbers.tolist())
+    shortest = by_length[min(by_length)]
+    # Of every shard, in no order, and one of them twice.
+    mixed = [number for own in by_length.values() for number in own[::-3]]
+    for numbers, length in (
+        (shortest[::-1], min(by_length)),
+        ([*mixed, mixed[0]], max(by_length)),
+    ):
+        batch = batches.batch_of(np.array(numbers))
+        assert batch["behavior_time"].shape == (len(numbers), length)
+        for row, number in enumerate(numbers):
+            expected = slow_request(store, split, number, CONFIG.max_history)
+            check_row(batch, row, expected)
+
+
 def test_one_batch_may_hold_all(store: Store) -> None:
     config = DataConfig(max_history=13, length_buckets=())
     batches = Batches(store, "test", config, 1000, 0)

@@ -63,6 +63,7 @@ def tasks(dataset: RawDataset, tmp_path: Path) -> list[ShardTask]:
             test_time=TEST_TIME,
             folder=tmp_path / "coded" / f"{shard}",
             range_bytes=1,
+            sample_requests=0,
         )
         for shard in range(NUM_SHARDS)
     ]

@@ -193,6 +193,7 @@ def test_what_resume_refuses(
     refuse("holds a preparation that was interrupted. Finish .* --resume")
     refuse("its num_shards differ", resume=True, num_shards=2)
     refuse("its range_bytes differ", resume=True, range_bytes=7)
+    refuse("its sample_requests differ", resume=True, sample_requests=0)
     later = dataclasses.replace(made, split=FromTime(time=6, rule="from 5 on"))
     refuse("its split differ", later, resume=True)
     field = CategoricalField(name="thing", table="item")

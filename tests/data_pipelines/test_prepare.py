@@ -46,6 +46,7 @@ def test_writes_a_store(repository: Path, tmp_path: Path) -> None:
     assert "ratings of a movie without features: 1" in result.stdout
     store = Store(data_dir)
     assert store.num_requests("train") == 6
+    assert store.sampled_requests is not None
     assert [path.name for path in data_dir.parent.iterdir()] == ["movielens"]
     # Readable by others, as any folder: not the mode of a temporary one.
     (tmp_path / "plain").mkdir()
@@ -124,6 +125,23 @@ def test_unwritable_folder_is_refused_before_the_work(
     with pytest.raises(InputError, match="is not writable"):
         prepare("movielens", raw_dir, tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_people_can_be_left_out(repository: Path, tmp_path: Path) -> None:
+    raw_dir = raw_files.write(tmp_path / "raw", raw_files.MOVIELENS)
+    flags = ["--dataset=movielens", f"--raw_dir={raw_dir}"]
+    store = tmp_path / "store"
+    result = _run(
+        repository, *flags, f"--data_dir={store}", "--sample_requests=0"
+    )
+    assert result.returncode == 0, result.stderr
+    assert Store(store).sampled_requests is None
+    assert "0 of them are kept as they were logged" in verify_store(store)
+    result = _run(
+        repository, *flags, f"--data_dir={store}", "--sample_requests=-1"
+    )
+    assert result.returncode == 2
+    assert "sample_requests" in result.stderr
 
 
 def test_verify(repository: Path, tmp_path: Path) -> None:

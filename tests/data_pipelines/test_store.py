@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.prepare import prepare
 from data_pipelines.shard import Shard
-from data_pipelines.store import Store, write_store
+from data_pipelines.store import SAMPLED_REQUESTS, Store, write_store
 from sparsectr.errors import InputError
 from tests.data_pipelines import raw_files
 
@@ -36,9 +36,12 @@ def test_round_trip(store: Store, tmp_path: Path) -> None:
     assert len(files) > 40
     for file in files:
         other = tmp_path / "again" / file.relative_to(store.path)
-        if file.name != "manifest.json":
+        if file.name not in ("manifest.json", SAMPLED_REQUESTS):
             assert other.read_bytes() == file.read_bytes()
-    assert Store(tmp_path / "again").schema == store.schema
+    again = Store(tmp_path / "again")
+    assert again.schema == store.schema
+    assert store.sampled_requests == store.path / SAMPLED_REQUESTS
+    assert again.sampled_requests is None
 
 
 def test_layout_is_the_documented_one(store: Store) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.content_digest import digest, shard_content
 from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.shard import add_nested
-from data_pipelines.store import Store, write_store
+from data_pipelines.store import SAMPLED_REQUESTS, Store, write_store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from tests.data_pipelines.small_dataset import (
@@ -50,13 +52,15 @@ def test_says_what_was_checked(path: Path) -> None:
     num_files = sum(file.is_file() for file in path.rglob("*")) - 1
     assert f"{num_files} files of " in said
     assert f"{store.manifest['counts']['behaviors']:,} behaviors" in said
+    num_sampled = store.num_requests("test")
+    assert f"{num_sampled} of them are kept as they were logged" in said
     assert said.endswith(store.manifest["content"])
 
 
 def test_every_file_is_looked_at(path: Path) -> None:
     files = [f for f in path.rglob("*") if f.is_file()]
     files.remove(path / "manifest.json")
-    assert len(files) == 2 * 23 + 4
+    assert len(files) == 2 * 23 + 5
     for number, file in enumerate(sorted(files)):
         data = file.read_bytes()
         # A byte of the values, the last but `number % 3`.
@@ -104,6 +108,57 @@ def test_a_wrong_count(path: Path, keys: tuple[str, ...], key: str) -> None:
 
     _change(path, change)
     _refuse(path, f"`{key}` of the manifest is not what the store holds")
+
+
+def _next_item(column: list[Any]) -> None:
+    for values in column:
+        for place, value in enumerate(values):
+            if value is not None:
+                values[place] = value + 1
+                return
+
+
+def _first_is_absent(column: list[Any]) -> None:
+    # As many values as before in all.
+    place = next(n for n, values in enumerate(column) if len(values) > 1)
+    moved = column[place].pop()
+    column[place + 1].insert(0, moved)
+
+
+def _nobody(column: list[Any]) -> None:
+    column[-1] = 10**6
+
+
+def _another(column: list[Any]) -> None:
+    column[0], column[1] = column[1], column[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("behavior_item", _next_item, "`behavior_item` is not what the store"),
+        ("candidate_thing", _next_item, "`candidate_thing` is not what"),
+        ("candidate_price", _next_item, "`candidate_price` is not what"),
+        ("behavior_time", _next_item, "`behavior_time` is not what"),
+        ("label", _next_item, "`label` is not what"),
+        ("behavior_kind", _first_is_absent, "`behavior_kind` is not what"),
+        ("request_time", _another, "`request_time` is not what"),
+        ("request", _another, "is not what the store has"),
+        ("request", _nobody, "names a request that is not there"),
+    ],
+)
+def test_another_logged_value(
+    path: Path, name: str, change: Callable[[list[Any]], None], message: str
+) -> None:
+    file = path / SAMPLED_REQUESTS
+    table = pq.read_table(file)
+    column = table[name].to_pylist()
+    change(column)
+    place = table.column_names.index(name)
+    values = pa.array(column, table[name].type)
+    pq.write_table(table.set_column(place, name, values), file)
+    _change(path, lambda m: m["files"].update(describe_files(path, [file])))
+    _refuse(path, message)
 
 
 def test_another_digest(path: Path) -> None:
