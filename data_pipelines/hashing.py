@@ -11,10 +11,6 @@ import pyarrow as pa
 Array = npt.NDArray[Any]
 
 
-_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_LAST_SHIFT = 31
-
-
 def split_mix(
     numbers: Any,
     right_shift: Callable[[Any, Any], Any] = np.right_shift,
@@ -27,10 +23,10 @@ def split_mix(
         right_shift: Its shift of unsigned numbers.
         uint64: Makes one of its numbers.
     """
-    for shift, factor in _ROUNDS:
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         numbers = numbers ^ right_shift(numbers, uint64(shift))
         numbers = numbers * uint64(factor)
-    return numbers ^ right_shift(numbers, uint64(_LAST_SHIFT))
+    return numbers ^ right_shift(numbers, uint64(31))
 
 
 def mix(numbers: Array) -> Array:
@@ -44,26 +40,6 @@ def mix(numbers: Array) -> Array:
     """
     mixed: Array = split_mix(numbers.astype(np.int64).view(np.uint64))
     return mixed
-
-
-def unmix(mixed: Array) -> Array:
-    """Returns the int64 numbers that `mix` turns into `mixed`.
-
-    Args:
-        mixed: uint64 numbers.
-    """
-    numbers = _unshift(mixed, _LAST_SHIFT)
-    for shift, factor in reversed(_ROUNDS):
-        numbers = numbers * np.uint64(pow(factor, -1, 1 << 64))
-        numbers = _unshift(numbers, shift)
-    return numbers.view(np.int64)
-
-
-def _unshift(numbers: Array, shift: int) -> Array:
-    """Undoes `numbers ^ (numbers >> shift)`, for a shift above 21."""
-    # Two more times reach all 64 bits.
-    found = numbers ^ (numbers >> np.uint64(shift))
-    return numbers ^ (found >> np.uint64(shift))
 
 
 def hash_ids(ids: pa.ChunkedArray | pa.Array) -> Array:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.hashing import split_mix, unmix
+from data_pipelines.hashing import split_mix
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
     OUT_OF_VOCABULARY_ID,
@@ -155,12 +155,3 @@ def hashed_ids(
         size - NUM_RESERVED_IDS
     )
     return rows + uint64(NUM_RESERVED_IDS)
-
-
-def integers_of_hashes(ids: Array) -> Array:
-    """Returns integers that `hash_integers` maps to `ids`.
-
-    Args:
-        ids: 2 or more, below the size of the table.
-    """
-    return unmix(ids.astype(np.uint64) - np.uint64(NUM_RESERVED_IDS))

@@ -5,7 +5,7 @@ r"""A trained run to a SavedModel for TensorFlow Serving.
 
 writes models/sparsectr/<version>/, one above the newest there. Before it
 says done, fresh processes load what was written as the server does, and
-compare it with the Keras model on real requests (`export.verify`).
+compare it with the Keras model on logged requests (`export.verify`).
 
 Both folders can be remote, such as s3://bucket/folder. The version is then
 verified on this machine, and `saved_model.pb`, which makes it a SavedModel,
@@ -30,8 +30,7 @@ from absl import flags
 
 from export.contract.buckets import Buckets
 from export.contract.signature import signature_json, signatures
-from export.requests.held_out import held_out_batches
-from export.requests.raw_requests import RawRequests, vocabularies_of
+from export.requests.logged_requests import logged_batches
 from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError
@@ -48,9 +47,6 @@ XlaBucket = tuple[int, int, int]
 
 _MODEL_NAME = "sparsectr"
 
-_NUM_BATCHES = 8
-"""Batches of which the longest histories are taken to warm up with."""
-
 
 def define_flags() -> None:
     """Defines the flags of this command."""
@@ -64,7 +60,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Store with the vocabularies, whose test requests the export is "
+        "Store with the vocabularies, whose logged requests the export is "
         "warmed up and verified with (default: the one it was trained on).",
     )
     flags.DEFINE_list(
@@ -156,19 +152,16 @@ def write_model(
         xla_buckets: B, L and C of each compiled signature.
 
     Raises:
-        InputError: If the store has no requests.
+        InputError: If the store keeps no logged requests.
         OSError: If it cannot be written.
     """
     from export.graph.raw_ids import RawIds
     from export.graph.serving_graph import ServingGraph
 
-    vocabularies = vocabularies_of(store)
+    vocabularies = store.vocabularies()
     buckets = Buckets.for_config(config)
-    # The longest histories of a few batches, cut and padded to each bucket.
-    *_, batch = held_out_batches(
-        store, config.data, buckets.batch_sizes[-1], count=_NUM_BATCHES
-    )
-    requests = RawRequests(store.schema, vocabularies).of(batch)
+    # The longest histories, cut and padded to each bucket.
+    longest = next(logged_batches(store, config.data, buckets.batch_sizes[-1]))
     with tempfile.TemporaryDirectory(dir=folder.parent) as assets:
         raw_ids = RawIds(
             store.schema, vocabularies, Path(assets), config.data.max_history
@@ -190,7 +183,7 @@ def write_model(
     _write_json(extra / "signature.json", description)
     records = warm_up_requests(
         signatures(store.schema, config.model, xla_buckets),
-        requests,
+        longest.raw,
         buckets,
         graph.user_states,
     )

@@ -6,9 +6,9 @@ r"""Checks that a SavedModel will serve, and serve the trained model's answers.
   warm-up records (`export.checks.lint`);
 - loads the version as a server does, through TensorFlow's C API in a process
   without Python's TensorFlow, and replays the warm-up records;
-- compares it with the Keras model, in another process, on held-out requests.
-  The model reads the ids of the store as training does, the SavedModel the
-  raw values that a client would send.
+- compares it with the Keras model, in another process, on logged requests of
+  the test. The model reads their ids from the store as training does, the
+  SavedModel the raw values as they were logged.
 
 The largest difference and the AUC of both sides are printed as a table. The
 exit status is 0 if all is well; otherwise a line says what is not.

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from data_pipelines.store import Store
 from sparsectr import command, config_flags
 from sparsectr.config import Config
 from sparsectr.errors import InputError
+from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location, join
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
@@ -71,6 +73,12 @@ def main(argv: list[str]) -> None:
         print(config_flags.config_from_flags().to_json())
         return
     config, data_dir, run = _what_to_run()
+    # Not when training is done.
+    if values.export and not Store(local_copy(data_dir)).sampled_requests:
+        raise InputError(
+            f"{data_dir} keeps no logged requests to export with. Prepare it "
+            "again with --sample_requests, or train with --noexport."
+        )
 
     # Only now: TensorFlow takes seconds, and bad flags should not wait.
     import_tensorflow_quietly()

@@ -62,7 +62,7 @@ WITHOUT_TENSORFLOW = [
     "export/client.py",
     "export/calling/*.py",
     "export/checks/c_api.py",
-    "export/requests/raw_requests.py",
+    "export/requests/logged_requests.py",
     "export/contract/signature.py",
 ]
 

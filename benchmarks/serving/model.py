@@ -1,7 +1,6 @@
 """A SavedModel to time, and raw requests for it."""
 
 import concurrent.futures
-import functools
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from benchmarks.made.requests import made_requests, made_schema
 from data_pipelines.vocabulary import Vocabulary
-from export.requests.raw_requests import RawRequests
 from sparsectr.config import ModelConfig
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 
@@ -49,16 +48,33 @@ def raw_inputs(
         num_requests: How many.
     """
     schema = made_schema(num_rows)
-    raw = _raw_requests(schema)
+    vocabularies = made_vocabularies(schema)
     shape = num_behaviors, num_candidates
     return [
-        raw.of(batch) for batch in _made_batches(schema, shape, num_requests)
+        _raw(schema, vocabularies, batch)
+        for batch in _made_batches(schema, shape, num_requests)
     ]
 
 
-@functools.cache
-def _raw_requests(schema: DatasetSchema) -> RawRequests:
-    return RawRequests(schema, made_vocabularies(schema))
+def _raw(
+    schema: DatasetSchema, vocabularies: Mapping[str, Vocabulary], batch: Inputs
+) -> Inputs:
+    """Returns the made values of made ids, all of which stand for one."""
+    found = {
+        n: v for n, v in batch.items() if n not in ("candidate_mask", "label")
+    }
+    for prefix, fields in (
+        ("user", schema.user_fields),
+        ("behavior", schema.behavior_fields),
+        ("candidate", schema.candidate_fields),
+    ):
+        for field in fields:
+            name = f"{prefix}_{field.name}"
+            places = pa.array(batch[name].ravel() - NUM_RESERVED_IDS)
+            values: Any = vocabularies[field.table].values
+            raw = values.take(places).to_numpy(zero_copy_only=False)
+            found[name] = raw.reshape(batch[name].shape)
+    return found
 
 
 def _made_batches(

@@ -1,39 +1,41 @@
-r"""The Keras model's answers to held-out requests, for `export.verify`.
+r"""The Keras model's answers to logged requests, for `export.verify`.
 
     python -m export.checks.keras_answers --workdir=RUN --data_dir=STORE \
         --output=DIR
 
-A process of its own: it reads the run and the store as training does and
-never sees the SavedModel. The folder gets `requests.tfrecord`, batches of
-requests as a client would send them, and `answers.npz`: for each of them
-`<number>/probability`, `<number>/mask`, `<number>/label` and
-`<number>/is_drawn`, of all weights `weight_bytes`, their size, and `weights`,
-their digests, and `is_mixed`, whether the model computes in bfloat16.
+A process of its own: it reads the run, and the ids of the store as training
+does, and never sees the SavedModel. The folder gets `requests.tfrecord`,
+batches of the very same requests as they were logged, which a client would
+send, and `answers.npz`: for each of them `<number>/probability`,
+`<number>/mask`, `<number>/label` and `<number>/is_drawn`, of all weights
+`weight_bytes`, their size, and `weights`, their digests, and `is_mixed`,
+whether the model computes in bfloat16.
 
-Last come batches with ids drawn from the whole of every table, since those of
-a few requests are mostly the frequent ones.
+Last come batches with values drawn from the whole of every table, since those
+of a few requests are mostly the frequent ones.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from absl import flags
 
+from data_pipelines.vocabulary import Vocabulary
 from export.checks.weight_digest import weight_digest
 from export.contract.signature import PROBABILITY, WHOLE_PASS
-from export.requests.held_out import Batch, held_out_batches
-from export.requests.raw_requests import RawRequests, vocabularies_of
+from export.requests.logged_requests import LoggedBatch, logged_batches
 from export.requests.warm_up import write_warm_up
 from sparsectr import command
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
-from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
+from sparsectr.schema import PADDING_ID, DatasetSchema
 
 REQUESTS = "requests.tfrecord"
 ANSWERS = "answers.npz"
 
 _BATCH_SIZE = 32
-_NUM_BATCHES = 8
 
 
 def define_flags() -> None:
@@ -56,21 +58,22 @@ def main(argv: list[str]) -> None:
     run = RunDirectory.of(values.workdir)
     trained = load_model(run)
     store = open_store(run, values.data_dir)
-    raw = RawRequests(store.schema, vocabularies_of(store))
+    vocabularies = store.vocabularies()
     weights = [weight.numpy() for weight in trained.model.weights]
     answers: dict[str, Any] = {
         "weight_bytes": sum(weight.nbytes for weight in weights),
         "is_mixed": trained.config.train.mixed_precision,
         "weights": [weight_digest(weight) for weight in weights],
     }
-    batches = held_out_batches(
-        store, trained.config.data, _BATCH_SIZE, _NUM_BATCHES
-    )
-    # The shortest and the longest histories.
-    drawn = [_draw(store.schema, batch) for batch in (batches[0], batches[-1])]
+    batches = list(logged_batches(store, trained.config.data, _BATCH_SIZE))
+    # The longest and the shortest histories.
+    drawn = [
+        _draw(store.schema, vocabularies, batch)
+        for batch in (batches[0], batches[-1])
+    ]
     specs = {
         name: tf.TensorSpec([None] * value.ndim, value.dtype)
-        for name, value in batches[0].items()
+        for name, value in batches[0].ids.items()
     }
 
     # A graph, as in training and evaluation. In bfloat16 it rounds otherwise
@@ -80,34 +83,44 @@ def main(argv: list[str]) -> None:
         return tf.sigmoid(trained.model(inputs, training=False))
 
     requests = []
-    for number, batch in enumerate([*batches, *drawn]):
-        answers[f"{number}/{PROBABILITY}"] = predict(batch).numpy()
-        answers[f"{number}/mask"] = batch["candidate_mask"]
-        answers[f"{number}/label"] = batch["label"]
+    for number, (raw, ids) in enumerate([*batches, *drawn]):
+        answers[f"{number}/{PROBABILITY}"] = predict(ids).numpy()
+        answers[f"{number}/mask"] = ids["candidate_mask"]
+        answers[f"{number}/label"] = ids["label"]
         answers[f"{number}/is_drawn"] = number >= len(batches)
-        requests.append((WHOLE_PASS, raw.of(batch)))
+        requests.append((WHOLE_PASS, raw))
     output = Path(values.output)
     write_warm_up(output / REQUESTS, requests, "sparsectr")
     np.savez(output / ANSWERS, **answers)
 
 
-def _draw(schema: DatasetSchema, batch: Batch) -> Batch:
-    """Returns a copy whose ids are any that stand for a value."""
+def _draw(
+    schema: DatasetSchema,
+    vocabularies: Mapping[str, Vocabulary],
+    batch: LoggedBatch,
+) -> LoggedBatch:
+    """Returns a copy with any values that the tables have rows for."""
     random = np.random.default_rng(0)
-    found = dict(batch)
+    raw, ids = dict(batch.raw), dict(batch.ids)
     for prefix, fields, is_real in (
         ("user", schema.user_fields, True),
-        ("behavior", schema.behavior_fields, batch["behavior_time"] > 0),
-        ("candidate", schema.candidate_fields, batch["candidate_mask"]),
+        ("behavior", schema.behavior_fields, ids["behavior_time"] > 0),
+        ("candidate", schema.candidate_fields, ids["candidate_mask"]),
     ):
         for field in fields:
-            size = schema.table(field.table).size or 0
-            ids = batch[f"{prefix}_{field.name}"]
-            if size > NUM_RESERVED_IDS:
-                new = random.integers(NUM_RESERVED_IDS, size, ids.shape)
-                ids = np.where(is_real, new.astype(ids.dtype), ids)
-            found[f"{prefix}_{field.name}"] = ids
-    return found
+            name = f"{prefix}_{field.name}"
+            vocabulary, shape = vocabularies[field.table], raw[name].shape
+            known = vocabulary.values
+            if known is None:
+                known = pa.array(random.integers(-(2**62), 2**62, 1000))
+            if not len(known):
+                continue
+            places = random.integers(0, len(known), raw[name].size)
+            values = known.take(pa.array(places))
+            raw[name] = values.to_numpy(zero_copy_only=False).reshape(shape)
+            new = vocabulary.encode(pa.chunked_array([values])).reshape(shape)
+            ids[name] = np.where(is_real, new, PADDING_ID).astype(np.int32)
+    return LoggedBatch(raw, ids)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.preparation.encoded_shard import count_ids, describe_files
+from data_pipelines.preparation import encoded_shard
+from data_pipelines.preparation.encoded_shard import (
+    EncodeTask,
+    count_ids,
+    describe_files,
+)
 from data_pipelines.shard import add_nested
 from data_pipelines.store import SAMPLED_REQUESTS, Store, write_store
 from data_pipelines.verify_store import verify_store
@@ -159,6 +164,24 @@ def test_another_logged_value(
     pq.write_table(table.set_column(place, name, values), file)
     _change(path, lambda m: m["files"].update(describe_files(path, [file])))
     _refuse(path, message)
+
+
+def test_an_error_in_the_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Counts, digest and hashes are those of the wrong ids, and all agree.
+    ids_of_codes = encoded_shard._ids_of_codes
+
+    def reversed_ids(task: EncodeTask, name: str) -> Any:
+        ids = ids_of_codes(task, name)
+        is_known = ids >= 2
+        ids[is_known] = ids[is_known][::-1]
+        return ids
+
+    monkeypatch.setattr(encoded_shard, "_ids_of_codes", reversed_ids)
+    made = small_dataset(drawn_rows(9), tmp_path / "raw")
+    path = prepared(made, tmp_path / "store", num_shards=2).path
+    _refuse(path, "is not what the store has for it")
 
 
 def test_another_digest(path: Path) -> None:

@@ -6,7 +6,6 @@ from data_pipelines.vocabulary import (
     Vocabulary,
     hash_integers,
     id_dtype,
-    integers_of_hashes,
 )
 from sparsectr.schema import Table
 
@@ -108,12 +107,6 @@ def test_hashed_ids_are_spread_and_reserve_two() -> None:
     counts = np.bincount(ids)[2:]
     assert counts.min() > 850
     assert counts.max() < 1150
-
-
-@pytest.mark.parametrize("size", [3, 1000, 2**31 - 1])
-def test_every_hashed_id_has_an_integer(size: int) -> None:
-    ids = np.unique(np.linspace(2, size - 1, 997).astype(np.int64))
-    assert hash_integers(integers_of_hashes(ids), size).tolist() == ids.tolist()
 
 
 def test_hashed_table_keeps_missing_apart() -> None:

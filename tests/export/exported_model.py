@@ -6,13 +6,14 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from data_pipelines.vocabulary import Vocabulary
+from data_pipelines.vocabulary import Vocabulary, arrow_type
+from export.contract.signature import MISSING_INTEGER, MISSING_TEXT
 from export.graph.raw_ids import RawIds
 from export.graph.serving_graph import ServingGraph
-from export.requests.raw_requests import RawRequests
 from sparsectr.schema import DatasetSchema, Table
 from tests import make_requests
 from tests.keras_weights import random_model
@@ -50,7 +51,8 @@ def _vocabulary(table: Table) -> Vocabulary:
 
 VOCABULARIES = {table.name: _vocabulary(table) for table in SCHEMA.tables}
 
-_RAW = RawRequests(SCHEMA, VOCABULARIES)
+_MISSING = {"int": MISSING_INTEGER, "string": MISSING_TEXT}
+_UNKNOWN = {"int": -1, "string": "unknown"}
 
 
 def requests(
@@ -58,10 +60,34 @@ def requests(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns random requests as ids, and the raw values that mean them."""
     ids = make_requests.make_requests(seed, num_valid, SCHEMA, **options)
-    for field in ("behavior_item", "candidate_item"):
-        # No value of a hashed table is unknown.
-        ids[field] = np.where(ids[field] == 1, 2, ids[field])
-    return ids, _RAW.of(ids)
+    raw = {k: v for k, v in ids.items() if k != "candidate_mask"}
+    for prefix, fields in (
+        ("user", SCHEMA.user_fields),
+        ("behavior", SCHEMA.behavior_fields),
+        ("candidate", SCHEMA.candidate_fields),
+    ):
+        for field in fields:
+            name, vocabulary = f"{prefix}_{field.name}", field.table
+            raw[name], ids[name] = _raw(VOCABULARIES[vocabulary], ids[name])
+    return ids, raw
+
+
+def _raw(vocabulary: Vocabulary, ids: np.ndarray) -> tuple[Any, Any]:
+    """Returns raw values, and the ids that the preparation makes of them.
+
+    They are `ids` again, but for those of a hashed table.
+    """
+    table, known = vocabulary.table, vocabulary.values
+    values = (
+        range((table.size or 0) - 2) if known is None else known.to_pylist()
+    )
+    decoded = [None, _UNKNOWN[table.value_type], *values]
+    column = pa.array([decoded[n] for n in ids.ravel()], arrow_type(table))
+    again = vocabulary.encode(pa.chunked_array([column]))
+    raw = column.fill_null(_MISSING[table.value_type]).to_numpy(
+        zero_copy_only=False
+    )
+    return raw.reshape(ids.shape), again.reshape(ids.shape).astype(np.int32)
 
 
 def only(inputs: dict[str, Any], *prefixes: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.prepare import prepare
+from data_pipelines.store import SAMPLED_REQUESTS
 from data_pipelines.synthetic_alibaba import write_sample
 from tests.commands import assert_refused
 from tests.tiny_run import FINISHED_FLAGS, FLAGS
@@ -59,6 +60,31 @@ def test_damaged_store(tiny_store, command, tmp_path):
     )
     assert_refused(done, "behaviors/time.npy")
     assert not (tmp_path / "run").exists()
+
+
+def test_store_without_logged_requests(
+    tiny_store, finished_run, command, tmp_path
+):
+    store = tmp_path / "store"
+    shutil.copytree(tiny_store.path, store)
+    (store / SAMPLED_REQUESTS).unlink()
+    # Before it trains, and not when it is to export.
+    done = command(
+        "sparsectr.train",
+        *FLAGS,
+        f"--data_dir={store}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert_refused(done, str(store), "--sample_requests", "--noexport")
+    assert not (tmp_path / "run").exists()
+    done = command(
+        "export.saved_model",
+        f"--workdir={finished_run.path}",
+        f"--data_dir={store}",
+        f"--output={tmp_path / 'models'}",
+    )
+    assert_refused(done, str(store), "--sample_requests")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_workdir_is_a_file(tiny_store, command, tmp_path):

@@ -1,0 +1,103 @@
+"""Requests as they were logged, and what the store has for the very same."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.batches import Batches
+from data_pipelines.preparation.sampled_requests import MOST_BEHAVIORS
+from data_pipelines.store import Store
+from export.calling.padding import (
+    BEHAVIOR_TIME,
+    check_request,
+    keep_newest,
+    num_behaviors,
+    pad,
+)
+from export.calling.transport import TensorType
+from export.contract.signature import (
+    behavior_inputs,
+    candidate_inputs,
+    user_inputs,
+)
+from export.requests.request_table import RequestTable
+from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
+from sparsectr.schema import DatasetSchema
+
+Batch = dict[str, npt.NDArray[Any]]
+
+_ROWS = 64
+"""Requests that are read at a time."""
+
+
+class LoggedBatch(NamedTuple):
+    """Requests of one shape.
+
+    Attributes:
+        raw: The inputs of `serving_default`, as a client pads them.
+        ids: What the training reader makes of the rows of the store.
+    """
+
+    raw: Batch
+    ids: Batch
+
+
+def logged_batches(
+    store: Store,
+    config: DataConfig,
+    batch_size: int,
+) -> Iterator[LoggedBatch]:
+    """Yields the sampled requests of a store, the longest histories first.
+
+    Args:
+        store: Where they come from.
+        config: Lengths and buckets of the run. Longer histories than a
+            sample has are read no further.
+        batch_size: Requests of a batch, at most.
+
+    Raises:
+        InputError: If the store keeps no request as it was logged.
+    """
+    if store.sampled_requests is None:
+        raise InputError(
+            f"{store.path} keeps no logged requests to warm up and to verify "
+            "with. Prepare it again with --sample_requests; its ids and its "
+            "runs stay good."
+        )
+    requests = _read(store.sampled_requests, store.schema)
+    requests.sort(key=lambda pair: -num_behaviors(pair[1]))
+    config = dataclasses.replace(
+        config, max_history=min(config.max_history, MOST_BEHAVIORS)
+    )
+    reader = Batches(store, "test", config, batch_size, None)
+    for start in range(0, len(requests), batch_size):
+        numbers, logged = zip(
+            *requests[start : start + batch_size], strict=True
+        )
+        ids = reader.batch_of(np.array(numbers))
+        length, width = ids[BEHAVIOR_TIME].shape[1], ids["label"].shape[1]
+        newest = [keep_newest(request, length) for request in logged]
+        yield LoggedBatch(pad(newest, length, width), ids)
+
+
+def _read(path: Path, schema: DatasetSchema) -> list[tuple[int, Batch]]:
+    """Returns each request's number in the store, and its raw values."""
+    tensors = (
+        *user_inputs(schema),
+        *behavior_inputs(schema),
+        *candidate_inputs(schema),
+    )
+    types = {t.name: TensorType(t.dtype, (-1,) * len(t.shape)) for t in tensors}
+    table = RequestTable(path, types)
+    return [
+        (number, check_request(request, types, f"{path}, request {number}"))
+        for rows, requests in table.batches(_ROWS)
+        for number, request in zip(
+            rows["request"].to_pylist(), requests, strict=True
+        )
+    ]
