@@ -6,23 +6,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data_pipelines.batches import Batches
 from data_pipelines.content_digest import digest, shard_content
 from data_pipelines.preparation.encoded_shard import count_ids, describe_files
-from data_pipelines.preparation.sampled_requests import MOST_BEHAVIORS
+from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.progress import Progress
 from data_pipelines.raw.raw_dataset import LATEST_TIME
 from data_pipelines.shard import SPLITS, Shard, add_nested
 from data_pipelines.store import Store, shard_name
-from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField, DatasetSchema
-
-_ROWS = 32
-"""Sampled requests that are encoded at a time."""
 
 
 def verify_store(path: Path) -> str:
@@ -84,7 +77,7 @@ def verify_store(path: Path) -> str:
             raise InputError(
                 f"{path}: `{key}` of the manifest is not what the store holds."
             )
-    num_sampled = _check_samples(store)
+    num_sampled = check_samples(store)
     total = manifest["counts"]
     return (
         f"{path}: {len(files)} files of {num_bytes:,} bytes are as written; "
@@ -94,58 +87,6 @@ def verify_store(path: Path) -> str:
         "are kept as they were logged and give the ids of the store; content "
         f"{manifest['content']}"
     )
-
-
-def _check_samples(store: Store) -> int:
-    """Encodes the sampled requests anew, and holds them against their ids.
-
-    Returns:
-        How many there are.
-
-    Raises:
-        InputError: If one is not the request of the store that it names.
-    """
-    path = store.sampled_requests
-    if path is None:
-        return 0
-    config = DataConfig(max_history=MOST_BEHAVIORS)
-    reader = Batches(store, "test", config, _ROWS, None)
-    tables = {
-        f"{prefix}_{field.name}": field.table
-        for prefix, fields in (
-            ("user", store.schema.user_fields),
-            ("behavior", store.schema.behavior_fields),
-            ("candidate", store.schema.candidate_fields),
-        )
-        for field in fields
-    }
-    vocabularies = store.vocabularies()
-    file = pq.ParquetFile(path)
-    for rows in file.iter_batches(_ROWS):
-        request = rows["request"].to_numpy()
-        if request.min() < 0 or request.max() >= reader.num_requests:
-            raise InputError(f"{path} names a request that is not there.")
-        batch = reader.batch_of(request)
-        real = {"behavior": batch["behavior_time"] > 0}
-        real["candidate"] = real["label"] = batch.pop("candidate_mask")
-        for name, ids in batch.items():
-            column = rows[name]
-            is_equal = True
-            if name.split("_")[0] in real:
-                mask = real[name.split("_")[0]]
-                lengths = column.value_lengths().to_numpy()
-                is_equal = np.array_equal(lengths, mask.sum(axis=1))
-                column, ids = column.flatten(), ids[mask]
-            if name in tables:
-                vocabulary = vocabularies[tables[name]]
-                values = vocabulary.encode(pa.chunked_array([column]))
-            else:
-                values = column.to_numpy(zero_copy_only=False)
-            if not is_equal or not np.array_equal(values, ids, equal_nan=True):
-                raise InputError(
-                    f"{path}: `{name}` is not what the store has for it."
-                )
-    return file.metadata.num_rows
 
 
 class _Check:

@@ -36,8 +36,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.batches import Batches
 from data_pipelines.hashing import hash_ids, hash_rows
 from data_pipelines.preparation.listwise import Listwise
+from data_pipelines.store import Store
+from data_pipelines.vocabulary import Vocabulary
+from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +50,9 @@ MOST_BEHAVIORS = 4096
 """A sample takes no more memory than this allows, however long histories."""
 
 _LENGTH, _HASH = "__length", "__hash"
+
+_ROWS = 32
+"""Requests that are encoded at a time."""
 
 
 def choose(length: Array, hashed: Array, count: int) -> Array:
@@ -129,6 +137,64 @@ def merge_samples(
         parts = [merged.take(pa.array(chosen))]
     (table,) = parts
     pq.write_table(table.drop_columns([_LENGTH, _HASH]), path)
+
+
+def check_samples(store: Store) -> int:
+    """Encodes the sample of a store anew, and holds it against the ids.
+
+    Returns:
+        How many requests there are.
+
+    Raises:
+        InputError: If one is not the request of the store that it names.
+    """
+    path = store.sampled_requests
+    if path is None:
+        return 0
+    config = DataConfig(max_history=MOST_BEHAVIORS)
+    reader = Batches(store, "test", config, _ROWS, None)
+    vocabularies = store.vocabularies()
+    schema = store.schema
+    vocabulary_of = {
+        f"{prefix}_{field.name}": vocabularies[field.table]
+        for prefix, fields in (
+            ("user", schema.user_fields),
+            ("behavior", schema.behavior_fields),
+            ("candidate", schema.candidate_fields),
+        )
+        for field in fields
+    }
+    file = pq.ParquetFile(path)
+    for rows in file.iter_batches(_ROWS):
+        request = rows["request"].to_numpy()
+        if request.min() < 0 or request.max() >= reader.num_requests:
+            raise InputError(f"{path} names a request that is not there.")
+        batch = reader.batch_of(request)
+        masks = {"behavior": batch["behavior_time"] > 0}
+        masks["candidate"] = masks["label"] = batch.pop("candidate_mask")
+        for name, ids in batch.items():
+            mask = masks.get(name.split("_")[0])
+            if not _is_equal(rows[name], vocabulary_of.get(name), ids, mask):
+                raise InputError(
+                    f"{path}: `{name}` is not what the store has for it."
+                )
+    return file.metadata.num_rows
+
+
+def _is_equal(
+    column: pa.Array, vocabulary: Vocabulary | None, ids: Array, mask: Any
+) -> bool:
+    """Whether raw values, lists if there is a mask, encode to `ids`."""
+    if mask is not None:
+        lengths = column.value_lengths().to_numpy()
+        if not np.array_equal(lengths, mask.sum(axis=1)):
+            return False
+        column, ids = column.flatten(), ids[mask]
+    if vocabulary is None:
+        values = column.to_numpy(zero_copy_only=False)
+    else:
+        values = vocabulary.encode(pa.chunked_array([column]))
+    return np.array_equal(values, ids, equal_nan=True)
 
 
 def _lists(
