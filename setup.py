@@ -24,6 +24,8 @@ INSTALL_REQUIRES = [
     "pandas>=3",
     "pyarrow",
     "absl-py",
+    # Progress bars; nothing but Python.
+    "tqdm",
 ]
 
 EXTRAS_REQUIRE = {
@@ -60,6 +62,7 @@ EXTRAS_REQUIRE = {
         "ruff>=0.17,<0.18",
         "mypy>=2.4,<2.5",
         "pandas-stubs",
+        "types-tqdm",
     ],
 }
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from data_pipelines.content_digest import digest, shard_content
 from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
-from data_pipelines.progress import Progress
 from data_pipelines.raw.raw_dataset import LATEST_TIME
 from data_pipelines.shard import SPLITS, Shard, add_nested
 from data_pipelines.store import Store, shard_name
 from sparsectr.errors import InputError
+from sparsectr.progress import Progress
 from sparsectr.schema import CategoricalField, DatasetSchema
 
 
@@ -46,17 +46,16 @@ def verify_store(path: Path) -> str:
         problem = "is not in the manifest" if name in found else "is missing"
         raise InputError(f"{path / name} {problem}.")
     num_bytes = sum(file["bytes"] for file in files.values())
-    progress = Progress("verifying", total=num_bytes)
-    for name, expected in files.items():
-        actual = describe_files(path, [path / name])[name]
-        if actual != expected:
-            raise InputError(
-                f"{path / name} is not the file that was written: it has "
-                f"{actual['bytes']} bytes where {expected['bytes']} belong, "
-                "or its SHA-256 differs."
-            )
-        progress.advance(expected["bytes"])
-    progress.done()
+    with Progress("verifying", num_bytes, "B") as progress:
+        for name, expected in files.items():
+            actual = describe_files(path, [path / name])[name]
+            if actual != expected:
+                raise InputError(
+                    f"{path / name} is not the file that was written: it has "
+                    f"{actual['bytes']} bytes where {expected['bytes']} "
+                    "belong, or its SHA-256 differs."
+                )
+            progress.advance(expected["bytes"])
     test_time = manifest["split"]["test_time"]
     counts, ids, contents = [], [], []
     for index, shard in enumerate(store.shards):

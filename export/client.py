@@ -31,7 +31,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from data_pipelines.progress import Progress
 from export.calling.grpc_transport import GrpcTransport
 from export.calling.padding import (
     BEHAVIOR_TIME,
@@ -423,11 +422,14 @@ def main(argv: list[str]) -> None:
 
 def _score_file(client: Client, path: Path, output: Path) -> int:
     from export.requests.request_table import RequestTable, score_writer
+    from sparsectr.progress import Progress
 
     table = RequestTable(path, client.inputs())
-    progress = Progress("scoring", total=table.num_requests)
     count = 0
-    with score_writer(output, table.schema) as write:
+    with (
+        score_writer(output, table.schema) as write,
+        Progress("scoring", table.num_requests, "request") as progress,
+    ):
         for rows, requests in table.batches(_READ_REQUESTS):
             try:
                 scores = client.score_requests(requests, first_index=count)
@@ -435,8 +437,7 @@ def _score_file(client: Client, path: Path, output: Path) -> int:
                 raise InputError(f"{path}: {error}") from error
             write(rows, scores)
             count += len(requests)
-            progress.advance(len(requests), rows=len(requests))
-    progress.done()
+            progress.advance(len(requests))
     return count
 
 

@@ -18,8 +18,8 @@ from data_pipelines.datasets.alibaba import (
     FIRST_BEHAVIOR_TIME,
     FIRST_SAMPLE_TIME,
 )
-from data_pipelines.progress import Progress
 from data_pipelines.synthetic_alibaba import MARKER
+from sparsectr.progress import Progress
 
 Array = npt.NDArray[Any]
 
@@ -64,8 +64,10 @@ def _write_log(
 ) -> None:
     kinds = np.array(list(_KIND_SHARES))
     shares = np.array(list(_KIND_SHARES.values()))
-    progress = Progress(f"writing {path.name}", total=num_rows)
-    with path.open("wb") as file:
+    with (
+        path.open("wb") as file,
+        Progress(f"writing {path.name}", num_rows, "row") as progress,
+    ):
         file.write(b"user,time_stamp,btag,cate,brand\n")
         for start in range(0, num_rows, _CHUNK):
             count = min(_CHUNK, num_rows - start)
@@ -84,8 +86,7 @@ def _write_log(
             for column in columns.values():
                 column[copied] = column[source]
             _append(file, columns)
-            progress.advance(count, rows=count)
-    progress.done()
+            progress.advance(count)
 
 
 def _write_samples(

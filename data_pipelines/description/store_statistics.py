@@ -10,11 +10,11 @@ from data_pipelines.description.chunk_lengths import cut_into_chunks
 from data_pipelines.description.duration_counts import DurationCounts
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.user_blocks import user_blocks
-from data_pipelines.progress import Progress
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.store import Store, shard_name
 from sparsectr.config import ModelConfig
+from sparsectr.progress import Progress
 from sparsectr.schema import OUT_OF_VOCABULARY_ID, PADDING_ID, DatasetSchema
 
 Array = npt.NDArray[Any]
@@ -181,18 +181,16 @@ class StoreStatistics:
         self._utc_offset = store.schema.utc_offset_hours * 3600
         self._test_time = store.manifest.get("split", {}).get("test_time")
         total = sum(shard.num_behaviors for shard in store.shards)
-        progress = Progress("describe", total=total)
         num_shards = len(store.shards)
-        for index in range(num_shards):
-            # Opened anew, and closed after: what was read of a mapped file
-            # counts as memory of this process as long as it is open.
-            folder = store.path / shard_name(index, num_shards)
-            shard = Shard.open(folder, store.schema)
-            for block in user_blocks(shard, block_rows):
-                self._add(block)
-                rows = block.num_behaviors
-                progress.advance(rows, rows=rows)
-        progress.done()
+        with Progress("describe", total, "row") as progress:
+            for index in range(num_shards):
+                # Opened anew, and closed after: what was read of a mapped file
+                # counts as memory of this process as long as it is open.
+                folder = store.path / shard_name(index, num_shards)
+                shard = Shard.open(folder, store.schema)
+                for block in user_blocks(shard, block_rows):
+                    self._add(block)
+                    progress.advance(block.num_behaviors)
 
     def _add(self, block: Shard) -> None:
         self.num_users += block.num_users

@@ -42,7 +42,6 @@ from data_pipelines.preparation.engine import Engine
 from data_pipelines.preparation.sampled_requests import merge_samples
 from data_pipelines.preparation.scan import ROW, Scan, ScanReport, read_shard
 from data_pipelines.preparation.working_folder import folder_of, working_folder
-from data_pipelines.progress import Progress
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
@@ -56,6 +55,7 @@ from data_pipelines.store import (
 )
 from data_pipelines.vocabulary import Vocabulary, arrow_type
 from sparsectr.errors import InputError
+from sparsectr.progress import Progress
 from sparsectr.schema import DatasetSchema
 
 _MERGE_ROWS = 4_000_000
@@ -202,6 +202,7 @@ class _Steps:
                 sources,
                 "hashing the raw files",
                 [source.size for source in sources],
+                "B",
             )
             _write_json(file, found)
         described: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
@@ -220,11 +221,10 @@ class _Steps:
         splits = table.splits(self.plan.range_bytes)
         file.parent.mkdir(parents=True, exist_ok=True)
         total = ScanReport()
-        progress = Progress(f"reading {table.name}", total=len(splits))
-        for report in self.engine.shuffle(scan, splits, file.parent):
-            total.add(report.num_read, report.dropped)
-            progress.advance(1, rows=report.num_read)
-        progress.done()
+        with Progress(f"reading {table.name}", len(splits), "part") as progress:
+            for report in self.engine.shuffle(scan, splits, file.parent):
+                total.add(report.num_read, report.dropped)
+                progress.advance(1, f"{total.num_read:,} rows")
         _write_json(file, dataclasses.asdict(total))
         return total
 
@@ -286,30 +286,31 @@ class _Steps:
             return DatasetSchema.from_dict(json.loads(file.read_text("utf-8")))
         schema = self.dataset.schema
         (self.store / "vocabularies").mkdir(exist_ok=True)
-        progress = Progress("counting values", total=len(schema.tables))
         sizes = {}
-        for table in schema.tables:
-            counts = pa.table({"value": pa.array([], arrow_type(table))})
-            if table.kind != "hashed":
-                counts = _merge_counts(
-                    read_counts(self._coded(shard), table.name)
-                    for shard in range(self.plan.num_shards)
-                )
-            vocabulary = Vocabulary.from_counts(table, counts)
-            sizes[table.name] = vocabulary.table.size or 0
-            if vocabulary.values is not None:
-                _write_arrow(
-                    self.folder / "vocabularies" / f"{table.name}.arrow",
-                    pa.table({"value": vocabulary.values}),
-                )
-                # In one line: indented, it takes Python ten times as long.
-                _write_json(
-                    self.store / "vocabularies" / f"{table.name}.json",
-                    vocabulary.values.to_pylist(),
-                    indent=None,
-                )
-            progress.advance(1)
-        progress.done()
+        with Progress(
+            "counting values", len(schema.tables), "table"
+        ) as progress:
+            for table in schema.tables:
+                counts = pa.table({"value": pa.array([], arrow_type(table))})
+                if table.kind != "hashed":
+                    counts = _merge_counts(
+                        read_counts(self._coded(shard), table.name)
+                        for shard in range(self.plan.num_shards)
+                    )
+                vocabulary = Vocabulary.from_counts(table, counts)
+                sizes[table.name] = vocabulary.table.size or 0
+                if vocabulary.values is not None:
+                    _write_arrow(
+                        self.folder / "vocabularies" / f"{table.name}.arrow",
+                        pa.table({"value": vocabulary.values}),
+                    )
+                    # In one line: indented, it takes Python ten times as long.
+                    _write_json(
+                        self.store / "vocabularies" / f"{table.name}.json",
+                        vocabulary.values.to_pylist(),
+                        indent=None,
+                    )
+                progress.advance(1)
         dense_fields = []
         for field in schema.candidate_dense_fields:
             parts = [summary.dense[field.name] for summary in summaries]
@@ -391,16 +392,16 @@ class _Steps:
         tasks: Sequence[Any],
         step: str,
         weights: Sequence[int] | None = None,
+        unit: str = "shard",
     ) -> list[Any]:
         weights = weights or [1] * len(tasks)
-        progress = Progress(step, total=sum(weights))
         results = []
-        for result, weight in zip(
-            self.engine.map(function, tasks), weights, strict=True
-        ):
-            results.append(result)
-            progress.advance(weight)
-        progress.done()
+        with Progress(step, sum(weights), unit) as progress:
+            for result, weight in zip(
+                self.engine.map(function, tasks), weights, strict=True
+            ):
+                results.append(result)
+                progress.advance(weight)
         return results
 
 

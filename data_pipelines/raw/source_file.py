@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from data_pipelines.progress import Progress
 from sparsectr.errors import InputError
+from sparsectr.progress import Progress
 
 _PACKINGS = (".gz", ".tar.gz", ".zip")
 _CHUNK = 1 << 20
@@ -89,7 +89,9 @@ class SourceFile:
             if start:
                 # A line that began before `start` is another range's.
                 start = _next_line(file, start - 1)
-            yield SourceStream(self, file, unpacked, start, end)
+            yield stack.enter_context(
+                SourceStream(self, file, unpacked, start, end)
+            )
 
     def _unpack(
         self, file: IO[bytes], stack: contextlib.ExitStack
@@ -169,10 +171,9 @@ class SourceStream(io.RawIOBase):
         self._position = start
         self._end = end
         self._is_done = end is not None and start >= end
-        self._size = max(source.size, 1)
         # Ranges of a plain file are short, and whoever reads them reports.
         self._progress = (
-            Progress(f"reading {source.path.name}")
+            Progress(f"reading {source.path.name}", source.size, "B")
             if source.is_packed
             else None
         )
@@ -180,6 +181,12 @@ class SourceStream(io.RawIOBase):
     def readable(self) -> bool:
         """Returns True."""
         return True
+
+    def close(self) -> None:
+        """Ends the line of the progress."""
+        if self._progress is not None:
+            self._progress.close()
+        super().close()
 
     # The type of a buffer is a name that Python has from 3.12 on.
     def readinto(self, buffer: Any) -> int:
@@ -203,7 +210,7 @@ class SourceStream(io.RawIOBase):
         buffer[: len(data)] = data
         self._count(data)
         if self._progress is not None:
-            self._progress.report(f"{100 * self._file.tell() // self._size} %")
+            self._progress.advance(self._file.tell() - self._progress.n)
         return len(data)
 
     def _count(self, data: bytes) -> None:

@@ -1,8 +1,6 @@
 """Whole files between this machine and a remote store, several at once."""
 
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +14,9 @@ from sparsectr.file_systems.file_system import (
     Status,
 )
 from sparsectr.file_systems.paths import join
+from sparsectr.progress import Progress
 
 _THREADS = 8
-_SECONDS_BETWEEN_LINES = 10.0
 
 _T = TypeVar("_T")
 
@@ -37,7 +35,7 @@ def fetch(files: FileSystem, wanted: Mapping[str, tuple[Status, Path]]) -> None:
         InputError: If one cannot be read.
         OSError: If one cannot be written.
     """
-    progress = _Progress("fetch", sum(s.size for s, _ in wanted.values()))
+    progress = Progress("fetch", sum(s.size for s, _ in wanted.values()), "B")
 
     def copy(url: str) -> None:
         status, target = wanted[url]
@@ -53,7 +51,7 @@ def fetch(files: FileSystem, wanted: Mapping[str, tuple[Status, Path]]) -> None:
             while chunk := source.read(BUFFER_BYTES):
                 file.write(chunk)
                 done += len(chunk)
-                progress.add(len(chunk))
+                progress.advance(len(chunk))
         if done != status.size:
             # Replaced since it was listed; the next listing will tell.
             raise FileNotFoundError(2, "it changed while it was read", url)
@@ -61,7 +59,8 @@ def fetch(files: FileSystem, wanted: Mapping[str, tuple[Status, Path]]) -> None:
             os.utime(partial, ns=(_nanoseconds(status), _nanoseconds(status)))
         partial.replace(target)
 
-    _in_parallel(copy, wanted)
+    with progress:
+        _in_parallel(copy, wanted)
 
 
 SETTLED_SECONDS = 2
@@ -105,8 +104,8 @@ def send(
     """
     names = set(names)
     markers = [name for name in last if name in names]
-    progress = _Progress(
-        "send", sum((folder / name).stat().st_size for name in names)
+    progress = Progress(
+        "send", sum((folder / name).stat().st_size for name in names), "B"
     )
 
     def copy(name: str) -> None:
@@ -119,7 +118,7 @@ def send(
             ):
                 while chunk := source.read(BUFFER_BYTES):
                     file.write(chunk)
-                    progress.add(len(chunk))
+                    progress.advance(len(chunk))
         except FileNotFoundError as error:
             if error.filename != target:
                 raise
@@ -127,9 +126,10 @@ def send(
                 f"{target} cannot be written: there is no such bucket or root."
             ) from error
 
-    _in_parallel(copy, sorted(names.difference(markers)))
-    for name in markers:
-        copy(name)
+    with progress:
+        _in_parallel(copy, sorted(names.difference(markers)))
+        for name in markers:
+            copy(name)
 
 
 def _nanoseconds(status: Status) -> int:
@@ -145,32 +145,3 @@ def _in_parallel(action: Callable[[_T], None], items: Iterable[_T]) -> None:
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-class _Progress:
-    """Prints a line now and then, and nothing for a short transfer."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
-        self._total = total
-        self._done = 0
-        self._start = self._last = time.monotonic()
-        self._lock = threading.Lock()
-
-    def add(self, num_bytes: int) -> None:
-        """Counts bytes that are done."""
-        with self._lock:
-            self._done += num_bytes
-            now = time.monotonic()
-            if now - self._last < _SECONDS_BETWEEN_LINES:
-                return
-            self._last = now
-            rate = self._done / (now - self._start)
-            left = max(self._total - self._done, 0) / rate
-            print(
-                f"{self._what}: {self._done / 2**20:.0f} of "
-                f"{self._total / 2**20:.0f} MiB - {rate / 2**20:.1f} MiB/s - "
-                f"{left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from data_pipelines.batches import Batches
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics, compute_metrics
-from sparsectr.training.progress_bar import ProgressBar
+from sparsectr.progress import Progress
 
 Array = npt.NDArray[Any]
 
@@ -45,15 +45,14 @@ def score_requests(predict: Any, batches: Batches, dataset: Any) -> Scores:
     if batches.num_requests == 0:
         raise InputError("There are no requests to score.")
     parts = []
-    bar = ProgressBar("score", batches.num_batches, "batch")
-    for step, batch in enumerate(dataset):
-        logits = np.asarray(predict(batch))
-        known = batches.labels(step, logits.shape[1])
-        # Rows that only fill up the last batch of a bucket are cut off.
-        logits = logits[: len(known.mask)][known.mask]
-        parts.append((known.label, logits, known.user))
-        bar.update(step + 1, "")
-    bar.close()
+    with Progress("score", batches.num_batches, "batch", delay=0) as bar:
+        for step, batch in enumerate(dataset):
+            logits = np.asarray(predict(batch))
+            known = batches.labels(step, logits.shape[1])
+            # Rows that only fill up the last batch of a bucket are cut off.
+            logits = logits[: len(known.mask)][known.mask]
+            parts.append((known.label, logits, known.user))
+            bar.advance(1)
     return Scores(
         *(np.concatenate(column) for column in zip(*parts, strict=True))
     )

@@ -16,8 +16,8 @@ from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
 from sparsectr.models.model_from_config import model_from_config
 from sparsectr.optimizers.lazy_adam import LazyAdam
+from sparsectr.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
-from sparsectr.training.progress_bar import ProgressBar
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.scoring import score_requests
 from sparsectr.training.train_step import PredictStep, TrainStep
@@ -109,7 +109,7 @@ class Trainer:
         first = (self._checkpointing.restore() or 0) if resume else 0
         before_stop = self._run.drop_log_after(first)
         train = self._config.train
-        bar = ProgressBar("train", self.num_steps, "step", first)
+        bar = Progress("train", self.num_steps, "step", first=first, delay=0)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
         start = time.monotonic() - before_stop.get("seconds", 0.0)
         before: tuple[int, tf.Tensor] | None = None
@@ -202,10 +202,10 @@ class Trainer:
             f"requests ({requests}, ...) is in {path}."
         )
 
-    def _log(self, done: int, bar: ProgressBar, events: Any) -> None:
+    def _log(self, done: int, bar: Progress, events: Any) -> None:
         loss = float(self.train_step.loss.result())
         auc = float(self.train_step.auc.result())
-        bar.update(done, f"loss {loss:.4f} - AUC {auc:.4f}")
+        bar.advance(done - bar.n, f"loss {loss:.4f}, AUC {auc:.4f}")
         self._run.log(
             step=done,
             loss=loss,

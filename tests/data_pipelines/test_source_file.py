@@ -262,10 +262,10 @@ def test_progress_of_a_packed_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = iter(range(0, 100_000, 6))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("tqdm.std.time", lambda: float(next(now)))
     _unpacked(_source(tmp_path, ".gz", packed(TEXT, ".gz")))
     printed = capsys.readouterr().err.splitlines()
     assert printed[0].startswith("reading file.csv.gz: ")
-    assert printed[-1].startswith("reading file.csv.gz: 100 %")
+    assert printed[-1].startswith("reading file.csv.gz: 100%")
     _unpacked(_source(tmp_path, "", TEXT))
     assert capsys.readouterr().err == ""

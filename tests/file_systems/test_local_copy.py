@@ -1,5 +1,6 @@
 """Copies in the cache are whole, current, and fetched once."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -228,11 +229,12 @@ def test_long_transfer_shows_how_far_it_is(store, monkeypatch, capfd):
     local_copy(store)
     assert capfd.readouterr().err == ""
     (local_copy(store) / "shard-1/users/id.npy").unlink()
-    monkeypatch.setattr(transfer, "_SECONDS_BETWEEN_LINES", 0.0)
+    now = itertools.count(step=6.0)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
     local_copy(store)
     line = capfd.readouterr().err.splitlines()[-1]
-    assert line.startswith("fetch: 9 of 9 MiB - ")
-    assert line.endswith(" MiB/s - 0 s left")
+    assert line.startswith("fetch: 100%|##########| 9.02M/9.02M [")
+    assert line.endswith("B/s]")
 
 
 def test_default_cache(monkeypatch, tmp_path):

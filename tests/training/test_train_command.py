@@ -62,8 +62,8 @@ def test_prints_metrics_and_model(finished_run, result):
         f"SavedModel: {result['saved_model']}\n"
     )
     assert "54/54" in finished_run.stderr
-    assert "- loss 0." in finished_run.stderr
-    assert "- AUC 0." in finished_run.stderr
+    assert ", loss 0." in finished_run.stderr
+    assert ", AUC 0." in finished_run.stderr
 
 
 def test_result(result, tiny_store, finished_run):
