@@ -24,6 +24,8 @@ INSTALL_REQUIRES = [
     "pandas>=3",
     "pyarrow",
     "absl-py",
+    # The checksum of a TFRecord, without TensorFlow.
+    "google-crc32c",
     # Progress bars; nothing but Python.
     "tqdm",
 ]

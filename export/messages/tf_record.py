@@ -4,25 +4,13 @@ A record is its length (8 bytes), a checksum of that (4), the content, and a
 checksum of that (4), all little-endian. The checksum is a masked CRC-32C.
 """
 
-import functools
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import google_crc32c
 
 from sparsectr.errors import InputError
-
-Array = npt.NDArray[Any]
-
-_POLYNOMIAL = 0x82F63B78
-"""Of CRC-32C (Castagnoli), bits reversed."""
-
-# Bytes of a block. The blocks of a content are read side by side, byte by
-# byte, so that a megabyte takes milliseconds instead of half a second.
-_BLOCK = 1024
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> None:
@@ -58,59 +46,6 @@ def read_records(path: Path) -> list[bytes]:
 
 def _checksum(content: bytes) -> bytes:
     """Returns the masked CRC-32C as it is written."""
-    crc = crc32c(content)
+    crc = google_crc32c.value(content)
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return struct.pack("<I", masked)
-
-
-def crc32c(content: bytes) -> int:
-    """Returns the CRC-32C of `content`."""
-    table = _table()
-    whole = len(content) // _BLOCK * _BLOCK
-    crc = np.uint32(0xFFFFFFFF)
-    if whole:
-        blocks = np.frombuffer(content[:whole], np.uint8)
-        blocks = blocks.reshape(-1, _BLOCK).T
-        # Of every block by itself, from the state 0.
-        states = np.zeros(blocks.shape[1], np.uint32)
-        for row in blocks:
-            states = table[(states ^ row) & 0xFF] ^ states >> 8
-        # The CRC is linear: the state before a block passes through as many
-        # zeros and is added to the block's own.
-        skip = _through_zeros()
-        for state in states.tolist():
-            value = int(crc)
-            crc = np.uint32(
-                skip[0][value & 0xFF]
-                ^ skip[1][value >> 8 & 0xFF]
-                ^ skip[2][value >> 16 & 0xFF]
-                ^ skip[3][value >> 24]
-                ^ state
-            )
-    value = int(crc)
-    entries = table.tolist() if len(content) > whole else []
-    for byte in content[whole:]:
-        value = entries[(value ^ byte) & 0xFF] ^ value >> 8
-    return value ^ 0xFFFFFFFF
-
-
-@functools.cache
-def _table() -> Array:
-    """Returns what each byte does to the state, uint32 `[256]`."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        odd = (table & 1).astype(bool)
-        table = np.where(odd, table >> 1 ^ np.uint32(_POLYNOMIAL), table >> 1)
-    return table
-
-
-@functools.cache
-def _through_zeros() -> list[list[int]]:
-    """Returns what a block of zeros makes of each byte of a state."""
-    table = _table()
-    states = np.arange(256, dtype=np.uint32) << np.array(
-        [[0], [8], [16], [24]], np.uint32
-    )
-    for _ in range(_BLOCK):
-        states = table[states & 0xFF] ^ states >> 8
-    return states.tolist()
