@@ -24,6 +24,8 @@ INSTALL_REQUIRES = [
     "pandas>=3",
     "pyarrow",
     "absl-py",
+    # To call a model server by REST. TensorFlow brings it by `requests`.
+    "urllib3>=2",
     # The checksum of a TFRecord, without TensorFlow.
     "google-crc32c",
     # Progress bars; nothing but Python.
@@ -47,7 +49,7 @@ EXTRAS_REQUIRE = {
     "spark": ["pyspark>=4,<5"],
     # The pictures that data_pipelines.describe and the benchmarks draw.
     "plots": ["matplotlib"],
-    # To call a model server by gRPC; REST needs nothing.
+    # To call a model server by gRPC.
     "client": ["grpcio"],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [

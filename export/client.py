@@ -17,8 +17,8 @@ In a program:
     state = client.encode_user(user)            # once a history
     probability = client.score(state, request)  # as often as needed
 
-A program that calls by REST needs NumPy and protobuf, by gRPC grpcio too, and
-nothing else: what the command needs is imported where it is used.
+A program needs NumPy and protobuf, urllib3 if it calls by REST, grpcio if by
+gRPC, and nothing else: what the command needs is imported where it is used.
 """
 
 import random
@@ -43,7 +43,6 @@ from export.calling.padding import (
     num_candidates,
     pad,
 )
-from export.calling.rest_transport import RestTransport
 from export.calling.server_error import ServerError
 from export.calling.transport import (
     Array,
@@ -132,7 +131,11 @@ class Client:
         self.retries = retries
         self.buckets = buckets or Buckets()
         self._max_behaviors = buckets.history_lengths[-1] if buckets else None
-        make = RestTransport if "://" in server else GrpcTransport
+        make: Callable[..., Transport] = GrpcTransport
+        if "://" in server:
+            from export.calling.rest_transport import RestTransport
+
+            make = RestTransport
         self._transport: Transport = make(server, model_name, version, label)
         self._is_closed = False
         self._signatures: dict[str, ServedSignature] = {}

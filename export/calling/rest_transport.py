@@ -1,15 +1,15 @@
-"""A model server by its REST interface, with the standard library alone."""
+"""A model server by its REST interface."""
 
 import base64
-import http.client
+import http
 import json
-import time
 import urllib.parse
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import urllib3
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from export.calling.server_error import ServerError
 from export.calling.transport import Array, ServedSignature, TensorType
@@ -65,22 +65,19 @@ class RestTransport:
     ) -> None:
         try:
             url = urllib.parse.urlsplit(server)
-            self._address = (url.hostname or "", url.port)
+            _ = url.port  # raises if it is not one
         except ValueError as error:
             raise InputError(f"{server}: {error}") from error
         if url.scheme not in ("http", "https") or not url.hostname:
             raise InputError(f"{server} is not like http://host:8501.")
-        self._connection_type = (
-            http.client.HTTPSConnection
-            if url.scheme == "https"
-            else http.client.HTTPConnection
-        )
-        self._path = f"{url.path.rstrip('/')}/v1/models/{_quoted(model_name)}"
+        self._url = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
+        self._url += f"/v1/models/{_quoted(model_name)}"
         if version is not None:
-            self._path += f"/versions/{version}"
+            self._url += f"/versions/{version}"
         elif label is not None:
-            self._path += f"/labels/{_quoted(label)}"
-        self._idle: deque[http.client.HTTPConnection] = deque()
+            self._url += f"/labels/{_quoted(label)}"
+        # More threads than `maxsize` would connect anew at each call.
+        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1000)
 
     def signatures(self, timeout: float) -> dict[str, ServedSignature]:
         """Returns the signatures of the model, by name."""
@@ -112,7 +109,7 @@ class RestTransport:
             "inputs": {name: _to_json(a) for name, a in inputs.items()},
         }
         # NaN is written as NaN, which the server reads and writes too.
-        answer = self._call("POST", ":predict", json.dumps(body), timeout)
+        answer = self._call("POST", ":predict", body, timeout)
         try:
             values = answer["outputs"]
             if len(outputs) == 1:
@@ -130,73 +127,50 @@ class RestTransport:
 
     def close(self) -> None:
         """Closes the connections that are not in use."""
-        while self._idle:
-            self._idle.pop().close()
+        self._pool.clear()
 
     def _call(
-        self, method: str, path: str, body: str | None, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout: float,
     ) -> Any:
         """Returns the JSON of an answer."""
-        connection = self._connection(timeout)
         try:
-            status, content = self._exchange(connection, method, path, body)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            # What ended this connection may have ended the others too.
-            self.close()
-            if isinstance(error, TimeoutError):
+            response = self._pool.request(
+                method,
+                self._url + path,
+                json=body,
+                timeout=urllib3.Timeout(total=timeout),
+                retries=False,
+                redirect=False,
+            )
+        except HTTPError as error:
+            # What happened to the socket says it in fewer words.
+            cause = error.__cause__ or error.__context__ or error
+            if isinstance(cause, (TimeoutError, ReadTimeoutError)):
                 raise ServerError(
                     "DEADLINE_EXCEEDED", f"no answer within {timeout:.3g} s"
                 ) from error
             raise ServerError(
-                "UNAVAILABLE", f"{type(error).__name__}: {error}"
+                "UNAVAILABLE", f"{type(cause).__name__}: {cause}"
             ) from error
-        self._idle.append(connection)
+        is_ok = response.status == http.HTTPStatus.OK
         try:
-            answer = json.loads(content)
+            answer = json.loads(response.data)
         except ValueError as error:
-            if status == http.HTTPStatus.OK:
+            if is_ok:
                 raise _not_understood(error) from error
             # Something in front of the server, which speaks no JSON.
-            answer = content.decode(errors="replace")
-        if status != http.HTTPStatus.OK:
+            answer = response.data.decode(errors="replace")
+        if not is_ok:
             details = answer.get("error") if isinstance(answer, dict) else None
             raise ServerError(
-                _CODES.get(status, "UNKNOWN"),
-                f"{details or answer} (HTTP status {status})",
+                _CODES.get(response.status, "UNKNOWN"),
+                f"{details or answer} (HTTP status {response.status})",
             )
         return answer
-
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        """Returns a connection that no other thread has."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return self._connection_type(*self._address, timeout=timeout)
-        connection.timeout = timeout
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout)
-        return connection
-
-    def _exchange(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        body: str | None,
-    ) -> tuple[int, bytes]:
-        """Returns status and content of an answer."""
-        deadline = time.monotonic() + (connection.timeout or 0.0)
-        headers = {"Content-Type": "application/json"}
-        connection.request(method, self._path + path, body, headers)
-        # Each wait of a socket has the same limit. The server sends an answer
-        # in one go, so that what is left now is for the wait that matters.
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        connection.sock.settimeout(remaining)
-        response = connection.getresponse()
-        return response.status, response.read()
 
 
 def _quoted(name: str) -> str:

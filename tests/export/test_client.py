@@ -275,8 +275,7 @@ def test_threads_share_a_client(double, client):
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_little_is_needed(double, transport):
     absent = ["tensorflow", "keras", "pyarrow", "pandas", "absl"]
-    if transport == "rest_server":
-        absent.append("grpc")
+    absent.append("grpc" if transport == "rest_server" else "urllib3")
     request = make_request(1)
     values = {name: np.asarray(v).tolist() for name, v in request.items()}
     code = (
