@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from data_pipelines.store import Store
+from tests.commands import ForkedCommands
 from tests.data_pipelines.decoded_store import Decoded, Request, decode
 
 # The page.
@@ -107,6 +108,38 @@ def _by_time(decoded: Decoded) -> list[Request]:
     return sorted(decoded.requests, key=lambda r: (r.user_id, r.time))
 
 
+def test_every_command_of_the_page_runs(tmp_path: pathlib.Path) -> None:
+    """With less data, fewer steps and the smallest model, in quick forks."""
+    files = saved_files()
+    sizes = "customers, products, days, requests = 400, 300, 21, 4000"
+    assert sizes in files["make_shop.py"]
+    small = sizes.replace("400, 300, 21, 4000", "20, 60, 21, 200")
+    files["make_shop.py"] = files["make_shop.py"].replace(sizes, small)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    forks = ForkedCommands(tmp_path)
+    for command in commands():
+        python, *arguments = command.split()
+        assert python == "python"
+        if arguments[0] == "-m":
+            del arguments[0]
+        if arguments[0] == "sparsectr.train":
+            arguments += ["--model.name=mean_pooling", "--max_steps=2"]
+            arguments += ["--noexport", "--nojit_compile"]
+        done = forks(arguments[0].removesuffix(".py"), *arguments[1:])
+        assert done.returncode == 0, (command, done.stderr)
+    forks.close()
+    assert "ask" in command
+    assert len(_probabilities(done.stdout)) == 2
+
+
+def _probabilities(printed: str) -> list[float]:
+    """Returns what `ask.py` printed."""
+    answer = re.search(r"probabilities: \[\[([\d. ]+)\]\]", printed)
+    assert answer, printed
+    return [float(number) for number in answer[1].split()]
+
+
 @pytest.mark.slow
 def test_the_page_trains_and_exports(shop: pathlib.Path) -> None:
     printed = {command: run(command, shop) for command in _after(shop)}
@@ -114,10 +147,9 @@ def test_the_page_trains_and_exports(shop: pathlib.Path) -> None:
     (auc,) = re.findall(r"AUC: ([\d.]+) - GAUC", train)
     # Categories that a customer favours are clicked ten times as often.
     assert float(auc) > 0.7
-    answer = re.search(r"probabilities: \[\[([\d.]+) +([\d.]+)\]\]", ask)
-    assert answer
+    first, second = _probabilities(ask)
     # The first is of the category that the customer has just looked at.
-    assert float(answer[1]) > 2 * float(answer[2])
+    assert first > 2 * second
 
 
 def _after(shop: pathlib.Path) -> list[str]:
