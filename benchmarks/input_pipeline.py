@@ -70,19 +70,16 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
     import tensorflow as tf
 
     from sparsectr.models.model_from_config import model_from_config
-    from sparsectr.optimizers.lazy_adam import LazyAdam
     from sparsectr.training.devices import make_strategy, prepare_process
     from sparsectr.training.run_directory import environment
-    from sparsectr.training.train_step import TrainStep
+    from sparsectr.training.train_step import make_train_step
 
     train = TrainConfig()
     prepare_process(train.seed, num_devices=1)
     store = Store(workload.data_dir)
     strategy = make_strategy(num_devices=1)
     model = model_from_config(ModelConfig(), store.schema)
-    optimizer = LazyAdam(train.learning_rate)
-    optimizer.build(model.trainable_variables)
-    step = TrainStep(model, optimizer, strategy, train.jit_compile)
+    step = make_train_step(model, train, strategy)
     found = {
         str(size): _take_turns(workload, store, size, step)
         for size in workload.batch_sizes

@@ -207,19 +207,16 @@ def _functions(attention: str, schema: Any) -> tuple[Any, dict[str, Any]]:
     import tensorflow as tf
 
     from sparsectr.models.model_from_config import model_from_config
-    from sparsectr.optimizers.lazy_adam import LazyAdam
     from sparsectr.training.devices import make_strategy
-    from sparsectr.training.train_step import TrainStep
+    from sparsectr.training.train_step import make_train_step
 
     model = model_from_config(ModelConfig(attention=attention), schema)
-    optimizer = LazyAdam(TrainConfig().learning_rate)
-    optimizer.build(model.trainable_variables)
     return model, {
         "inference": tf.function(
             lambda batch: model(batch), jit_compile=True, autograph=False
         ),
-        "training": TrainStep(
-            model, optimizer, make_strategy(num_devices=1), jit_compile=True
+        "training": make_train_step(
+            model, TrainConfig(jit_compile=True), make_strategy(num_devices=1)
         ),
     }
 

@@ -144,20 +144,14 @@ def _make_call(workload: Workload, num_rows: int) -> Callable[[], object]:
     import tensorflow as tf
 
     from sparsectr.models.model_from_config import model_from_config
-    from sparsectr.optimizers.lazy_adam import LazyAdam
     from sparsectr.training.devices import make_strategy
-    from sparsectr.training.train_step import TrainStep
+    from sparsectr.training.train_step import make_train_step
 
     others = made_schema(_ROWS_OF_OTHERS)
     smallest = others.with_table_sizes(_sizes(others, workload.num_rows[0]))
     schema = others.with_table_sizes(_sizes(others, num_rows))
-    train = TrainConfig()
     model = model_from_config(ModelConfig(), schema)
-    optimizer = LazyAdam(train.learning_rate)
-    optimizer.build(model.trainable_variables)
-    step = TrainStep(
-        model, optimizer, make_strategy(num_devices=1), train.jit_compile
-    )
+    step = make_train_step(model, TrainConfig(), make_strategy(num_devices=1))
     batches = []
     for seed in range(_NUM_BATCHES):
         made = made_requests(

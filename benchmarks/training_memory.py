@@ -85,9 +85,8 @@ def measure(workload: Workload) -> dict[str, Any]:
     import tensorflow as tf
 
     from sparsectr.models.model_from_config import model_from_config
-    from sparsectr.optimizers.lazy_adam import LazyAdam
     from sparsectr.training.devices import make_strategy, prepare_process
-    from sparsectr.training.train_step import TrainStep
+    from sparsectr.training.train_step import make_train_step
 
     train = TrainConfig()
     model_config = ModelConfig(attention=workload.attention)
@@ -95,9 +94,7 @@ def measure(workload: Workload) -> dict[str, Any]:
     prepare_process(train.seed, num_devices=1)
     strategy = make_strategy(num_devices=1)
     model = model_from_config(model_config, schema)
-    optimizer = LazyAdam(train.learning_rate)
-    optimizer.build(model.trainable_variables)
-    step = TrainStep(model, optimizer, strategy, train.jit_compile)
+    step = make_train_step(model, train, strategy)
     seconds = []
     for made in _made_batches(workload, schema):
         batch = {name: tf.constant(value) for name, value in made.items()}

@@ -6,6 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparsectr.config import TrainConfig
+from sparsectr.optimizers.lazy_adam import LazyAdam
+
 Batch = Mapping[str, Any]
 
 _AUC_THRESHOLDS = 1000
@@ -27,6 +30,7 @@ class TrainStep:
             The update never is: it writes rows of tables.
 
     Attributes:
+        optimizer: As given.
         num_traces: How often the step was traced: once for each new shape.
         auc: Running, binned AUC since `reset_metrics`.
         loss: Running mean loss likewise.
@@ -41,7 +45,7 @@ class TrainStep:
     ) -> None:
         self.num_traces = 0
         self._model = model
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._strategy = strategy
         with strategy.scope():
             self.auc = keras.metrics.AUC(
@@ -88,7 +92,7 @@ class TrainStep:
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
         total = tf.maximum(total, 1.0)
         loss, logits, gradients = self._forward_backward(batch, total)
-        self._optimizer.apply_gradients(
+        self.optimizer.apply_gradients(
             zip(gradients, self._variables, strict=True)
         )
         self.auc.update_state(
@@ -111,6 +115,25 @@ class TrainStep:
             loss, [variable.value for variable in self._variables]
         )
         return loss, logits, gradients
+
+
+def make_train_step(
+    model: Any, config: TrainConfig, strategy: tf.distribute.Strategy
+) -> TrainStep:
+    """Returns the step that a configuration asks for, with its optimizer.
+
+    Args:
+        model: Maps a batch to logits `[B, C]`.
+        config: Learning rates, and whether XLA compiles the step.
+        strategy: Where it runs. `model` belongs to its scope.
+    """
+    with strategy.scope():
+        optimizer = LazyAdam(
+            config.learning_rate,
+            table_learning_rate=config.embedding_learning_rate or None,
+        )
+        optimizer.build(model.trainable_variables)
+    return TrainStep(model, optimizer, strategy, config.jit_compile)
 
 
 class PredictStep:

@@ -15,12 +15,11 @@ from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
 from sparsectr.models.model_from_config import model_from_config
-from sparsectr.optimizers.lazy_adam import LazyAdam
 from sparsectr.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.scoring import score_requests
-from sparsectr.training.train_step import PredictStep, TrainStep
+from sparsectr.training.train_step import PredictStep, make_train_step
 
 
 class Trainer:
@@ -78,18 +77,11 @@ class Trainer:
                 store.schema,
                 "mixed_bfloat16" if train.mixed_precision else "float32",
             )
-            optimizer = LazyAdam(
-                train.learning_rate,
-                table_learning_rate=train.embedding_learning_rate or None,
-            )
-            optimizer.build(self.model.trainable_variables)
-        self.train_step = TrainStep(
-            self.model, optimizer, strategy, train.jit_compile
-        )
+        self.train_step = make_train_step(self.model, train, strategy)
         self._checkpointing = Checkpointing(
             run.checkpoints,
             self.model,
-            optimizer,
+            self.train_step.optimizer,
             self.train_step,
             keep=train.keep_checkpoints,
         )
