@@ -12,7 +12,6 @@ started again.
 """
 
 import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from absl import flags
 
 from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.training.run_directory import RunDirectory
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "sparse_ctr": (),
@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
                 f"Received: {variant}"
             )
     output = Path(values.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     asked = {"dataset": values.dataset, "train_flags": values.train_flags}
     report = _read_report(output, asked)
     for seed in values.seeds:
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
             if key not in report["runs"]:
                 _run(report, variant, seed)
                 report["summary"] = _summary(report["runs"])
-                _write(output, report)
+                RunDirectory(output.parent).write_json(output.name, report)
     print(json.dumps(report["summary"], indent=2))
 
 
@@ -144,13 +145,6 @@ def _summary(runs: dict[str, Any]) -> dict[str, Any]:
             "train_seconds_median": statistics.median(seconds),
         }
     return summary
-
-
-def _write(output: Path, report: dict[str, Any]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    partial.replace(output)
 
 
 if __name__ == "__main__":

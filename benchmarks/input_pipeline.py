@@ -20,10 +20,8 @@ Without `--data_dir` the store is made for the occasion: random ids, of
 histories that all reach `--max_history`. Prints JSON. Needs Linux.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +32,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks.made.store import write_made_store
+from benchmarks.measuring import number_flags, result_files
+from benchmarks.measuring.new_process import in_new_process
 from data_pipelines.store import Store
 from sparsectr import command
 from sparsectr.config import DataConfig, ModelConfig, TrainConfig
@@ -226,24 +226,14 @@ def _memory() -> dict[str, float]:
 
 def measure(workload: Workload) -> dict[str, Any]:
     """Returns speed and memory, each measured in a process of its own."""
-    found = {}
-    for name, function in (
-        ("memory_gib", measure_memory),
-        ("speed", measure_speed),
-    ):
-        # Spawned, and not forked: each begins with nothing.
-        with concurrent.futures.ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn")
-        ) as pool:
-            found[name] = pool.submit(function, workload).result()
-    speed = found.pop("speed")
-    return {**speed, **found}
+    memory = in_new_process(measure_memory, workload)
+    return {**in_new_process(measure_speed, workload), "memory_gib": memory}
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
+    result_files.define_flags()
     flags.DEFINE_string("data_dir", None, "Store (default: one is made).")
-    flags.DEFINE_string("output", None, "JSON file to write as well.")
     flags.DEFINE_list(
         "batch_sizes", [str(size) for size in _BATCH_SIZES], "Batch sizes."
     )
@@ -265,16 +255,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    output = Path(values.output) if values.output else None
-    if output is not None and not output.parent.is_dir():
-        # Before the work, and not after it.
-        raise InputError(f"--output: {output.parent} is not a folder.")
-    try:
-        batch_sizes = tuple(int(size) for size in values.batch_sizes)
-    except ValueError as error:
-        raise InputError(f"--batch_sizes: {error}") from error
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise InputError("--batch_sizes must be at least 1.")
+    result_files.check_flags()
+    batch_sizes = number_flags.ascending("batch_sizes")
     if values.num_steps > values.num_batches:
         raise InputError("--num_steps must not exceed --num_batches.")
     with tempfile.TemporaryDirectory() as folder:
@@ -307,8 +289,7 @@ def main(argv: Sequence[str]) -> None:
             **measure(workload),
         }
     print(json.dumps(result, indent=2))
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    result_files.write(result)
 
 
 def _describe(store: Store) -> dict[str, Any]:

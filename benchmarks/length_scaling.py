@@ -27,6 +27,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.interleaved import (
     MachineLoad,
     Turns,
@@ -34,11 +35,17 @@ from benchmarks.measuring.interleaved import (
     spread,
     take_turns,
 )
+from benchmarks.measuring.text import (
+    aligned,
+    disturbance,
+    with_interval,
+    with_quartiles,
+)
 from sparsectr import command
 from sparsectr.config import ModelConfig, TrainConfig
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
-from sparsectr.training.run_directory import RunDirectory, environment
+from sparsectr.training.run_directory import environment
 
 _LENGTHS = (256, 1024, 4096, 16384, 100_000)
 _MODES = ("inference", "training")
@@ -174,12 +181,12 @@ def _make_calls(
 
     schema = made_schema(workload.num_rows)
     batches = {
-        length: {
-            name: tf.constant(value)
-            for name, value in made_requests(
+        length: tf.nest.map_structure(
+            tf.constant,
+            made_requests(
                 schema, workload.batch_size, length, workload.num_candidates
-            ).items()
-        }
+            ),
+        )
         for length in workload.lengths
     }
     calls: dict[str, Call] = {}
@@ -335,11 +342,11 @@ def table(workload: Workload, result: Mapping[str, Any]) -> str:
             for length in workload.lengths
         ]
         if any(found):
-            rows.append((kind, *(_quartiles(f, 1e3) for f in found)))
+            rows.append((kind, *(with_quartiles(f, 1e3) for f in found)))
     costs = result["cost_per_behavior"]
     rows.append(("microseconds of a behavior", *[""] * len(workload.lengths)))
     for mode, cost in costs.items():
-        between = [_quartiles(f, 1.0) for f in cost["between"].values()]
+        between = [with_quartiles(f) for f in cost["between"].values()]
         rows.append((f"{mode}, added since the last", "", *between))
         without = [f"{c:.3g}" for c in cost["without_fixed"].values()]
         rows.append((f"{mode}, without fixed part", *without))
@@ -353,15 +360,8 @@ def table(workload: Workload, result: Mapping[str, Any]) -> str:
     ):
         found = [ratios.get(str(length)) for length in workload.lengths]
         if any(found):
-            rows.append((kind, *map(_ratio, found)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+            rows.append((kind, *map(with_interval, found)))
+    lines = aligned(rows)
     lines += [f"Left out: {reason}" for reason in result["left_out"]]
     for mode, cost in costs.items():
         change = cost["change"]
@@ -374,46 +374,20 @@ def table(workload: Workload, result: Mapping[str, Any]) -> str:
         )
     lines.append(
         "Score, longest history over shortest: "
-        f"{_quartiles(result['score_of_longest_over_shortest'], 1.0)} times; "
+        f"{with_quartiles(result['score_of_longest_over_shortest'])} times; "
         f"wanted against the whole pass: {_MIN_SCORE_SPEEDUP:.0f} times as "
         "fast."
     )
-    load = result["load"]
-    if load["busy"]:
-        lines.append(
-            f"The machine was busy: others took {load['others_share']:.0%} of "
-            "its processors."
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *disturbance(result["load"])])
 
 
 def _share(change: float | None) -> str:
     return "more than can be said" if change is None else f"{change:.0%}"
 
 
-def _quartiles(found: Mapping[str, float] | None, factor: float) -> str:
-    if found is None:
-        return "-"
-    median, low, high = (
-        found[name] * factor
-        for name in ("median", "lower_quartile", "upper_quartile")
-    )
-    return f"{median:.3g} ({low:.3g}-{high:.3g})"
-
-
-def _ratio(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    low, high = found["interval"]
-    if found["median"] is None:
-        return f"? ({low:.3g}-{high:.3g})"
-    return f"{found['median']:.3g} ({low:.3g}-{high:.3g})"
-
-
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("output", None, "JSON file to write.")
-    flags.DEFINE_string("plot", None, "PNG file to draw to.")
+    result_files.define_flags(plot=True)
     flags.DEFINE_list("lengths", [str(n) for n in _LENGTHS], "Values of L.")
     flags.DEFINE_multi_enum(
         "modes", _MODES, _MODES, "What is timed; once for each."
@@ -435,16 +409,12 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    output, plot = (
-        Path(value) if value else None for value in (values.output, values.plot)
-    )
-    # Before the work, and not after it.
-    for name, path in (("output", output), ("plot", plot)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"--{name}: {path.parent} is not a folder.")
-    draw = _import_draw() if plot else None
+    result_files.check_flags()
+    if values.plot:
+        with result_files.needs_matplotlib():
+            from benchmarks.attention.length_plot import draw
     workload = Workload(
-        lengths=_lengths(values.lengths),
+        lengths=number_flags.ascending("lengths", at_least=2, count=2),
         batch_size=values.batch_size,
         num_candidates=values.num_candidates,
         num_rows=values.num_rows,
@@ -459,36 +429,9 @@ def main(argv: Sequence[str]) -> None:
         **measure(workload),
     }
     print(table(workload, result))
-    if output is not None:
-        RunDirectory(output.parent).write_json(output.name, result)
-    if draw is not None:
-        draw(result, plot)
-
-
-def _lengths(texts: Sequence[str]) -> tuple[int, ...]:
-    try:
-        lengths = tuple(int(text) for text in texts)
-    except ValueError as error:
-        raise InputError(f"--lengths: {error}") from error
-    if len(lengths) < 2 or lengths != tuple(sorted({*lengths, 1})[1:]):
-        raise InputError(
-            "--lengths must be two or more, ascending, above 1. "
-            f"Received: {','.join(texts)}"
-        )
-    return lengths
-
-
-def _import_draw() -> Callable[..., None]:
-    try:
-        from benchmarks.attention.length_plot import draw
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise InputError(
-            "--plot needs matplotlib, which the extra `plots` installs: "
-            "pip install 'sparsectr[plots]'"
-        ) from error
-    return draw
+    result_files.write(result)
+    if values.plot:
+        draw(result, Path(values.plot))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from benchmarks.made.alibaba_files import (
     PUBLISHED_BEHAVIORS,
     write_made_files,
 )
+from benchmarks.measuring import number_flags, result_files
 from data_pipelines.store import Store
 from sparsectr import command
 from sparsectr.errors import InputError
@@ -199,17 +200,15 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "folder", None, "Where to work; by default a temporary folder."
     )
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    result_files.define_flags()
 
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    try:
-        numbers = [int(number) for number in values.num_behaviors]
-    except ValueError as error:
-        raise InputError(f"--num_behaviors: {error}.") from error
+    result_files.check_flags()
+    numbers = number_flags.ascending("num_behaviors")
     runs = []
     with tempfile.TemporaryDirectory(dir=values.folder) as folder:
         for number in numbers:
@@ -224,8 +223,7 @@ def main(argv: list[str]) -> None:
     if len(runs) > 1:
         report["published_log"] = extrapolate(runs)
         print(json.dumps(report["published_log"]))
-    if values.output:
-        Path(values.output).write_text(json.dumps(report, indent=2) + "\n")
+    result_files.write(report)
 
 
 if __name__ == "__main__":

@@ -33,21 +33,23 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import MachineLoad, speedup
+from benchmarks.measuring.number_flags import ascending
 from benchmarks.measuring.request_times import (
     Timed,
     medians,
     summary,
     time_requests,
 )
+from benchmarks.measuring.text import say
 from benchmarks.serving.agreement import agreement
 from benchmarks.serving.model import Inputs, Shape, raw_inputs, write_models
 from benchmarks.serving.open_loop import import_grpc
@@ -76,7 +78,6 @@ from benchmarks.serving.server_process import (
 from benchmarks.serving.table import table
 from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.training.run_directory import RunDirectory
 
 _LENGTHS = (128, 512, 1024, 8192)
 _CANDIDATES = (1, 100, 500, 1000)
@@ -188,7 +189,7 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
     largest = made[shapes[-1]][0]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _say("writing the SavedModels")
+        say("writing the SavedModels")
         environment = _write(workload, cases, folder, shapes)
         path = folder / "evo" / "1"
         memory = memory_of_versions(path, largest)
@@ -208,7 +209,7 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
             models[GRPC, "evo"] = remote
             if process:
                 compared[GRPC] = remote
-        _say("comparing the ways")
+        say("comparing the ways")
         rows = workload.num_rows, workload.pointwise_rows
         found = agreement(compared, folder, shapes, *rows)
         seconds, load = _time(workload, cases, models, made, process)
@@ -269,7 +270,7 @@ def _time(
         )
         for case in cases
     }
-    _say(f"{len(things)} things, {workload.num_rounds} rounds")
+    say(f"{len(things)} things, {workload.num_rounds} rounds")
     load, server_load = MachineLoad(), ServerLoad(process)
     seconds = time_requests(things, workload.num_requests, workload.num_rounds)
     found = load.read()
@@ -337,14 +338,9 @@ def compare(
     }
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("output", None, "JSON file to write.")
-    flags.DEFINE_string("plot", None, "PNG file to draw to.")
+    result_files.define_flags(plot=True)
     flags.DEFINE_list("lengths", list(map(str, _LENGTHS)), "Values of L.")
     flags.DEFINE_list("candidates", list(map(str, _CANDIDATES)), "Of C.")
     for name, text in _LENGTHS_OF_SOME.items():
@@ -374,17 +370,13 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    output, plot = (
-        Path(value) if value else None for value in (values.output, values.plot)
-    )
-    # Before the work, and not after it.
-    for name, path in (("output", output), ("plot", plot)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"--{name}: {path.parent} is not a folder.")
+    result_files.check_flags()
     workload = _workload()
     if workload.grpc:
         import_grpc()
-    draw = import_draw() if plot else None
+    if values.plot:
+        with result_files.needs_matplotlib():
+            from benchmarks.serving.plot import draw_latency
     # Of the C library, which this process loads without Python's part.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     result = {
@@ -394,16 +386,15 @@ def main(argv: Sequence[str]) -> None:
         **measure(workload, values.server),
     }
     print(table(result))
-    if output is not None:
-        RunDirectory(output.parent).write_json(output.name, result)
-    if draw is not None:
-        draw(result, plot)
+    result_files.write(result)
+    if values.plot:
+        draw_latency(result, Path(values.plot))
 
 
 def _workload() -> Workload:
     values = flags.FLAGS
-    lengths = integers("lengths")
-    some = {name: integers(name) for name in _LENGTHS_OF_SOME}
+    lengths = ascending("lengths")
+    some = {name: ascending(name, count=0) for name in _LENGTHS_OF_SOME}
     for name, found in some.items():
         if not set(found) <= set(lengths):
             raise InputError(
@@ -412,7 +403,7 @@ def _workload() -> Workload:
             )
     return Workload(
         lengths=lengths,
-        candidates=integers("candidates"),
+        candidates=ascending("candidates"),
         **some,
         pointwise_rows=values.pointwise_rows,
         pointwise_seconds=values.pointwise_seconds,
@@ -422,43 +413,6 @@ def _workload() -> Workload:
         num_rounds=values.num_rounds,
         grpc=values.grpc,
     )
-
-
-def integers(flag: str) -> tuple[int, ...]:
-    """Returns a flag that is a list of ascending numbers above 0.
-
-    Raises:
-        InputError: If it is not.
-    """
-    texts = getattr(flags.FLAGS, flag)
-    try:
-        found = tuple(int(text) for text in texts)
-    except ValueError as error:
-        raise InputError(f"--{flag}: {error}") from error
-    needed = flag not in _LENGTHS_OF_SOME
-    if (needed and not found) or found != tuple(sorted({*found, 0})[1:]):
-        raise InputError(
-            f"--{flag} must be ascending, above 0. Received: {','.join(texts)}"
-        )
-    return found
-
-
-def import_draw() -> Callable[..., None]:
-    """Returns what draws the result.
-
-    Raises:
-        InputError: If matplotlib is not installed.
-    """
-    try:
-        from benchmarks.serving.plot import draw_latency
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise InputError(
-            "--plot needs matplotlib, which the extra `plots` installs: "
-            "pip install 'sparsectr[plots]'"
-        ) from error
-    return draw_latency
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ Prints a table. Needs Linux and grpcio, and --plot needs matplotlib.
 import contextlib
 import dataclasses
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +30,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from benchmarks.measuring import result_files
+from benchmarks.measuring.text import aligned, say
 from benchmarks.serving.model import raw_inputs, write_models
 from benchmarks.serving.open_loop import OpenLoop, Step, import_grpc, step_of
 from benchmarks.serving.paths import (
@@ -41,11 +42,9 @@ from benchmarks.serving.paths import (
     inputs_of,
 )
 from benchmarks.serving.server_process import ServerProcess, server_process
-from benchmarks.serving.table import aligned
 from export.messages.predict_messages import predict_request
 from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.training.run_directory import RunDirectory
 
 _MODEL = "sparsectr"
 _NUM_USERS = 8
@@ -104,7 +103,7 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _say("preparing")
+        say("preparing")
         environment = write_models(
             folder,
             {} if server else {"evo": ()},
@@ -168,7 +167,7 @@ def find_saturation(
     def is_followed(rate: float) -> bool:
         step = step_of(rate, run(rate, workload.step_seconds))
         steps.append(step)
-        _say(f"{rate:.4g} requests/s: {step.achieved:.4g} answered")
+        say(f"{rate:.4g} requests/s: {step.achieved:.4g} answered")
         return not step.is_saturated(_LEAST_SHARE)
 
     rate = workload.start_rate
@@ -225,7 +224,7 @@ def soak_at(
                 "server_bytes": process.resident_bytes() if process else None,
             }
         )
-        _say(f"part {index + 1} of {count}: errors {step.errors}")
+        say(f"part {index + 1} of {count}: errors {step.errors}")
     return {
         "offered": rate,
         "minutes": found,
@@ -290,14 +289,9 @@ def _row(step: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("output", None, "JSON file to write.")
-    flags.DEFINE_string("plot", None, "PNG file to draw to.")
+    result_files.define_flags(plot=True)
     flags.DEFINE_string(
         "server", None, "host:port of a server to use instead of the double."
     )
@@ -328,15 +322,11 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; the status is 1 if the soak had errors or grew."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    output, plot = (
-        Path(value) if value else None for value in (values.output, values.plot)
-    )
-    # Before the work, and not after it.
-    for name, path in (("output", output), ("plot", plot)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"--{name}: {path.parent} is not a folder.")
+    result_files.check_flags()
     import_grpc()
-    draw = _import_draw() if plot else None
+    if values.plot:
+        with result_files.needs_matplotlib():
+            from benchmarks.serving.plot import draw_load
     fields = [field.name for field in dataclasses.fields(Workload)]
     workload = Workload(**{name: getattr(values, name) for name in fields})
     # Of the C library, which this process loads without Python's part.
@@ -348,10 +338,9 @@ def main(argv: Sequence[str]) -> int:
         **measure(workload, values.server),
     }
     print(table(result))
-    if output is not None:
-        RunDirectory(output.parent).write_json(output.name, result)
-    if draw is not None:
-        draw(result, plot)
+    result_files.write(result)
+    if values.plot:
+        draw_load(result, Path(values.plot))
     return int(has_failed(result["soak"]))
 
 
@@ -363,19 +352,6 @@ def has_failed(soak: dict[str, Any] | None) -> bool:
     return bool(soak["num_errors"]) or (
         growth is not None and growth > _MAX_GROWTH
     )
-
-
-def _import_draw() -> Callable[..., None]:
-    try:
-        from benchmarks.serving.plot import draw_load
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise InputError(
-            "--plot needs matplotlib, which the extra `plots` installs: "
-            "pip install 'sparsectr[plots]'"
-        ) from error
-    return draw_load
 
 
 if __name__ == "__main__":

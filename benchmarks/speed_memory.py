@@ -27,13 +27,13 @@ Needs Linux.
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import (
     MachineLoad,
     Turns,
@@ -42,6 +42,7 @@ from benchmarks.measuring.interleaved import (
     take_turns,
 )
 from benchmarks.measuring.peak_memory import measure_in_new_process
+from benchmarks.measuring.text import say
 from sparsectr import command
 from sparsectr.config import SPARSITY_PRESETS, ModelConfig
 from sparsectr.errors import InputError
@@ -148,7 +149,7 @@ def _take_turns(
     batches = contenders.batches_of(shape)
     calls = {}
     for name in names:
-        _say(f"{mode}, {scope}: compiling {name}")
+        say(f"{mode}, {scope}: compiling {name}")
         model = contenders.model_of(name, shape)
         for execution in contenders.EXECUTIONS:
             call = contenders.make_call(
@@ -156,7 +157,7 @@ def _take_turns(
             )
             call()
             calls[name, execution] = call
-    _say(f"{mode}, {scope}: {workload.turns.num_rounds} rounds")
+    say(f"{mode}, {scope}: {workload.turns.num_rounds} rounds")
     return take_turns(calls, workload.turns)
 
 
@@ -207,7 +208,7 @@ def _floor(workload: Workload, times: list[dict[str, Any]]) -> Any:
             seconds[row["name"]] = min(median, seconds.get(row["name"], median))
     if not seconds:
         return None
-    _say("inference, model: counting operations")
+    say("inference, model: counting operations")
     peaks, rows = floors(workload.shapes["inference"], seconds)
     return {"peaks": peaks, "rows": rows}
 
@@ -221,7 +222,7 @@ def _memory(workload: Workload, names: Sequence[str]) -> list[dict[str, Any]]:
         shape = workload.shapes[mode]
         peaks: dict[str, dict[str, dict[str, int]]] = {}
         for name in names:
-            _say(f"{mode}: memory of {name}")
+            say(f"{mode}: memory of {name}")
             peaks[name] = {
                 execution: measure_in_new_process(name, shape, mode, execution)
                 for execution in contenders.EXECUTIONS
@@ -249,10 +250,6 @@ def _memory(workload: Workload, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _index(preset: str) -> int:
     return list(SPARSITY_PRESETS).index(preset)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def check_memory(
@@ -290,7 +287,7 @@ def _available_bytes() -> int:
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("output", None, "JSON file to write as well.")
+    result_files.define_flags()
     for name, (chosen, _) in _LISTS.items():
         flags.DEFINE_list(name, list(chosen), f"{_HELP[name]}, with commas.")
     flags.DEFINE_enum(
@@ -318,9 +315,7 @@ def define_flags() -> None:
 def _check_flags() -> None:
     """Refuses bad flags, before TensorFlow is imported."""
     values = flags.FLAGS
-    output = Path(values.output) if values.output else None
-    if output is not None and not output.parent.is_dir():
-        raise InputError(f"--output: {output.parent} is not a folder.")
+    result_files.check_flags()
     for name, (_, allowed) in _LISTS.items():
         for value in getattr(values, name):
             if value not in allowed:
@@ -378,10 +373,8 @@ def main(argv: Sequence[str]) -> None:
         "workload": dataclasses.asdict(workload),
         **measure(workload),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if flags.FLAGS.output:
-        Path(flags.FLAGS.output).write_text(text + "\n", "utf-8")
+    print(json.dumps(result, indent=2))
+    result_files.write(result)
 
 
 if __name__ == "__main__":

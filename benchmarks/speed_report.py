@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from benchmarks.measuring.result_files import needs_matplotlib
 from sparsectr import command
 from sparsectr.errors import InputError
 
@@ -413,12 +414,8 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(
             f"--input: {source} is not of benchmarks.speed_memory."
         ) from error
-    try:
+    with needs_matplotlib():
         image = plot(result)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "The plot needs matplotlib: pip install 'sparsectr[plots]'."
-        ) from error
     (folder / f"{_NAME}.md").write_text(text, "utf-8")
     (folder / f"{_NAME}.png").write_bytes(image)
     (folder / f"{_NAME}.html").write_text(page(result, image), "utf-8")

@@ -13,8 +13,8 @@ Prints a table. Needs Linux.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from absl import flags
 
 from benchmarks.length_scaling import available_bytes
 from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.interleaved import (
     MachineLoad,
     Turns,
@@ -29,12 +30,18 @@ from benchmarks.measuring.interleaved import (
     spread,
     take_turns,
 )
+from benchmarks.measuring.text import (
+    aligned,
+    disturbance,
+    with_interval,
+    with_quartiles,
+)
 from sparsectr import command
 from sparsectr.config import ModelConfig, TrainConfig
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
-from sparsectr.training.run_directory import RunDirectory, environment
+from sparsectr.training.run_directory import environment
 
 _TABLE = "brand"
 _NUM_ROWS = (100_000, 1_000_000, 8_000_000)
@@ -162,10 +169,10 @@ def _make_call(workload: Workload, num_rows: int) -> Callable[[], object]:
             seed,
         )
         batch = spread_out(made, smallest, num_rows, seed=0)
-        batches.append({k: tf.constant(value) for k, value in batch.items()})
-    turn = iter(range(2**62))
+        batches.append(tf.nest.map_structure(tf.constant, batch))
+    turns = itertools.cycle(batches)
     # Copied to the host, which waits for the device.
-    return lambda: step(batches[next(turn) % _NUM_BATCHES]).numpy()
+    return lambda: step(next(turns)).numpy()
 
 
 def _sizes(schema: DatasetSchema, num_rows: int) -> dict[str, int]:
@@ -175,32 +182,23 @@ def _sizes(schema: DatasetSchema, num_rows: int) -> dict[str, int]:
 
 def table(result: Mapping[str, Any]) -> str:
     """Returns what was found as text."""
-    lines = ["      rows  step, ms (quartiles)      times the smallest (95 %)"]
-    for rows, seconds in result["seconds"].items():
-        median, low, high = (
-            seconds[name] * 1e3
-            for name in ("median", "lower_quartile", "upper_quartile")
-        )
-        ratio = result["times_the_smallest"][rows]
-        times = f"{median:.1f} ({low:.1f}-{high:.1f})"
-        line = f"{int(rows):>10,}  {times:<24}"
-        if ratio["interval"] != [1.0, 1.0]:  # not itself
-            line += "  {:.3f} ({:.3f}-{:.3f})".format(
-                ratio["median"], *ratio["interval"]
+    rows = [("rows", "step, ms (quartiles)", "times the smallest (95 %)")]
+    for size, seconds in result["seconds"].items():
+        ratio = result["times_the_smallest"][size]
+        is_itself = ratio["interval"] == [1.0, 1.0]
+        rows.append(
+            (
+                f"{int(size):,}",
+                with_quartiles(seconds, 1e3),
+                "" if is_itself else with_interval(ratio),
             )
-        lines.append(line)
-    load = result["load"]
-    if load["busy"]:
-        lines.append(
-            f"The machine was busy: others took {load['others_share']:.0%} of "
-            "its processors."
         )
-    return "\n".join(lines)
+    return "\n".join([*aligned(rows), *disturbance(result["load"])])
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    result_files.define_flags()
     flags.DEFINE_list(
         "num_rows", [str(n) for n in _NUM_ROWS], "Sizes of the table."
     )
@@ -220,12 +218,11 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    output = Path(values.output) if values.output else None
-    if output is not None and not output.parent.is_dir():
-        # Before the work, and not after it.
-        raise InputError(f"--output: {output.parent} is not a folder.")
+    result_files.check_flags()
     workload = Workload(
-        num_rows=_num_rows(values.num_rows),
+        num_rows=number_flags.ascending(
+            "num_rows", at_least=NUM_RESERVED_IDS + 1, count=2
+        ),
         batch_size=values.batch_size,
         num_behaviors=values.num_behaviors,
         num_candidates=values.num_candidates,
@@ -240,26 +237,7 @@ def main(argv: Sequence[str]) -> None:
         **measure(workload),
     }
     print(table(result))
-    if output is not None:
-        RunDirectory(output.parent).write_json(output.name, result)
-
-
-def _num_rows(texts: Sequence[str]) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(text) for text in texts)
-    except ValueError as error:
-        raise InputError(f"--num_rows: {error}") from error
-    lowest = NUM_RESERVED_IDS + 1
-    if (
-        len(sizes) < 2
-        or sizes != tuple(sorted(set(sizes)))
-        or sizes[0] < lowest
-    ):
-        raise InputError(
-            f"--num_rows must be two or more, ascending, at least {lowest}. "
-            f"Received: {','.join(texts)}"
-        )
-    return sizes
+    result_files.write(result)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,45 @@ from data_pipelines.datasets.alibaba import (
 )
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 
+# Distinct values of the real files, as published. Categories and brands are
+# those of the behavior log, which has more of them than the advertisements.
+_NUM_VALUES = {
+    "user_id": 1_141_729,
+    "cms_segid": 97,
+    "cms_group_id": 13,
+    "final_gender_code": 2,
+    "age_level": 7,
+    "pvalue_level": 3,
+    "shopping_level": 3,
+    "occupation": 2,
+    "new_user_class_level": 4,
+    "btag": 4,
+    "cate": 12_977,
+    "brand": 461_497,
+    "adgroup_id": 846_811,
+    "campaign_id": 423_436,
+    "customer": 255_875,
+    "pid": 2,
+}
+
 
 def made_schema(num_rows: int) -> DatasetSchema:
     """Returns the fields of the Alibaba data, all tables of one size."""
     return SCHEMA.with_table_sizes(
         {table.name: num_rows for table in SCHEMA.tables}
     )
+
+
+def published_schema(max_rows: int = 0) -> DatasetSchema:
+    """Returns the fields of the Alibaba data, tables as large as it needs.
+
+    Args:
+        max_rows: Most rows of a table, 0 for no limit.
+    """
+    sizes = {k: v + NUM_RESERVED_IDS for k, v in _NUM_VALUES.items()}
+    if max_rows:
+        sizes = {name: min(size, max_rows) for name, size in sizes.items()}
+    return SCHEMA.with_table_sizes(sizes)
 
 
 def made_requests(

@@ -6,17 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.datasets.alibaba import FIRST_BEHAVIOR_TIME, SCHEMA
+from benchmarks.made.requests import published_schema
+from data_pipelines.datasets.alibaba import FIRST_BEHAVIOR_TIME
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.store import write_store
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 
 Array = npt.NDArray[Any]
-
-# Of the behavior log as published. The others are in between.
-_NUM_VALUES = {"btag": 4, "cate": 12_977, "brand": 461_497}
-_NUM_OTHER_VALUES = 200_000
 
 _REQUESTS_OF_USER = 8
 _MAX_CANDIDATES = 20
@@ -41,14 +38,7 @@ def write_made_store(
             half as many again until the last.
         max_rows: Most rows of a table, 0 for no limit.
     """
-    sizes = {
-        table.name: _NUM_VALUES.get(table.name, _NUM_OTHER_VALUES)
-        + NUM_RESERVED_IDS
-        for table in SCHEMA.tables
-    }
-    if max_rows:
-        sizes = {name: min(size, max_rows) for name, size in sizes.items()}
-    schema = SCHEMA.with_table_sizes(sizes)
+    schema = published_schema(max_rows)
     generator = np.random.default_rng(0)
     shards = [
         _shard(generator, schema, index, users_of_shard, num_behaviors)

@@ -12,17 +12,15 @@ not counted. XLA does not compile the update of the tables, so that the
 compiler does not see that.
 """
 
-import concurrent.futures
 import ctypes
 import gc
-import multiprocessing
 import os
 import re
 import tempfile
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.new_process import in_new_process
 from sparsectr.errors import InputError
 
 # A line for each buffer that the compiler allots. Those of parameters belong
@@ -45,21 +43,10 @@ def measure_in_new_process(
     Raises:
         InputError: If the process was killed, as for want of memory.
     """
-    # Spawned, and not forked: XLA reads its flags when it is first loaded.
-    context = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool,
-    ):
-        try:
-            return pool.submit(
-                _measure, contender, shape, mode, execution, folder
-            ).result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"The process of {contender} was killed; the machine may "
-                f"lack the memory for {shape}."
-            ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        return in_new_process(
+            _measure, contender, shape, mode, execution, folder
+        )
 
 
 def _measure(

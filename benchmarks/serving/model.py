@@ -1,7 +1,5 @@
 """A SavedModel to time, and raw requests for it."""
 
-import concurrent.futures
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.measuring.new_process import in_new_process
 from data_pipelines.vocabulary import Vocabulary
 from sparsectr.config import ModelConfig
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
@@ -110,11 +109,9 @@ def write_models(
     Returns:
         The environment: versions, devices and commit.
     """
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(
-            _write, folder, compiled, num_rows, max_history, answered
-        ).result()
+    return in_new_process(
+        _write, folder, compiled, num_rows, max_history, answered
+    )
 
 
 def keras_answers(folder: Path, shape: Shape) -> Array:

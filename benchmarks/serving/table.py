@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.measuring.request_times import PERCENTILES
+from benchmarks.measuring.text import aligned, with_interval
 from benchmarks.serving.paths import (
     COMPILED,
     ENCODE,
@@ -45,18 +46,6 @@ def table(result: Mapping[str, Any]) -> str:
             row = [cells.get(c, "-") for c in candidates]
         rows.append((name, str(length), *row))
     return "\n".join([*aligned(rows), "", *_comparisons(result)])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns rows as lines, the first column left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _percentiles(row: Mapping[str, Any]) -> str:
@@ -178,7 +167,8 @@ def _ratios(
         # No median: neither of the two is faster.
         ratio = 1.0 if found["median"] is None else found["median"]
         lines.append(
-            f"    {_where(parts):<28}{_ratio(found)}{judge(parts, ratio)}"
+            f"    {_where(parts):<28}{with_interval(found)}"
+            f"{judge(parts, ratio)}"
         )
     return lines
 
@@ -189,9 +179,3 @@ def _where(parts: Sequence[str]) -> str:
     letters = ("L", "C") if len(numbers) == 2 else ("C",)
     named = [f"{a}={n}" for a, n in zip(letters, numbers, strict=True)]
     return ", ".join([*words, *named])
-
-
-def _ratio(found: Mapping[str, Any]) -> str:
-    low, high = found["interval"]
-    median = "?" if found["median"] is None else f"{found['median']:.3g}"
-    return f"{median} ({low:.3g}-{high:.3g})"

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from benchmarks.length_scaling import (
 )
 from benchmarks.measuring.interleaved import Turns
 from sparsectr.errors import InputError
+from tests.commands import ForkedCommands
 
 WORKLOAD = Workload(
     lengths=(10, 20, 40),
@@ -150,24 +149,6 @@ def test_draws(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    tiny = (
-        "--lengths=16,32",
-        "--num_candidates=2",
-        "--num_rows=50",
-        "--num_rounds=2",
-        "--seconds=0.01",
-        "--nofull_attention",
-    )
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.length_scaling", *tiny, *flags],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     "modes",
     [
@@ -176,11 +157,17 @@ def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_measures(
-    modes: tuple[str, ...], repository: Path, tmp_path: Path
+    modes: tuple[str, ...], command: ForkedCommands, tmp_path: Path
 ) -> None:
     output = tmp_path / "result.json"
-    result = _run(
-        repository,
+    result = command(
+        "benchmarks.length_scaling",
+        "--lengths=16,32",
+        "--num_candidates=2",
+        "--num_rows=50",
+        "--num_rounds=2",
+        "--seconds=0.01",
+        "--nofull_attention",
         f"--output={output}",
         *(f"--modes={mode}" for mode in modes),
     )
@@ -198,22 +185,3 @@ def test_measures(
     assert set(found["whole_pass_over_score"]) == {"16", "32"}
     assert found["workload"]["lengths"] == [16, 32]
     assert found["environment"]["tensorflow"]
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--output=no/such/folder/a.json", "no/such/folder is not a folder"),
-        ("--lengths=32,16", "--lengths must be two or more"),
-        ("--lengths=16,x", "--lengths"),
-        ("--lengths=16,1000000000", "GiB are available"),
-        ("--modes=some", "modes"),
-    ],
-)
-def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:
-    result = _run(repository, flag)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr

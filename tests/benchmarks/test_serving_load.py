@@ -3,8 +3,6 @@
 import concurrent.futures
 import dataclasses
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,6 @@ grpc = pytest.importorskip("grpc")
 from benchmarks.serving.open_loop import (  # noqa: E402
     Answered,
     OpenLoop,
-    import_grpc,
     step_of,
 )
 from benchmarks.serving_load import (  # noqa: E402
@@ -29,6 +26,7 @@ from benchmarks.serving_load import (  # noqa: E402
     table,
 )
 from sparsectr.errors import InputError  # noqa: E402
+from tests import commands  # noqa: E402
 
 WORKLOAD = Workload(
     path="whole",
@@ -312,46 +310,13 @@ def test_draws_no_memory_without_a_soak() -> None:
     assert not over_time.get_visible()
 
 
-def test_needs_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(InputError, match="needs grpcio"):
-        import_grpc()
-
-
-def test_says_in_one_line_that_grpcio_is_missing(repository: Path) -> None:
-    program = (
-        "import runpy, sys; sys.modules['grpc'] = None;"
-        "runpy.run_module('benchmarks.serving_load', run_name='__main__')"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: This needs grpcio")
-    assert result.stderr.count("\n") == 1
-
-
-def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.serving_load", *flags],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["whole", "score"])
-def test_loads_the_double(path: str, repository: Path, tmp_path: Path) -> None:
+def test_loads_the_double(path: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_serving")
     output = tmp_path / "result.json"
-    result = _run(
-        repository,
+    result = commands.run(
+        "benchmarks.serving_load",
         f"--path={path}",
         "--num_behaviors=16",
         "--num_candidates=5",
@@ -361,6 +326,7 @@ def test_loads_the_double(path: str, repository: Path, tmp_path: Path) -> None:
         "--step_seconds=2",
         "--soak_minutes=0.1",
         f"--output={output}",
+        cwd=tmp_path,
     )
     found = json.loads(output.read_text())
     assert found["soak"]["num_errors"] == 0
@@ -368,20 +334,3 @@ def test_loads_the_double(path: str, repository: Path, tmp_path: Path) -> None:
     assert found["saturation"] >= 20.0
     assert result.returncode == int(has_failed(found["soak"]))
     assert "Saturation:" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--plot=no/such/folder/a.png", "no/such/folder is not a folder"),
-        ("--path=some", "path"),
-        ("--growth=1", "growth"),
-    ],
-)
-def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:
-    result = _run(repository, flag)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr

@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from sparsectr.config import ModelConfig
 from sparsectr.errors import InputError
 from sparsectr.models.model_from_config import model_from_config
 from sparsectr.models.sparse_ctr import SparseCTR
+from tests.commands import ForkedCommands
 
 TINY = (
     "--num_behaviors=37",
@@ -49,18 +48,6 @@ SHAPE = Shape(
     num_rows=50,
     precision="float32",
 )
-
-
-def _run(
-    repository: Path, name: str, *flags: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *flags],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("variant", [AllPairs, PaperConstruction])
@@ -166,12 +153,11 @@ def test_refuses_what_does_not_fit() -> None:
     "memory_modes", ["", pytest.param("inference", marks=pytest.mark.slow)]
 )
 def test_measures_and_reports(
-    repository: Path, tmp_path: Path, memory_modes: str
+    command: ForkedCommands, tmp_path: Path, memory_modes: str
 ) -> None:
     output = tmp_path / "result.json"
-    done = _run(
-        repository,
-        "speed_memory",
+    done = command(
+        "benchmarks.speed_memory",
         *TINY,
         "--modes=inference",
         f"--memory_modes={memory_modes}",
@@ -205,8 +191,8 @@ def test_measures_and_reports(
     assert result["environment"]["tensorflow"]
 
     pytest.importorskip("matplotlib")
-    done = _run(
-        repository, "speed_report", f"--input={output}", f"--output={tmp_path}"
+    done = command(
+        "benchmarks.speed_report", f"--input={output}", f"--output={tmp_path}"
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "speed_memory.md").read_text("utf-8")
@@ -253,29 +239,3 @@ def test_shows_no_ratio_whose_interval_spans_one() -> None:
     assert told[2][1:] == ["18"]
     unclear = speed_report._speedup_tables(_result(None, 0.8, 1.3))[0].rows
     assert unclear[0][1:] == ["not told apart"]
-
-
-@pytest.mark.parametrize(
-    ("name", "flags", "message"),
-    [
-        ("speed_memory", ["--output=no/such/a.json"], "no/such is not a"),
-        ("speed_memory", ["--modes=serving"], "--modes: 'serving' is not"),
-        ("speed_memory", ["--num_rounds=0"], "num_rounds"),
-        (
-            "speed_memory",
-            ["--num_behaviors=100000", "--training_batch_size=64"],
-            "GiB are available",
-        ),
-        ("speed_report", ["--input=a.json", "--output=no/such"], "no/such is"),
-        ("speed_report", ["--input=setup.py", "--output=."], "setup.py is not"),
-    ],
-)
-def test_refuses_in_one_line(
-    repository: Path, name: str, flags: list[str], message: str
-) -> None:
-    done = _run(repository, name, *flags)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr

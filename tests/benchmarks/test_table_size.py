@@ -1,8 +1,6 @@
 """The benchmark of large tables: what it reads, and as a user runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from benchmarks.made.requests import made_requests, made_schema
 from benchmarks.table_size import spread_out
 from sparsectr.schema import NUM_RESERVED_IDS
+from tests.commands import ForkedCommands
 
 
 def test_reads_as_many_rows_of_a_larger_table() -> None:
@@ -33,28 +32,19 @@ def test_reads_as_many_rows_of_a_larger_table() -> None:
     assert len(pairs) == len(set(ids)) == len(set(small_ids))
 
 
-def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    tiny = (
+@pytest.mark.slow
+def test_measures(command: ForkedCommands, tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    result = command(
+        "benchmarks.table_size",
         "--num_rows=50,2000",
         "--batch_size=2",
         "--num_behaviors=17",
         "--num_candidates=3",
         "--num_rounds=2",
         "--seconds=0.01",
+        f"--output={output}",
     )
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.table_size", *tiny, *flags],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.slow
-def test_measures(repository: Path, tmp_path: Path) -> None:
-    output = tmp_path / "result.json"
-    result = _run(repository, f"--output={output}")
     assert result.returncode == 0, result.stderr
     found = json.loads(output.read_text())
     assert list(found["seconds"]) == ["50", "2000"]
@@ -64,21 +54,3 @@ def test_measures(repository: Path, tmp_path: Path) -> None:
     assert all(spread["median"] < 1.0 for spread in found["seconds"].values())
     assert "2,000" in result.stdout
     assert found["environment"]["tensorflow"]
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--output=no/such/folder/a.json", "no/such/folder is not a folder"),
-        ("--num_rows=2,50", "at least 3"),
-        ("--num_rows=50,x", "--num_rows"),
-        ("--num_rows=50,2000000000", "GiB are available"),
-    ],
-)
-def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:
-    result = _run(repository, flag)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr

@@ -1,40 +1,29 @@
 """The benchmark with tiny shapes, as a user runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-TINY = (
-    "--batch_size=3",
-    "--num_behaviors=37",
-    "--num_candidates=2",
-    "--num_steps=2",
-    "--max_rows=50",
-)
-
-
-def _run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.training_memory", *flags],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from tests.commands import ForkedCommands
 
 
 @pytest.mark.parametrize(
     "attention", ["evo", pytest.param("full", marks=pytest.mark.slow)]
 )
 def test_measures_a_training_step(
-    repository: Path, tmp_path: Path, attention: str
+    command: ForkedCommands, tmp_path: Path, attention: str
 ) -> None:
     output = tmp_path / "result.json"
-    result = _run(
-        repository, *TINY, f"--attention={attention}", f"--output={output}"
+    result = command(
+        "benchmarks.training_memory",
+        "--batch_size=3",
+        "--num_behaviors=37",
+        "--num_candidates=2",
+        "--num_steps=2",
+        "--max_rows=50",
+        f"--attention={attention}",
+        f"--output={output}",
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(output.read_text())
@@ -60,21 +49,3 @@ def test_measures_a_training_step(
     assert seconds["upper_quartile"] < found["first_step_seconds"]
     assert found["environment"]["tensorflow"]
     assert found["environment"]["processor"]
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--output=no/such/folder/a.json", "no/such/folder is not a folder"),
-        ("--num_steps=0", "num_steps"),
-        ("--attention=some", "attention"),
-        ("--length=3", "length"),
-    ],
-)
-def test_refuses_in_one_line(repository: Path, flag: str, message: str) -> None:
-    result = _run(repository, *TINY, flag)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr
