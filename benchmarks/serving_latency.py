@@ -15,7 +15,7 @@ request at a time, over several lengths of history and numbers of candidates:
   requests than the others.
 
 Each but the last in this process, through TensorFlow's C API as the server
-loads it, and by gRPC on loopback from the test double of the tests, in a
+loads it, and by gRPC on loopback from `export.serving_double`, in a
 process of its own that shares the processors (or from --server, which has to
 serve a model with the fields of the made requests). Full attention at
 --full_length stands beside. All take turns in random order; percentiles are

@@ -10,8 +10,8 @@ followed and the lowest that was not. That highest one is the saturation point.
 Then, with --soak_minutes, --soak_share of that rate for so long: errors,
 percentiles and the resident memory of the server, minute by minute.
 
-The server is the test double of the tests, on loopback in a process of its own
-that shares the processors with the sender. It tests the SavedModel that it
+The server is `export.serving_double`, on loopback in a process of its own that
+shares the processors with the sender. It tests the SavedModel that it
 holds and says little of what TensorFlow Serving takes. --server sends to
 another one, which has to serve a model with the fields of the made requests
 (Alibaba's). A request's time counts from when it was due.

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -126,6 +127,9 @@ FILES = sorted(
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_point_one_way(path):
     assert forbidden_imports(path) == []
+    # Nor in a program that is started from text: tests are not installed.
+    text = path.read_text("utf-8")
+    assert re.search(r"\b(import|from|-m\W+) ?tests\b", text) is None
 
 
 @pytest.mark.parametrize(

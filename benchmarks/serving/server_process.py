@@ -1,7 +1,7 @@
-"""The server of the tests, in a process of its own, to be timed.
+"""The stand-in for TensorFlow Serving in a process of its own, to be timed.
 
-A test double of TensorFlow Serving: it computes with the same library, but
-answers in Python, so its times are not those of a real server.
+It computes with the same library, but answers in Python, so its times are not
+those of a real server.
 """
 
 import contextlib
@@ -14,20 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparsectr.errors import InputError
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
-
-# It ends when its input does, so with the process that started it, however
-# that one ends.
-_PROGRAM = """
-import collections, pathlib, sys
-from tests.export.serving_double import serving
-with serving(pathlib.Path(sys.argv[1])) as double:
-    # It keeps a record of every call for the tests: hours of them do not fit.
-    double.calls = collections.deque(maxlen=0)
-    print(double.grpc_server, flush=True)
-    sys.stdin.read()
-"""
 
 
 def resident_bytes(pid: int) -> int:
@@ -94,28 +80,27 @@ def server_process(version: Path) -> Iterator[ServerProcess]:
     Raises:
         InputError: If it does not start.
     """
-    if not (_REPOSITORY / "tests" / "export" / "serving_double.py").is_file():
-        raise InputError(
-            "The server to time is part of the tests: run this in a checkout, "
-            "or give --server."
-        )
+    # It ends when its input does, so with this process, however this one ends.
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(version.resolve())],
-        cwd=_REPOSITORY,
+        [
+            sys.executable,
+            "-m",
+            "export.serving_double",
+            f"--version={version}",
+        ],
         env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     with process:
-        address = process.stdout.readline().strip() if process.stdout else ""
-        if not address:
+        addresses = process.stdout.readline().split() if process.stdout else []
+        if not addresses:
             raise InputError(
-                "The server did not start; what it printed is above. It needs "
-                "grpcio and tensorflow-serving-api."
+                "The server did not start; what it printed is above."
             )
         try:
-            yield ServerProcess(address, process.pid)
+            yield ServerProcess(addresses[0], process.pid)
         finally:
             if process.stdin:
                 process.stdin.close()

@@ -19,8 +19,8 @@ from export.contract.signature import (
     WHOLE_PASS,
 )
 from export.requests.warm_up import examples_of
+from export.serving_double.serving import serving
 from tests.export.exported_model import MAX_HISTORY, exported, only, requests
-from tests.export.serving_double import serving
 from tests.make_requests import subset
 
 __all__ = ["exported"]

@@ -14,8 +14,8 @@ import pytest
 from export.calling.rest_transport import RestTransport
 from export.calling.server_error import ServerError
 from export.client import Client
+from export.serving_double.serving import serving
 from sparsectr.errors import InputError
-from tests.export.serving_double import serving
 from tests.export.toy_model import CANDIDATES, USER
 from tests.export.toy_server import (
     TRANSPORTS,

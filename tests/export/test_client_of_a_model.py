@@ -8,8 +8,8 @@ import pytest
 from export.calling.user_state import StaleStateError
 from export.client import Client
 from export.contract.buckets import Buckets
+from export.serving_double.serving import serving
 from tests.export.exported_model import exported, only, requests
-from tests.export.serving_double import serving
 
 __all__ = ["exported"]
 

@@ -17,7 +17,8 @@ from tensorflow_serving.apis import (
 from export.calling.grpc_transport import GrpcTransport
 from export.calling.rest_transport import RestTransport
 from export.calling.server_error import ServerError
-from tests.export.serving_double import serving
+from export.serving_double.serving import serving
+from tests.commands import assert_refused
 from tests.export.toy_model import save_toy_model
 
 INPUTS = {
@@ -285,3 +286,8 @@ def test_both_transports_read_the_same_signatures(double):
     assert sorted(signatures) == ["encode_user", "score", "serving_default"]
     by_grpc.close()
     by_rest.close()
+
+
+def test_command_refuses_what_is_no_version(command, tmp_path):
+    done = command("export.serving_double", f"--version={tmp_path}")
+    assert_refused(done, f"--version: {tmp_path} is not a version")

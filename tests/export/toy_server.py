@@ -5,7 +5,7 @@ import pytest
 
 from export.client import Client
 from export.contract.buckets import Buckets
-from tests.export.serving_double import serving
+from export.serving_double.serving import serving
 from tests.export.toy_model import save_toy_model
 
 BUCKETS = Buckets(
