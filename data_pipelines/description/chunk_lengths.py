@@ -1,5 +1,7 @@
-"""Where TimeChunking cuts histories, for all users of a block at once."""
+"""Where TimeChunking cuts histories, for all users of a block."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,15 +9,18 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+# Of a call: large enough to be fast, and small beside a block.
+_MAX_CELLS = 2**19
+
 
 class Chunks(NamedTuple):
     """The chunks of histories.
 
     Attributes:
         shortest_cut: int64 seconds, for each history that fills all chunks
-            the shortest of the gaps at which it is cut.
-        length: int64, behaviors of each chunk, history by history.
-        largest: int64 `[num_histories]`, behaviors of the largest chunk of
+            the shortest of the gaps at which it is cut, in no order.
+        length: int32, behaviors of each chunk, in no order.
+        largest: int32 `[num_histories]`, behaviors of the largest chunk of
             each history.
     """
 
@@ -27,39 +32,69 @@ class Chunks(NamedTuple):
 def cut_into_chunks(
     time: Array, start: Array, end: Array, num_chunks: int
 ) -> Chunks:
-    """Cuts each history at its `num_chunks - 1` largest gaps.
-
-    As the model does it: of equal gaps the more recent one is cut.
+    """Cuts each history as the model does: by its own layer.
 
     Args:
         time: int64 Unix seconds of all behaviors.
-        start: Row in `time` at which each history begins, ascending.
+        start: Row in `time` at which each history begins.
         end: Row at which it ends, exclusive. No history is empty.
         num_chunks: Chunks of a history with at least as many behaviors.
     """
-    if len(start) == 0:
-        nothing = np.zeros(0, np.int64)
-        return Chunks(nothing, nothing, nothing)
-    num_gaps = end - start - 1
-    gap_end = np.cumsum(num_gaps)
-    gap_start = gap_end - num_gaps
-    history = np.repeat(np.arange(len(start)), num_gaps)
-    # The row behind each gap.
-    row = 1 + np.arange(gap_end[-1]) + np.repeat(start - gap_start, num_gaps)
-    gap = time[row] - time[row - 1]
-    # Stable, so that of equal gaps the most recent comes last.
-    order = np.lexsort((gap, history))
-    num_cuts = np.minimum(num_chunks - 1, num_gaps)
-    place = np.arange(gap_end[-1])
-    is_cut = place >= np.repeat(gap_end - num_cuts, num_gaps)
-    chunk_start = np.sort(np.concatenate([start, row[order[is_cut]]]))
-    first_chunk = np.cumsum(num_cuts + 1) - (num_cuts + 1)
-    chunk_end = np.append(chunk_start[1:], 0)
-    chunk_end[np.append(first_chunk[1:], len(chunk_start)) - 1] = end
-    length = chunk_end - chunk_start
-    has_all = (num_cuts == num_chunks - 1) & (num_cuts > 0)
+    cut = _layer_of(num_chunks)
+    num_behaviors = end - start
+    largest = np.zeros(len(start), np.int32)
+    lengths, shortest_cuts = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    # Histories of a call are about as long, so that little of it is padding.
+    order = np.argsort(num_behaviors)
+    while len(order):
+        longest = num_behaviors[order[-1]]
+        count = max(_MAX_CELLS // (longest + num_chunks), 1)
+        order, chosen = order[:-count], order[-count:]
+        row = end[chosen, np.newaxis] + np.arange(-longest, 0)
+        is_valid = row >= start[chosen, np.newaxis]
+        padded = np.where(is_valid, time[np.maximum(row, 0)], 0)
+        chunk_start, chunk_end = (part.numpy() for part in cut(padded))
+        length = chunk_end - chunk_start
+        lengths.append(length[length > 0])
+        largest[chosen] = length.max(axis=1)
+        if num_chunks > 1:
+            is_cut = length[:, -1] > 0
+            behind = chunk_start[is_cut, 1:]
+            padded = padded[is_cut]
+            gaps = np.take_along_axis(
+                padded, behind, axis=1
+            ) - np.take_along_axis(padded, behind - 1, axis=1)
+            shortest_cuts.append(gaps.min(axis=1))
     return Chunks(
-        shortest_cut=gap[order[(gap_end - num_cuts)[has_all]]],
-        length=length,
-        largest=np.maximum.reduceat(length, first_chunk),
+        np.concatenate(shortest_cuts), np.concatenate(lengths), largest
     )
+
+
+@functools.cache
+def _layer_of(num_chunks: int) -> Callable[[Array], tuple[Any, Any]]:
+    """Returns what gives starts and ends `[B, P]` of times `[B, L]`."""
+    # Late, so that `--help` and refusals need not wait for TensorFlow.
+    from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    from sparsectr.layers.chunking.time_chunking import TimeChunking
+
+    layer = TimeChunking(num_chunks)
+
+    # A graph, which leaves out what else the layer would return.
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.int64)],
+        autograph=False,
+    )
+    def cut(time: Any) -> tuple[Any, Any]:
+        chunks = layer(time)
+        return chunks.start, chunks.end
+
+    def cut_on_cpu(time: Array) -> tuple[Any, Any]:
+        with tf.device("CPU"):  # a GPU may be training
+            found: tuple[Any, Any] = cut(time)
+            return found
+
+    return cut_on_cpu

@@ -1,0 +1,3 @@
+from tests.tiny_run import command, tiny_folder
+
+__all__ = ["command", "tiny_folder"]
