@@ -347,6 +347,26 @@ def test_rms_norm() -> None:
     np.testing.assert_allclose(output, [math.sqrt(3) / 2])
 
 
+def test_block_normalizes_the_user_like_the_sequence() -> None:
+    block = {
+        **_plain_block(),
+        "attention_norm": np.ones(2),
+        "feed_forward_norm": np.ones(2),
+        "swiglu_gate": np.ones((2, 1)),
+        "swiglu_up": np.ones((2, 1)),
+        "swiglu_down": np.ones((1, 2)),
+    }
+    arguments = ([MONDAY, MONDAY + 9], MONDAY + 10, _config(), 0)
+    sequence = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 1.5]])
+    user = np.array([1.0, -2.0])
+    output, scaled, turned = (
+        reference.sparse_block(block, sequence, u, *arguments)
+        for u in (user, 100 * user, user[::-1])
+    )
+    np.testing.assert_allclose(scaled, output, rtol=1e-4)
+    assert np.all(np.max(np.abs(turned - output), axis=1) > 1e-3)
+
+
 def test_swiglu() -> None:
     block = {
         "swiglu_gate": np.array([[1.0, -1.0]]),

@@ -406,12 +406,6 @@ def test_text(store, statistics):
     assert any(row[:2] == ["behavior_serial", "90,000"] for row in rows)
 
 
-def test_text_of_a_synthetic_sample_says_so(tmp_path):
-    store = made_store(tmp_path / "store", data_source="synthetic sample")
-    text = describe(store, StoreStatistics(store, max_history=7))
-    assert text.startswith("made (SYNTHETIC SAMPLE, not real data)\n")
-
-
 def test_picture_shows_the_shares(store, statistics):
     panels = store_picture.picture(store, statistics).axes
     titles = [panel.get_title() for panel in panels]
@@ -450,13 +444,16 @@ def test_picture_shows_the_shares(store, statistics):
     assert labels[-1] == "candidate_price (dense)"
 
 
-def test_picture_of_a_synthetic_sample_says_so(tmp_path):
+def test_text_and_picture_say_that_a_sample_is_synthetic(tmp_path):
     store = made_store(tmp_path / "store", data_source="synthetic sample")
-    figure = store_picture.picture(store, StoreStatistics(store, max_history=7))
-    assert "made (SYNTHETIC SAMPLE, not real data)" in figure.get_suptitle()
+    statistics = StoreStatistics(store, max_history=7)
+    title = "made (SYNTHETIC SAMPLE, not real data)"
+    assert describe(store, statistics).startswith(f"{title}\n")
+    figure = store_picture.picture(store, statistics)
+    assert title in figure.get_suptitle()
 
 
-@pytest.mark.parametrize("users_of_shards", [(0,), (0, 1), (5, 0, 3)])
+@pytest.mark.parametrize("users_of_shards", [(0,), (5, 0, 3)])
 def test_small_stores_are_described_and_drawn(tmp_path, users_of_shards):
     store = made_store(tmp_path / "store", users_of_shards=users_of_shards)
     statistics = StoreStatistics(store, max_history=7)

@@ -12,6 +12,8 @@ from tests.keras_weights import random_model
 from tests.make_requests import SCHEMA, SMALL_CONFIG, make_requests
 
 LONG = 257
+NUM_CANDIDATES = 263
+"""As long: candidates times behaviors count as quadratic too."""
 
 
 def _step(model: Any) -> Any:
@@ -69,7 +71,9 @@ def _is_quadratic(shape: tf.TensorShape) -> bool:
 def test_only_full_attention_has_quadratic_tensors(attention: str) -> None:
     config = dataclasses.replace(SMALL_CONFIG, attention=attention)
     model = random_model(SCHEMA, config, 1)
-    inputs = make_requests(3, [LONG], length=LONG)
+    inputs = make_requests(
+        3, [LONG], length=LONG, num_candidates=NUM_CANDIDATES
+    )
     function = tf.function(_step(model)).get_concrete_function(
         {name: tf.TensorSpec(v.shape, v.dtype) for name, v in inputs.items()}
     )
