@@ -28,6 +28,8 @@ INSTALL_REQUIRES = [
     "urllib3>=2",
     # The checksum of a TFRecord, without TensorFlow.
     "google-crc32c",
+    # What the benchmarks know of processes, memory and load.
+    "psutil",
     # Progress bars; nothing but Python.
     "tqdm",
 ]
@@ -66,6 +68,7 @@ EXTRAS_REQUIRE = {
         "ruff>=0.17,<0.18",
         "mypy>=2.4,<2.5",
         "pandas-stubs",
+        "types-psutil",
         "types-tqdm",
     ],
 }

@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from absl import flags
 
 from benchmarks.made.store import write_made_store
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.new_process import in_new_process
+from benchmarks.measuring.peak_memory import peak_resident_bytes
 from data_pipelines.store import Store
 from sparsectr import command
 from sparsectr.config import DataConfig, ModelConfig, TrainConfig
@@ -160,22 +162,24 @@ def measure_memory(workload: Workload) -> dict[str, Any]:
 
     for _ in tf.data.Dataset.range(1).prefetch(1):
         pass
-    before = _memory()
+    before = psutil.Process().memory_info().rss
+    own_before = _own_bytes()
     batches = _batches(
         workload, Store(workload.data_dir), max(workload.batch_sizes)
     )
-    own = []
+    own: list[int] = []
     _read(
         batches,
         0,
         workload.num_batches,
-        after_each=lambda: own.append(_memory()["RssAnon"]),
+        after_each=lambda: own.append(_own_bytes()),
     )
+    peak = peak_resident_bytes()
     return {
-        "imported": before["VmRSS"],
-        "peak": _memory()["VmHWM"],
-        "peak_above_imported": _memory()["VmHWM"] - before["VmRSS"],
-        "own_above_imported": max(own) - before["RssAnon"],
+        "imported": before / 2**30,
+        "peak": peak / 2**30,
+        "peak_above_imported": (peak - before) / 2**30,
+        "own_above_imported": (max(own) - own_before) / 2**30,
         "num_training_requests": batches.num_requests,
     }
 
@@ -210,18 +214,10 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median, "least": low, "most": high}
 
 
-def _memory() -> dict[str, float]:
-    """Returns what the system says this process holds, in GiB.
-
-    `VmHWM` is the peak of `VmRSS`; `RssAnon` is without pages of files.
-    """
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    pairs = (line.split(":") for line in lines)
-    return {
-        name: int(value.split()[0]) / 2**20
-        for name, value in pairs
-        if name in ("VmRSS", "VmHWM", "RssAnon")
-    }
+def _own_bytes() -> int:
+    """Returns the memory of this process without pages of files."""
+    memory = psutil.Process().memory_info()
+    return memory.rss - memory.shared
 
 
 def measure(workload: Workload) -> dict[str, Any]:

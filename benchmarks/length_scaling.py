@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from absl import flags
 
 from benchmarks.made.requests import made_requests, made_schema
@@ -113,15 +114,6 @@ def required_bytes(
     return 4 * logits * _NUM_LARGE_TENSORS[mode]
 
 
-def available_bytes() -> int:
-    """Returns the memory that the system can still give."""
-    for line in Path("/proc/meminfo").read_text("utf-8").splitlines():
-        name, value = line.split(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise InputError("/proc/meminfo names no MemAvailable.")
-
-
 def choose(
     workload: Workload, available: int
 ) -> tuple[list[tuple[str, str, int]], list[str]]:
@@ -151,7 +143,7 @@ def choose(
 
 def measure(workload: Workload) -> dict[str, Any]:
     """Times everything in this process."""
-    chosen, left_out = choose(workload, available_bytes())
+    chosen, left_out = choose(workload, psutil.virtual_memory().available)
     import_tensorflow_quietly()
     calls = _make_calls(workload, chosen)
     for call in calls.values():

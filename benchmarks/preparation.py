@@ -14,6 +14,7 @@ the growth between the two largest runs, what the published 723 million
 behaviors would take. The files are made; the sizes are not.
 """
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from absl import flags
 
 from benchmarks.made.alibaba_files import (
@@ -44,15 +46,19 @@ _INTERVAL = 0.2
 class _MemoryWatch(threading.Thread):
     """Follows the resident memory of a process and of all its children."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, process: psutil.Process) -> None:
         super().__init__(daemon=True)
         self.peak = 0
-        self._pid = pid
+        self._process = process
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
         while not self._stop_asked.wait(_INTERVAL):
-            self.peak = max(self.peak, sum(map(_resident, _family(self._pid))))
+            # Once it has ended, there is nothing to see.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family = self._process.children(recursive=True)
+                total = sum(map(_own_bytes, [self._process, *family]))
+                self.peak = max(self.peak, total)
 
     def stop(self) -> int:
         """Returns the largest sum of bytes that was seen."""
@@ -61,35 +67,17 @@ class _MemoryWatch(threading.Thread):
         return self.peak
 
 
-def _family(pid: int) -> list[int]:
-    """Returns a process and all that descend from it."""
-    found = [pid]
-    for parent in found:
-        for file in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in file.read_text().split()]
-            except OSError:  # it has just ended
-                continue
-    return found
-
-
-def _resident(pid: int) -> int:
+def _own_bytes(process: psutil.Process) -> int:
     """Returns the bytes of memory that are a process's own.
 
     Pages of files that are mapped into memory are not counted: the system
     drops them when it needs the room.
     """
     try:
-        status = Path(f"/proc/{pid}/status").read_text("utf-8")
-    except OSError:
+        memory = process.memory_info()
+    except psutil.NoSuchProcess:  # it has just ended
         return 0
-    sizes = dict(
-        line.split(":", 1) for line in status.splitlines() if ":" in line
-    )
-    return 1024 * sum(
-        int(sizes.get(name, "0 kB").split()[0])
-        for name in ("RssAnon", "RssShmem")
-    )
+    return memory.rss - memory.shared
 
 
 def measure(
@@ -116,7 +104,7 @@ def measure(
         ],
         stdout=subprocess.DEVNULL,
     )
-    watch = _MemoryWatch(process.pid)
+    watch = _MemoryWatch(psutil.Process(process.pid))
     watch.start()
     peak_disk = 0
     partial = data_dir.with_name("store.partial")

@@ -28,9 +28,9 @@ Needs Linux.
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import psutil
 from absl import flags
 
 from benchmarks.measuring import result_files
@@ -268,7 +268,7 @@ def check_memory(
     """
     one = 4 * batch_size * num_heads * num_rows**2
     needed = _NUM_QUADRATIC[mode] * one
-    available = _available_bytes()
+    available = psutil.virtual_memory().available
     if needed > available:
         raise InputError(
             f"Full attention takes about {needed / 2**30:.1f} GiB for "
@@ -276,13 +276,6 @@ def check_memory(
             f"{available / 2**30:.1f} GiB are available: lower the batch "
             "size or --num_behaviors."
         )
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise InputError("/proc/meminfo has no MemAvailable.")
 
 
 def define_flags() -> None:

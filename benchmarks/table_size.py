@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 from absl import flags
 
-from benchmarks.length_scaling import available_bytes
 from benchmarks.made.requests import made_requests, made_schema
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.interleaved import (
@@ -120,7 +120,7 @@ def spread_out(
 
 def measure(workload: Workload) -> dict[str, Any]:
     """Trains in this process."""
-    check_memory(workload, available_bytes())
+    check_memory(workload, psutil.virtual_memory().available)
     import_tensorflow_quietly()
     calls = {
         str(rows): _make_call(workload, rows) for rows in workload.num_rows

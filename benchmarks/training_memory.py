@@ -8,13 +8,11 @@ requests are made: random ids and times, and no history shorter than
 `--num_behaviors`. They say what a step costs and nothing about clicks.
 
 Prints JSON: the peak resident memory of the process, from its start to the
-last step, compilation included, and the seconds of a step.
+last step, compilation included, and the seconds of a step. Needs Linux.
 """
 
 import dataclasses
 import json
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +24,7 @@ from benchmarks.made.requests import made_requests, published_schema
 from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import spread
 from benchmarks.measuring.new_process import in_new_process
+from benchmarks.measuring.peak_memory import peak_resident_bytes
 from sparsectr import command
 from sparsectr.config import ModelConfig, TrainConfig
 from sparsectr.training.run_directory import environment
@@ -81,7 +80,7 @@ def measure(workload: Workload) -> dict[str, Any]:
         float(step(batch))  # waits until the step is done
         seconds.append(time.perf_counter() - start)
     return {
-        "peak_resident_gib": _peak_resident_bytes() / 2**30,
+        "peak_resident_gib": peak_resident_bytes() / 2**30,
         "first_step_seconds": seconds[0],
         "step_seconds": spread(seconds[1:]),
         "num_parameters": sum(
@@ -92,11 +91,6 @@ def measure(workload: Workload) -> dict[str, Any]:
         "model": dataclasses.asdict(model_config),
         "environment": environment(),
     }
-
-
-def _peak_resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def define_flags() -> None:

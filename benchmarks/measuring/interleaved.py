@@ -4,10 +4,10 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -120,12 +120,10 @@ class MachineLoad:
 
 def _busy_seconds() -> float:
     """Processor time of all processes since the machine was started."""
-    line = Path("/proc/stat").read_text("utf-8").splitlines()[0]
-    user, nice, system, _, _, irq, soft_irq, steal, *_ = map(
-        int, line.split()[1:]
-    )
-    ticks = user + nice + system + irq + soft_irq + steal
-    return ticks / os.sysconf("SC_CLK_TCK")
+    times = psutil.cpu_times()
+    # What a guest takes is part of `user`.
+    idle = times.idle + times.iowait + times.guest + times.guest_nice
+    return sum(times) - idle
 
 
 def _own_seconds() -> float:

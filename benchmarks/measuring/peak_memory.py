@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.measuring.new_process import in_new_process
 from sparsectr.errors import InputError
 
@@ -77,13 +79,13 @@ def _measure(
 
 def _resident_above(call: Any) -> int:
     _give_back()
-    before = _status("VmRSS")
+    before = psutil.Process().memory_info().rss
     call()  # compiles
     _give_back()
     # Linux begins the peak anew (proc(5), clear_refs).
     Path("/proc/self/clear_refs").write_text("5", "ascii")
     call()
-    return max(0, _status("VmHWM") - before)
+    return max(0, peak_resident_bytes() - before)
 
 
 def _give_back() -> None:
@@ -92,11 +94,16 @@ def _give_back() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def _status(name: str) -> int:
+def peak_resident_bytes() -> int:
+    """Returns the peak of this process's resident memory. Needs Linux.
+
+    Not `ru_maxrss`, which in a process that another has started begins with
+    the peak of that one.
+    """
     text = Path("/proc/self/status").read_text("ascii")
-    match = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)
     if match is None:
-        raise InputError(f"/proc/self/status has no {name}.")
+        raise InputError("/proc/self/status has no VmHWM.")
     return int(match[1]) * 1024
 
 

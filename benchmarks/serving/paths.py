@@ -5,15 +5,14 @@ Axes: B rows of a call, C candidates of a request.
 
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import psutil
 
 from benchmarks.serving.model import Array, Inputs, split_inputs
-from benchmarks.serving.server_process import resident_bytes
 from export.calling.grpc_transport import GrpcTransport
 from export.checks.c_api import SavedModelSession
 from export.contract.signature import (
@@ -176,10 +175,10 @@ def memory_of_versions(path: Path, request: Inputs) -> dict[str, int]:
     """
     with in_process(path) as first:
         first(WHOLE_PASS, request)
-        one = resident_bytes(os.getpid())
+        one = psutil.Process().memory_info().rss
         with in_process(path) as second:
             second(WHOLE_PASS, request)
-            two = resident_bytes(os.getpid())
+            two = psutil.Process().memory_info().rss
     weights = (path / "variables").iterdir()
     return {
         "weight_bytes": sum(file.stat().st_size for file in weights),

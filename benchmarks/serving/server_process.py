@@ -13,16 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from sparsectr.errors import InputError
-
-
-def resident_bytes(pid: int) -> int:
-    """Returns the resident memory of a process. Needs Linux."""
-    path = Path(f"/proc/{pid}/status")
-    for line in path.read_text("utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise InputError(f"{path} names no VmRSS.")
 
 
 class ServerProcess(NamedTuple):
@@ -37,16 +30,13 @@ class ServerProcess(NamedTuple):
     pid: int
 
     def resident_bytes(self) -> int:
-        """Returns its resident memory. Needs Linux."""
-        return resident_bytes(self.pid)
+        """Returns its resident memory."""
+        return psutil.Process(self.pid).memory_info().rss
 
     def processor_seconds(self) -> float:
-        """Returns how long it has computed. Needs Linux."""
-        text = Path(f"/proc/{self.pid}/stat").read_text("utf-8")
-        # The name of the program, in brackets, may have blanks.
-        fields = text.rpartition(")")[2].split()
-        user, system = int(fields[11]), int(fields[12])
-        return (user + system) / os.sysconf("SC_CLK_TCK")
+        """Returns how long it has computed."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
 
 
 class ServerLoad:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data_pipelines.preparation.engine import EmbeddedEngine
@@ -126,12 +127,9 @@ def test_processes_end_with_their_parent(
 
 def _is_running(process: int) -> bool:
     try:
-        state = (
-            Path(f"/proc/{process}/stat").read_text().rsplit(")")[-1].split()
-        )
-    except FileNotFoundError:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return state[0] != "Z"
 
 
 def _wait(is_so: Callable[[], bool]) -> None:
