@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 import difflib
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,6 @@ from data_pipelines.raw.split_rule import (
     start_of_day,
 )
 from sparsectr.errors import InputError
-
-_USER = {"files": True, "user": True}
-_TIMED = {**_USER, "time": True, "time_unit": False, "time_zone": False}
-_SHOWN = {**_TIMED, "label": True, "request": False, "item": False}
-
-_SECTIONS: dict[str, dict[str, bool]] = {
-    "impressions": {**_SHOWN, "drop_duplicates": False},
-    "requests": _SHOWN,
-    "behaviors": {**_TIMED, "item": False, "drop_duplicates": False},
-    "users": _USER,
-    "items": {"files": True, "item": True},
-}
-"""Keys of the tables of files, and whether each is required."""
 
 _FIELD_KINDS = (
     "user_fields",
@@ -60,6 +47,43 @@ _TYPES: dict[type, str] = {
     int: "a whole number",
     dict: "a section",
 }
+
+
+_Keys = Mapping[str, type | tuple[str, ...] | None]
+"""Type of each value, or the texts to choose from; `None` is looked at later.
+"""
+
+_USER: _Keys = {"files": None, "user": str}
+_TIMED: _Keys = {
+    **_USER,
+    "time": str,
+    "time_unit": tuple(TIME_UNITS),
+    "time_zone": ("UTC", "local"),
+}
+_SHOWN: _Keys = {**_TIMED, "label": str, "request": str, "item": str}
+_SECTIONS: Mapping[str, _Keys] = {
+    "impressions": {**_SHOWN, "drop_duplicates": bool},
+    "requests": _SHOWN,
+    "behaviors": {**_TIMED, "item": str, "drop_duplicates": bool},
+    "users": _USER,
+    "items": {"files": None, "item": str},
+}
+"""The tables of files."""
+
+_TABLE: _Keys = {
+    "kind": ("vocabulary", "hashed"),
+    "size": int,
+    "min_count": int,
+    "type": ("int", "string"),
+}
+_TOP: _Keys = {
+    **dict.fromkeys(_SECTIONS),
+    **dict.fromkeys(_FIELD_KINDS, dict),
+    "split": dict,
+    "utc_offset_hours": None,
+    "tables": dict,
+}
+_SPLIT: _Keys = dict.fromkeys(("test_start", "last_day", "last_fraction"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +162,8 @@ class SchemaFile:
 
     def error(self, where: str, problem: str) -> InputError:
         """Returns an error of one line that names the file and a place."""
-        return _error(self.path, where, problem)
+        place = f" {where}:" if where else ""
+        return InputError(f"{self.path}:{place} {problem}".replace("\n", " "))
 
 
 def read_schema_file(path: Path) -> SchemaFile:
@@ -151,27 +176,23 @@ def read_schema_file(path: Path) -> SchemaFile:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a TOML file: {error}") from error
-    top = _Section(path, "", values)
-    top.check_keys(
-        {
-            **dict.fromkeys(_SECTIONS, False),
-            **dict.fromkeys(_FIELD_KINDS, False),
-            "behaviors": True,
-            "candidate_fields": True,
-            "behavior_fields": True,
-            "split": True,
-            "utc_offset_hours": False,
-            "tables": False,
-        }
-    )
-    offset = top.get("utc_offset_hours", int, 0)
-    if not -12 <= offset <= 14:
-        raise top.error(
+    try:
+        return _schema_file(path, values)
+    except InputError as error:
+        line = f"{path}: {error}".replace("\n", " ")
+        raise InputError(line) from error
+
+
+def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
+    _check("", values, _TOP, ["behaviors", *_FIELD_KINDS[1:3], "split"])
+    offset = values.get("utc_offset_hours", 0)
+    if type(offset) is not int or not -12 <= offset <= 14:
+        raise InputError(
             "`utc_offset_hours` must be whole hours from -12 to 14. "
-            f"Received: {offset}"
+            f"Received: {offset!r}"
         )
     if ("impressions" in values) == ("requests" in values):
-        raise top.error(
+        raise InputError(
             "there must be either [impressions], one row a candidate, or "
             "[requests], one row a request with lists of candidates"
         )
@@ -179,31 +200,29 @@ def read_schema_file(path: Path) -> SchemaFile:
     if values["behaviors"] == shown:
         del values["behaviors"]
     elif isinstance(values["behaviors"], str):
-        raise top.error(
+        raise InputError(
             f'`behaviors` must be "{shown}" or the section [behaviors]'
         )
     files = {
-        name: _files_entry(_Section(path, name, values[name]))
+        name: _files_entry(name, values[name])
         for name in _SECTIONS
         if name in values
     }
     if "items" in files and files[shown].item is None:
-        raise _error(
-            path,
-            shown,
-            "`item` is missing: which column names a row of [items]",
+        raise InputError(
+            f"{shown}: `item` is missing: which column names a row of [items]"
         )
-    for entry in files.values():
+    for name, entry in files.items():
         if entry.item is not None and "items" not in files:
-            raise _error(path, entry.section, "`item` needs a section [items]")
-    fields, tables = _fields_and_tables(top, files)
+            raise InputError(f"{name}: `item` needs a section [items]")
+    fields, tables = _fields_and_tables(values, files)
     return SchemaFile(
         path=path,
         utc_offset_hours=offset,
         files=files,
         fields=fields,
         tables=tables,
-        split=_split(_Section(path, "split", values["split"]), offset),
+        split=_split(values["split"], offset),
     )
 
 
@@ -213,117 +232,89 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-class _Section:
-    """Some keys with their values.
+def _check(
+    where: str, values: Any, keys: _Keys, required: Iterable[str] = ()
+) -> None:
+    """Checks that a section has some keys and no others.
 
     Args:
-        path: The schema file.
-        name: Name of the section; empty for the top of the file.
+        where: Name of the section; empty for the top of the file.
         values: What stands there.
+        keys: The keys that there are.
+        required: Those that may not be absent.
     """
-
-    def __init__(self, path: Path, name: str, values: Any) -> None:
-        self.path = path
-        self.name = name
-        if not isinstance(values, dict):
-            raise _error(path, "", f"`{name}` must be a section, [{name}]")
-        self.values = values
-
-    def check_keys(self, keys: Mapping[str, bool]) -> None:
-        """Refuses unknown keys, and those absent that `keys` requires."""
-        for key in self.values:
-            if key not in keys:
-                raise self.error(
-                    f"unknown key {key!r}; known are {', '.join(keys)}."
-                    + did_you_mean(key, keys)
-                )
-        for key, is_required in keys.items():
-            if is_required and key not in self.values:
-                raise self.error(f"`{key}` is missing")
-
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """Returns a value of a given type."""
-        value = self.values.get(key, default)
-        # To Python a bool is an int.
-        if value is not default and type(value) is not kind:
-            raise self.error(
-                f"`{key}` must be {_TYPES[kind]}. Received: {value!r}"
+    if not isinstance(values, dict):
+        raise InputError(f"`{where}` must be a section, [{where}]")
+    place = f"{where}: " if where else ""
+    for name, value in values.items():
+        if name not in keys:
+            raise InputError(
+                f"{place}unknown key {name!r}; known are {', '.join(keys)}."
+                + did_you_mean(name, keys)
             )
-        return value
-
-    def choice(self, key: str, choices: Collection[str], default: str) -> str:
-        """Returns one of several texts."""
-        value: str = self.get(key, str, default)
-        if value not in choices:
-            raise self.error(
-                f"`{key}` must be one of {', '.join(choices)}. "
-                f"Received: {value!r}"
+        kind = keys[name]
+        if isinstance(kind, tuple):
+            is_valid, expected = value in kind, f"one of {', '.join(kind)}"
+        elif kind is not None:
+            # To Python a bool is an int.
+            is_valid, expected = type(value) is kind, _TYPES[kind]
+        else:
+            continue
+        if not is_valid:
+            raise InputError(
+                f"{place}`{name}` must be {expected}. Received: {value!r}"
             )
-        return value
-
-    def error(self, problem: str) -> InputError:
-        """Returns an error that names the file and the section."""
-        return _error(self.path, self.name, problem)
+    for name in required:
+        if name not in values:
+            raise InputError(f"{place}`{name}` is missing")
 
 
-def _error(path: Path, where: str, problem: str) -> InputError:
-    place = f" {where}:" if where else ""
-    return InputError(f"{path}:{place} {problem}".replace("\n", " "))
-
-
-def _files_entry(section: _Section) -> FilesEntry:
-    section.check_keys(_SECTIONS[section.name])
-    files = section.values["files"]
+def _files_entry(section: str, values: Any) -> FilesEntry:
+    keys = _SECTIONS[section]
+    required = ["files", "user", "time", "label"]
+    if section == "items":
+        required = ["files", "item"]
+    _check(section, values, keys, [name for name in required if name in keys])
+    files = values["files"]
     names = [files] if isinstance(files, str) else files
     if (
         not isinstance(names, list)
         or not names
         or not all(isinstance(name, str) and name for name in names)
     ):
-        raise section.error(
-            f"`files` must be a path or a list of paths. Received: {files!r}"
+        raise InputError(
+            f"{section}: `files` must be a path or a list of paths. "
+            f"Received: {files!r}"
         )
-    texts = {
-        key: section.get(key, str)
-        for key in ("user", "item", "time", "request", "label")
-    }
-    return FilesEntry(
-        section=section.name,
-        files=tuple(names),
-        time_unit=section.choice("time_unit", TIME_UNITS, "s"),
-        time_zone=section.choice("time_zone", ("UTC", "local"), "UTC"),
-        drop_duplicates=section.get("drop_duplicates", bool, False),
-        **texts,
-    )
+    return FilesEntry(**{**values, "section": section, "files": tuple(names)})
 
 
 def _fields_and_tables(
-    top: _Section, files: Mapping[str, FilesEntry]
+    top: Mapping[str, Any], files: Mapping[str, FilesEntry]
 ) -> tuple[tuple[FieldEntry, ...], dict[str, dict[str, Any]]]:
     fields = [
-        _field(_Section(top.path, kind, top.get(kind, dict, {})), name, files)
+        _field(kind, name, value, files)
         for kind in _FIELD_KINDS
-        for name in top.get(kind, dict, {})
+        for name, value in top.get(kind, {}).items()
     ]
-    known = _Section(top.path, "tables", top.get("tables", dict, {}))
-    tables = {name: _table(known, name) for name in known.values}
+    tables = top.get("tables", {})
+    for name, values in tables.items():
+        _check_table(f"tables.{name}", values)
     # A misspelled name would silently be a table that nothing shares.
     names = {f.name for f in fields if f.table == f.name} | tables.keys()
     used = {field.table for field in fields}
     for field in fields:
         if field.table and field.table not in names:
-            raise _error(
-                top.path,
-                field.where,
-                f"there is no embedding table {field.table!r}: give it a "
-                f"section [tables.{field.table}], or name one of "
+            raise InputError(
+                f"{field.where}: there is no embedding table {field.table!r}: "
+                f"give it a section [tables.{field.table}], or name one of "
                 f"{', '.join(sorted(names))}."
-                + did_you_mean(field.table, names),
+                + did_you_mean(field.table, names)
             )
     for name in tables:
         if name not in used:
-            raise known.error(
-                f"no field has the table {name!r}; the fields have "
+            raise InputError(
+                f"tables: no field has the table {name!r}; the fields have "
                 f"{', '.join(sorted(used - {''}))}." + did_you_mean(name, used)
             )
     return tuple(fields), {
@@ -331,70 +322,55 @@ def _fields_and_tables(
     }
 
 
-def _table(tables: _Section, name: str) -> dict[str, Any]:
-    section = _Section(tables.path, f"tables.{name}", tables.values[name])
-    section.check_keys(
-        dict.fromkeys(("kind", "size", "min_count", "type"), False)
-    )
-    if "type" in section.values:
-        section.choice("type", ("int", "string"), "int")
-    if "kind" in section.values:
-        section.choice("kind", ("vocabulary", "hashed"), "vocabulary")
-    is_hashed = section.values.get("kind") == "hashed"
-    if is_hashed and "size" not in section.values:
-        raise section.error("a hashed table needs a `size`")
+def _check_table(where: str, values: Any) -> None:
+    _check(where, values, _TABLE)
+    is_hashed = values.get("kind") == "hashed"
+    if is_hashed and "size" not in values:
+        raise InputError(f"{where}: a hashed table needs a `size`")
     # A vocabulary is as large as what the training period shows.
     excess = "min_count" if is_hashed else "size"
-    if excess in section.values:
+    if excess in values:
         kind = "hashed table" if is_hashed else "vocabulary"
-        raise section.error(f"`{excess}` does not apply to a {kind}")
+        raise InputError(f"{where}: `{excess}` does not apply to a {kind}")
     for key, least in (("size", 3), ("min_count", 1)):
-        if section.get(key, int, least) < least:
-            raise section.error(f"`{key}` must be at least {least}")
-    return dict(section.values)
+        if values.get(key, least) < least:
+            raise InputError(f"{where}: `{key}` must be at least {least}")
 
 
 def _field(
-    group: _Section, name: str, files: Mapping[str, FilesEntry]
+    kind: str, name: str, value: Any, files: Mapping[str, FilesEntry]
 ) -> FieldEntry:
-    kind = group.name
-    value = group.values[name]
-    section = _Section(
-        group.path,
-        f"{kind}.{name}",
-        {"column": value} if isinstance(value, str) else value,
-    )
-    is_dense = kind == "dense_fields"
-    section.check_keys(
-        {"column": True, "transform" if is_dense else "table": False}
-    )
+    where = f"{kind}.{name}"
+    values = {"column": value} if isinstance(value, str) else value
+    keys: _Keys = {"column": str, "table": str}
+    if kind == "dense_fields":
+        keys = {"column": str, "transform": ("identity", "log1p")}
+    _check(where, values, keys, ["column"])
     if name in _RESERVED:
-        raise section.error(
-            f"no field can be called {name!r}, as a column of the store or of "
-            "a batch is. Give it another name."
+        raise InputError(
+            f"{where}: no field can be called {name!r}, as a column of the "
+            "store or of a batch is. Give it another name."
         )
-    source, _, column = section.get("column", str).partition(".")
+    source, _, column = values["column"].partition(".")
     known = _sections_of(kind, files)
     if not column or source not in known:
-        raise section.error(
-            "a column is written as TABLE.COLUMN, where TABLE is "
-            f"{' or '.join(known)}. Received: {section.values['column']!r}"
+        raise InputError(
+            f"{where}: a column is written as TABLE.COLUMN, where TABLE is "
+            f"{' or '.join(known)}. Received: {values['column']!r}"
             + did_you_mean(source, known)
         )
     if kind != "behavior_fields" and column == files[source].label:
-        raise section.error(
-            f"the column {column!r} is the label of [{source}], the answer "
-            "itself: only a behavior field may come from it"
+        raise InputError(
+            f"{where}: the column {column!r} is the label of [{source}], the "
+            "answer itself: only a behavior field may come from it"
         )
     return FieldEntry(
         kind=kind,
         name=name,
         section=source,
         column=column,
-        table="" if is_dense else section.get("table", str, name),
-        transform=section.choice(
-            "transform", ("identity", "log1p"), "identity"
-        ),
+        table=values.get("table", name) if "table" in keys else "",
+        transform=values.get("transform", "identity"),
     )
 
 
@@ -412,27 +388,26 @@ def _sections_of(kind: str, files: Mapping[str, FilesEntry]) -> list[str]:
     return [name for name in known if name in files]
 
 
-def _split(section: _Section, offset: int) -> SplitRule:
-    keys = ("test_start", "last_day", "last_fraction")
-    section.check_keys(dict.fromkeys(keys, False))
-    if len(section.values) != 1:
-        raise section.error(f"one of {', '.join(keys)} must be given")
-    ((key, value),) = section.values.items()
+def _split(values: Any, offset: int) -> SplitRule:
+    _check("split", values, _SPLIT)
+    if len(values) != 1:
+        raise InputError(f"split: one of {', '.join(_SPLIT)} must be given")
+    ((key, value),) = values.items()
     if key == "last_day":
         if value is not True:
-            raise section.error("`last_day` can only be true")
+            raise InputError("split: `last_day` can only be true")
         return LastDay(utc_offset_hours=offset)
     if key == "last_fraction":
         if type(value) is not float or not 0.0 < value < 1.0:
-            raise section.error(
-                "`last_fraction` must be a number between 0 and 1, such as "
-                f"0.1. Received: {value!r}"
+            raise InputError(
+                "split: `last_fraction` must be a number between 0 and 1, "
+                f"such as 0.1. Received: {value!r}"
             )
         return LastFraction(fraction=1.0 - value)
     if not isinstance(value, datetime.date):
-        raise section.error(
-            "`test_start` must be a date such as 2026-03-01, or a date with "
-            f"a time, without quotes. Received: {value!r}"
+        raise InputError(
+            "split: `test_start` must be a date such as 2026-03-01, or a date "
+            f"with a time, without quotes. Received: {value!r}"
         )
     if not isinstance(value, datetime.datetime):
         time = start_of_day(value, offset)
@@ -444,5 +419,5 @@ def _split(section: _Section, offset: int) -> SplitRule:
         time = int(value.timestamp())
         rule = f"from {value} on for test"
     if not 0 < time < LATEST_TIME:
-        raise section.error("`test_start` must be between 1970 and 2100")
+        raise InputError("split: `test_start` must be between 1970 and 2100")
     return FromTime(time=time, rule=rule)

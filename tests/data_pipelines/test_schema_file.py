@@ -133,7 +133,7 @@ def test_rows_of_later_files_are_named(tmp_path: pathlib.Path) -> None:
     [
         ("utc_offset", "utc_ofset", "Did you mean 'utc_offset_hours'?"),
         ("hours = 1", "hours = 99", "must be whole hours from -12 to 14"),
-        ("hours = 1", "hours = 5.5", "`utc_offset_hours` must be a whole"),
+        ("hours = 1", "hours = 5.5", "`utc_offset_hours` must be whole hours"),
         ("[users]", "[user]", "unknown key 'user'; known are impressions"),
         ("[behaviors]", "[behaviours]", "Did you mean 'behaviors'?"),
         ("[impressions]", "[impressions", "shop.toml is not a TOML file"),
