@@ -59,8 +59,8 @@ from data_pipelines.verify_store import verify_store
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import cache_folder, local_copy
+from sparsectr.file_systems.mirror import check_free, publish
 from sparsectr.file_systems.paths import is_remote
-from sparsectr.file_systems.publish import check_free, publish
 
 ENGINES = ("embedded", "spark")
 DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")

@@ -34,13 +34,8 @@ from export.requests.logged_requests import logged_batches
 from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.file_systems.paths import (
-    is_folder,
-    is_remote,
-    join,
-    list_folder,
-)
-from sparsectr.file_systems.publish import publish
+from sparsectr.file_systems.mirror import publish
+from sparsectr.file_systems.paths import file_system, is_remote, join
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
 XlaBucket = tuple[int, int, int]
@@ -229,7 +224,8 @@ def _export_to(
     """Writes and verifies a version here, then sends it."""
     with tempfile.TemporaryDirectory() as folder:
         path = export_run(run, data_dir, Path(folder), xla_buckets)
-        names = list_folder(url) if is_folder(url) else []
+        files = file_system(url).walk(url.rstrip("/"))
+        names = {name.partition("/")[0] for name in files}
         version = join(url, _next_version(names))
         publish(path, version, last=("saved_model.pb",))
     return version

@@ -1,9 +1,9 @@
 """Paths with a scheme, such as `s3://bucket/folder`, and copies of them.
 
-    paths.py        what is at a path: is_file, list_folder, open_stream, ...
     local_copy.py   a remote file or folder through a local cache
-    publish.py      a finished folder to a remote one, its marker file last
-    mirror.py       a folder that changes, sent again and again
+    mirror.py       a folder to a remote one, its markers last: once, or
+                    again and again
+    paths.py        what is a remote path, and what serves it
 
 A path without a scheme is local and takes none of this. tensorflow-io serves
 the schemes that it has registered, where it is installed; `pyarrow.fs` serves

@@ -4,17 +4,15 @@ import contextlib
 import datetime
 import errno
 import functools
-import io
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sparsectr.errors import InputError
-from sparsectr.file_systems.file_system import BUFFER_BYTES, Status
+from sparsectr.file_systems.file_system import Mode, Status
 
 SCHEMES = ("s3", "gs", "hdfs")
 
@@ -39,81 +37,65 @@ class ArrowFiles:
 
     def status(self, url: str) -> Status | None:
         """Returns what is at `url`, or `None` if there is nothing."""
-        with self.errors(url):
+        with _errors(url):
             system, path = _connect(url)
-            return _status(system.get_file_info(path))
-
-    def list_folder(self, url: str) -> list[str]:
-        """Returns the names of the files and folders in a folder."""
-        with self.errors(url):
-            system, path = _connect(url)
-            infos = system.get_file_info(fs.FileSelector(path))
-        return sorted(info.base_name for info in infos)
+            info = system.get_file_info(path)
+        return None if info.type == fs.FileType.NotFound else _status(info)
 
     def walk(self, url: str) -> dict[str, Status]:
         """Returns all files below a folder; none if there is no folder."""
-        with self.errors(url):
+        with _errors(url):
             system, path = _connect(url)
             infos = system.get_file_info(
                 fs.FileSelector(path, allow_not_found=True, recursive=True)
             )
-        found = {}
-        for info in infos:
-            status = _status(info)
-            if status is not None and not status.is_folder:
-                found[info.path.removeprefix(path).lstrip("/")] = status
-        return found
+        return {
+            info.path.removeprefix(path).lstrip("/"): _status(info)
+            for info in infos
+            if info.type != fs.FileType.Directory
+        }
 
-    def open(self, url: str) -> BinaryIO:
-        """Opens a file for reading, buffered, with `seek`."""
-        with self.errors(url):
+    @contextlib.contextmanager
+    def open(self, url: str, mode: Mode) -> Iterator[IO[bytes]]:
+        """Opens a file to be read or written from its start to its end."""
+        with _errors(url):
             system, path = _connect(url)
-            raw = system.open_input_file(path)
-        # A read of Arrow's file is a request, however small it is. It has
-        # all that BufferedReader asks of a raw file.
-        return cast("BinaryIO", io.BufferedReader(raw, BUFFER_BYTES))
-
-    def create(self, url: str) -> Any:
-        """Opens a file for writing; an object is there once it is closed."""
-        with self.errors(url):
-            system, path = _connect(url)
-            return system.open_output_stream(path)
+            with (
+                system.open_input_stream(path)
+                if mode == "rb"
+                else system.open_output_stream(path)
+            ) as file:
+                yield file
 
     def remove(self, url: str) -> None:
         """Removes a file, if it is there."""
-        with contextlib.suppress(FileNotFoundError), self.errors(url):
+        with contextlib.suppress(FileNotFoundError), _errors(url):
             system, path = _connect(url)
             system.delete_file(path)
 
-    @contextlib.contextmanager
-    def errors(self, url: str) -> Iterator[None]:
-        """Turns errors into one line that names `url`."""
-        try:
-            yield
-        except FileNotFoundError as error:
-            if error.filename is not None:  # a local file
+
+@contextlib.contextmanager
+def _errors(url: str) -> Iterator[None]:
+    """Turns errors into one line that names `url`."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        # Those of this machine, such as a full disk, are left as they are:
+        # they have a number, and where no file is, its name.
+        if isinstance(error, FileNotFoundError):
+            if error.filename is not None:
                 raise
             raise FileNotFoundError(
                 errno.ENOENT, "there is nothing", url
             ) from error
-        except OSError as error:
-            # Those of the local file system, such as a full disk, have one.
-            if error.errno is not None:
-                raise
-            raise InputError(f"{url}: {_reason(error)}") from error
-        except pa.ArrowException as error:
-            raise InputError(f"{url}: {_reason(error)}") from error
+        if getattr(error, "errno", None) is not None:
+            raise
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        hints = [hint for part, hint in _HINTS.items() if part in line]
+        raise InputError(f"{url}: {' - '.join([line, *hints])}") from error
 
 
-def _reason(error: Exception) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    hints = [hint for part, hint in _HINTS.items() if part in line]
-    return " - ".join([line, *hints])
-
-
-def _status(info: Any) -> Status | None:
-    if info.type == fs.FileType.NotFound:
-        return None
+def _status(info: Any) -> Status:
     if info.type == fs.FileType.Directory:
         return Status(is_folder=True)
     # Whole seconds: a listing has a fraction that a single answer lacks.
@@ -123,37 +105,26 @@ def _status(info: Any) -> Status | None:
 
 def _connect(url: str) -> tuple[Any, str]:
     """Returns a connection and the path of `url` on it."""
-    parts = urlsplit(url)
-    if parts.scheme == "hdfs":
-        return _hdfs(parts.netloc), parts.path or "/"
-    path = url.partition("://")[2].rstrip("/")
-    if parts.scheme == "gs":
-        return _gcs(), path
+    scheme, _, path = url.partition("://")
+    if scheme == "hdfs":
+        authority, _, path = path.partition("/")
+        return _system(scheme, authority), f"/{path}"
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(
-        "AWS_ENDPOINT_URL", ""
+        "AWS_ENDPOINT_URL"
     )
-    return _s3(endpoint), path
+    return _system(scheme, endpoint if scheme == "s3" else None), path
 
 
 @functools.cache
-def _s3(endpoint: str) -> Any:
+def _system(scheme: str, address: str | None) -> Any:
+    if scheme == "hdfs":
+        host, _, port = (address or "").partition(":")
+        return fs.HadoopFileSystem(host or "default", int(port or 0))
+    if scheme == "gs":
+        return fs.GcsFileSystem(retry_time_limit=_GCS_RETRY_TIME)
     # Arrow reads the region and the credentials from the environment, and
     # the endpoint not always. Opening at once would begin an upload in parts
     # even for an empty file, which not every server can end.
-    scheme, _, address = endpoint.rpartition("://")
     return fs.S3FileSystem(
-        endpoint_override=address or None,
-        scheme=scheme or "https",
-        allow_delayed_open=True,
+        endpoint_override=address or None, allow_delayed_open=True
     )
-
-
-@functools.cache
-def _gcs() -> Any:
-    return fs.GcsFileSystem(retry_time_limit=_GCS_RETRY_TIME)
-
-
-@functools.cache
-def _hdfs(authority: str) -> Any:
-    host, _, port = authority.partition(":")
-    return fs.HadoopFileSystem(host or "default", int(port or 0))

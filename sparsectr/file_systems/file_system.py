@@ -1,10 +1,9 @@
 """What both ways to a remote store have in common."""
 
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import IO, Literal, NamedTuple, Protocol
 
-BUFFER_BYTES = 8 * 2**20
-"""Bytes of one request: each costs a round trip, whatever it brings."""
+Mode = Literal["rb", "wb"]
 
 
 class Status(NamedTuple):
@@ -23,17 +22,14 @@ class Status(NamedTuple):
 
 
 class FileSystem(Protocol):
-    """Reads and writes whole files by their URL.
+    """Reads and writes whole files by their URL, without a slash at its end.
 
-    Every method but `errors` raises `FileNotFoundError` if something is not
-    there and `InputError` if it cannot be reached.
+    Every method raises `InputError`, with one line that names the URL, if
+    something cannot be reached.
     """
 
     def status(self, url: str) -> Status | None:
         """Returns what is at `url`, or `None` if there is nothing."""
-
-    def list_folder(self, url: str) -> list[str]:
-        """Returns the names of the files and folders in a folder."""
 
     def walk(self, url: str) -> dict[str, Status]:
         """Returns all files below a folder; none if there is no folder.
@@ -41,14 +37,15 @@ class FileSystem(Protocol):
         They are named relative to the folder, with slashes.
         """
 
-    def open(self, url: str) -> BinaryIO:
-        """Opens a file for reading, buffered, with `seek`."""
+    def open(self, url: str, mode: Mode) -> AbstractContextManager[IO[bytes]]:
+        """Opens a file to be read or written from its start to its end.
 
-    def create(self, url: str) -> Any:
-        """Opens a file for writing; an object is there once it is closed."""
+        What is written is there once the context has ended, by an error too.
+
+        Raises:
+            FileNotFoundError: Here or in the context, if there is no file to
+                read, or no bucket to write to. It names `url`.
+        """
 
     def remove(self, url: str) -> None:
         """Removes a file, if it is there."""
-
-    def errors(self, url: str) -> AbstractContextManager[None]:
-        """Turns errors of reading and writing into those named above."""

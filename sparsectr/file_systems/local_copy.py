@@ -1,21 +1,14 @@
 """Remote files and folders through a cache on this machine."""
 
-import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from sparsectr.errors import InputError
 from sparsectr.file_systems.file_system import FileSystem, Status
-from sparsectr.file_systems.paths import (
-    Location,
-    file_system,
-    is_remote,
-    join,
-)
-from sparsectr.file_systems.transfer import fetch, is_current
+from sparsectr.file_systems.paths import Location, file_system, is_remote
+from sparsectr.file_systems.transfer import fetch
 
 _ATTEMPTS = 5
 
@@ -42,7 +35,9 @@ def local_copy(location: Location) -> Path:
     files = file_system(url)
     target = cache_folder("copies", url) / (_name(url) or "root")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent / ".lock"):
+    with (target.parent / ".lock").open("w") as lock:
+        # Waits for other processes; a killed one holds nothing up.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         status = files.status(url)
         if status is None:
             # tensorflow-io says the same to both.
@@ -51,8 +46,12 @@ def local_copy(location: Location) -> Path:
             )
         if status.is_folder:
             fetch_folder(files, url, target)
-        else:
-            _fetch_file(files, url, status, target)
+            return target
+        folder, _, name = url.rpartition("/")
+        try:
+            fetch(files, folder, {name: status}, target.parent)
+        except FileNotFoundError as error:
+            raise InputError(f"{url}: {error.strerror}") from error
     return target
 
 
@@ -75,13 +74,8 @@ def fetch_folder(files: FileSystem, url: str, target: Path) -> None:
     listed = files.walk(url)
     for _ in range(_ATTEMPTS):
         _check_names(url, listed)
-        wanted = {
-            join(url, name): (status, target / name)
-            for name, status in listed.items()
-            if not is_current(target / name, status)
-        }
         try:
-            fetch(files, wanted)
+            fetch(files, url, listed, target)
             is_whole = True
         except FileNotFoundError:
             is_whole = False
@@ -99,17 +93,6 @@ def fetch_folder(files: FileSystem, url: str, target: Path) -> None:
             path.unlink()
 
 
-def _fetch_file(
-    files: FileSystem, url: str, status: Status, target: Path
-) -> None:
-    if is_current(target, status):
-        return
-    try:
-        fetch(files, {url: (status, target)})
-    except FileNotFoundError as error:
-        raise InputError(f"{url}: {error.strerror}") from error
-
-
 def _check_names(url: str, names: dict[str, Status]) -> None:
     """Raises InputError if a name would leave the folder."""
     for name in names:
@@ -119,11 +102,3 @@ def _check_names(url: str, names: dict[str, Status]) -> None:
 
 def _name(url: str) -> str:
     return url.partition("://")[2].rpartition("/")[2]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for other processes; a killed one holds nothing up."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -5,17 +5,14 @@ import errno
 import functools
 import importlib
 import importlib.util
-import io
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import IO
 
 from sparsectr.errors import InputError
-from sparsectr.file_systems.file_system import BUFFER_BYTES, Status
+from sparsectr.file_systems.file_system import Mode, Status
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
-
-_NANOSECONDS = 10**9
 
 
 @functools.cache
@@ -57,7 +54,7 @@ class TensorFlowFiles:
         import tensorflow as tf
 
         try:
-            with self.errors(url):
+            with _errors(url):
                 found = tf.io.gfile.stat(_slashed_bucket(url))
         except FileNotFoundError:
             return None
@@ -66,25 +63,20 @@ class TensorFlowFiles:
         return Status(
             is_folder=False,
             size=found.length,
-            modified=found.mtime_nsec // _NANOSECONDS,
+            modified=found.mtime_nsec // 10**9,
         )
-
-    def list_folder(self, url: str) -> list[str]:
-        """Returns the names of the files and folders in a folder."""
-        import tensorflow as tf
-
-        with self.errors(url):
-            names = tf.io.gfile.listdir(_slashed_bucket(url))
-        return sorted(filter(None, (name.strip("/") for name in names)))
 
     def walk(self, url: str) -> dict[str, Status]:
         """Returns all files below a folder; none if there is no folder."""
+        import tensorflow as tf
+
         found: dict[str, Status] = {}
         try:
-            names = self.list_folder(url)
+            with _errors(url):
+                names = tf.io.gfile.listdir(_slashed_bucket(url))
         except FileNotFoundError:
             return found
-        for name in names:
+        for name in filter(None, (name.strip("/") for name in names)):
             status = self.status(f"{url}/{name}")
             if status is None:  # removed since
                 continue
@@ -95,84 +87,37 @@ class TensorFlowFiles:
                 found[name] = status
         return found
 
-    def open(self, url: str) -> BinaryIO:
-        """Opens a file for reading, buffered, with `seek`."""
-        with self.errors(url):
-            raw = _Reader(self, url)
-        return cast("BinaryIO", io.BufferedReader(raw, BUFFER_BYTES))
-
-    def create(self, url: str) -> Any:
-        """Opens a file for writing; an object is there once it is closed."""
+    @contextlib.contextmanager
+    def open(self, url: str, mode: Mode) -> Iterator[IO[bytes]]:
+        """Opens a file to be read or written from its start to its end."""
         import tensorflow as tf
 
-        file = tf.io.gfile.GFile(url, "wb")
-        with self.errors(url):
-            file.write(b"")  # without it an empty file would not be made
-        return file
+        with _errors(url), tf.io.gfile.GFile(url, mode) as file:
+            if mode == "wb":
+                file.write(b"")  # without it an empty file would not be made
+            yield file
 
     def remove(self, url: str) -> None:
         """Removes a file, if it is there."""
         import tensorflow as tf
 
-        with contextlib.suppress(FileNotFoundError), self.errors(url):
+        with contextlib.suppress(FileNotFoundError), _errors(url):
             tf.io.gfile.remove(url)
 
-    @contextlib.contextmanager
-    def errors(self, url: str) -> Iterator[None]:
-        """Turns errors into one line that names `url`."""
-        import tensorflow as tf
 
-        try:
-            yield
-        except tf.errors.NotFoundError as error:
-            raise FileNotFoundError(
-                errno.ENOENT, "there is nothing", url
-            ) from error
-        except tf.errors.OpError as error:
-            raise InputError(f"{url}: {reason_of(error)}") from error
+@contextlib.contextmanager
+def _errors(url: str) -> Iterator[None]:
+    """Turns errors into one line that names `url`."""
+    import tensorflow as tf
 
-
-class _Reader(io.RawIOBase):
-    """What `io.BufferedReader` needs, from TensorFlow's file."""
-
-    def __init__(self, files: TensorFlowFiles, url: str) -> None:
-        import tensorflow as tf
-
-        self._files = files
-        self._url = url
-        self._file = tf.io.gfile.GFile(url, "rb")
-        # It would open, and find nothing, on the first read alone.
-        self._size = self._file.size()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {
-            io.SEEK_SET: 0,
-            io.SEEK_CUR: self.tell(),
-            io.SEEK_END: self._size,
-        }[whence]
-        with self._files.errors(self._url):
-            self._file.seek(start + offset)
-        return start + offset
-
-    def readinto(self, buffer: Any) -> int:
-        with self._files.errors(self._url):
-            content = self._file.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(
+            errno.ENOENT, "there is nothing", url
+        ) from error
+    except tf.errors.OpError as error:
+        raise InputError(f"{url}: {reason_of(error)}") from error
 
 
 def _slashed_bucket(url: str) -> str:

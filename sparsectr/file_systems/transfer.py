@@ -1,75 +1,74 @@
 """Whole files between this machine and a remote store, several at once."""
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from sparsectr.errors import InputError
-from sparsectr.file_systems.file_system import (
-    BUFFER_BYTES,
-    FileSystem,
-    Status,
-)
+from sparsectr.file_systems.file_system import FileSystem, Status
 from sparsectr.file_systems.paths import join
-from sparsectr.progress import Progress
 
 _THREADS = 8
-
-_T = TypeVar("_T")
-
-
-def fetch(files: FileSystem, wanted: Mapping[str, tuple[Status, Path]]) -> None:
-    """Copies remote files to this machine, each whole or not at all.
-
-    A copy gets the time of its original, by which `is_current` knows it.
-
-    Args:
-        files: What serves them.
-        wanted: What each URL is and where it goes.
-
-    Raises:
-        FileNotFoundError: If one is not there any more.
-        InputError: If one cannot be read.
-        OSError: If one cannot be written.
-    """
-    progress = Progress("fetch", sum(s.size for s, _ in wanted.values()), "B")
-
-    def copy(url: str) -> None:
-        status, target = wanted[url]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        start = time.time()
-        done = 0
-        with (
-            files.errors(url),
-            files.open(url) as source,
-            partial.open("wb") as file,
-        ):
-            while chunk := source.read(BUFFER_BYTES):
-                file.write(chunk)
-                done += len(chunk)
-                progress.advance(len(chunk))
-        if done != status.size:
-            # Replaced since it was listed; the next listing will tell.
-            raise FileNotFoundError(2, "it changed while it was read", url)
-        if status.modified < start - SETTLED_SECONDS:
-            os.utime(partial, ns=(_nanoseconds(status), _nanoseconds(status)))
-        partial.replace(target)
-
-    with progress:
-        _in_parallel(copy, wanted)
-
+_SECONDS_BETWEEN_LINES = 10.0
+# Of one request: each costs a round trip, whatever it brings.
+_REQUEST_BYTES = 8 * 2**20
 
 SETTLED_SECONDS = 2
 """A file that was younger is fetched again: the time of a remote file is in
 whole seconds, so another one may have followed it in the same second. Clocks
 that differ by more than this can hide that, if the sizes are equal too."""
 
+_T = TypeVar("_T")
 
-def is_current(path: Path, status: Status) -> bool:
+
+def fetch(
+    files: FileSystem, url: str, names: Mapping[str, Status], folder: Path
+) -> None:
+    """Copies files of a remote folder, each whole or not at all.
+
+    A copy gets the size and the time of its original, and one that has them
+    already is not fetched again.
+
+    Args:
+        files: What serves them.
+        url: The remote folder.
+        names: The files, relative to the folder.
+        folder: The local folder.
+
+    Raises:
+        FileNotFoundError: If one is not there any more.
+        InputError: If one cannot be read.
+        OSError: If one cannot be written.
+    """
+    names = {k: v for k, v in names.items() if not _is_current(folder / k, v)}
+    progress = _Progress("fetch", sum(s.size for s in names.values()))
+
+    def copy(name: str) -> None:
+        status, target = names[name], folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        start = time.time()
+        with (
+            files.open(join(url, name), "rb") as source,
+            partial.open("wb") as file,
+        ):
+            progress.copy(source, file)
+        if partial.stat().st_size != status.size:
+            # Replaced since it was listed; the next listing will tell.
+            raise FileNotFoundError(2, "it changed while it was read", url)
+        if status.modified < start - SETTLED_SECONDS:
+            os.utime(partial, (status.modified, status.modified))
+        partial.replace(target)
+
+    _in_parallel(copy, names)
+
+
+def _is_current(path: Path, status: Status) -> bool:
     """Returns whether `path` is what `fetch` made of a remote file."""
     try:
         found = path.stat()
@@ -77,7 +76,7 @@ def is_current(path: Path, status: Status) -> bool:
         return False
     return (found.st_size, found.st_mtime_ns) == (
         status.size,
-        _nanoseconds(status),
+        status.modified * 10**9,
     )
 
 
@@ -104,36 +103,30 @@ def send(
     """
     names = set(names)
     markers = [name for name in last if name in names]
-    progress = Progress(
-        "send", sum((folder / name).stat().st_size for name in names), "B"
+    progress = _Progress(
+        "send", sum((folder / name).stat().st_size for name in names)
     )
 
     def copy(name: str) -> None:
         target = join(url, name)
-        try:
-            with (
-                (folder / name).open("rb") as source,
-                files.errors(target),
-                files.create(target) as file,
-            ):
-                while chunk := source.read(BUFFER_BYTES):
-                    file.write(chunk)
-                    progress.advance(len(chunk))
-        except FileNotFoundError as error:
-            if error.filename != target:
+        with (folder / name).open("rb") as source:
+            try:
+                with files.open(target, "wb") as file:
+                    progress.copy(source, file)
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"{target} cannot be written: there is no such bucket or "
+                    "root."
+                ) from error
+            except InputError:
+                raise  # of the store, which has kept what it had
+            except BaseException:
+                files.remove(target)  # a half, since it has been closed
                 raise
-            raise InputError(
-                f"{target} cannot be written: there is no such bucket or root."
-            ) from error
 
-    with progress:
-        _in_parallel(copy, sorted(names.difference(markers)))
-        for name in markers:
-            copy(name)
-
-
-def _nanoseconds(status: Status) -> int:
-    return status.modified * 10**9
+    _in_parallel(copy, sorted(names.difference(markers)))
+    for name in markers:
+        copy(name)
 
 
 def _in_parallel(action: Callable[[_T], None], items: Iterable[_T]) -> None:
@@ -145,3 +138,37 @@ def _in_parallel(action: Callable[[_T], None], items: Iterable[_T]) -> None:
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Progress:
+    """Prints a line now and then, and nothing for a short transfer."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._start = self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    def copy(self, source: IO[bytes], file: IO[bytes]) -> None:
+        """Copies what is left to read in `source`."""
+        while chunk := source.read(_REQUEST_BYTES):
+            file.write(chunk)
+            self._add(len(chunk))
+
+    def _add(self, num_bytes: int) -> None:
+        with self._lock:
+            self._done += num_bytes
+            now = time.monotonic()
+            if now - self._last < _SECONDS_BETWEEN_LINES:
+                return
+            self._last = now
+            rate = self._done / (now - self._start)
+            left = max(self._total - self._done, 0) / rate
+            print(
+                f"{self._what}: {self._done / 2**20:.0f} of "
+                f"{self._total / 2**20:.0f} MiB - {rate / 2**20:.1f} MiB/s - "
+                f"{left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )

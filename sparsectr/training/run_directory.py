@@ -14,7 +14,12 @@ from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.mirror import Mirror
-from sparsectr.file_systems.paths import Location, is_file, is_remote, join
+from sparsectr.file_systems.paths import (
+    Location,
+    file_system,
+    is_remote,
+    join,
+)
 from sparsectr.schema import DatasetSchema
 
 # Each names what is sent before it. A run exists from config.json on, goes on
@@ -74,7 +79,8 @@ class RunDirectory:
         if not is_remote(workdir):
             return cls(workdir)
         url = str(workdir)
-        if not resume and is_file(join(url, "config.json")):
+        config = join(url, "config.json")
+        if not resume and file_system(url).status(config) is not None:
             raise _holds_a_run(url)
         mirror = Mirror.work_on(url, _SENT_LAST, fetch=resume)
         return cls(mirror.folder, mirror)

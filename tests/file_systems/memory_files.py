@@ -26,9 +26,6 @@ class MemoryFiles:
             return self._status(url)
         return Status(is_folder=True) if self.walk(url) else None
 
-    def list_folder(self, url):
-        return sorted({name.partition("/")[0] for name in self.walk(url)})
-
     def walk(self, url):
         return {
             name.removeprefix(f"{url}/"): self._status(name)
@@ -36,13 +33,13 @@ class MemoryFiles:
             if name.startswith(f"{url}/")
         }
 
-    def open(self, url):
-        if url not in self.files:
-            raise FileNotFoundError(2, "there is nothing", url)
-        return io.BytesIO(self.files[url])
-
     @contextlib.contextmanager
-    def create(self, url):
+    def open(self, url, mode):
+        if mode == "rb":
+            if url not in self.files:
+                raise FileNotFoundError(2, "there is nothing", url)
+            yield io.BytesIO(self.files[url])
+            return
         self._fail(url)
         content = io.BytesIO()
         yield content
@@ -53,10 +50,6 @@ class MemoryFiles:
         self._fail(url)
         self.done.append(f"remove {url}")
         del self.files[url]
-
-    @contextlib.contextmanager
-    def errors(self, url):
-        yield
 
     def _status(self, url):
         return Status(is_folder=False, size=len(self.files[url]), modified=1)

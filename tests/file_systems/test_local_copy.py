@@ -1,10 +1,10 @@
 """Copies in the cache are whole, current, and fetched once."""
 
-import itertools
+import contextlib
+import fcntl
+import io
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,7 +17,6 @@ from sparsectr.file_systems.local_copy import (
     fetch_folder,
     local_copy,
 )
-from tests.commands import ROOT
 from tests.file_systems.memory_files import MemoryFiles
 
 pytestmark = pytest.mark.io
@@ -138,29 +137,17 @@ def test_killed_fetch_leaves_nothing_half(store, monkeypatch):
     assert contents(local_copy(store)) == FILES
 
 
-def test_several_processes_at_once(object_store):
-    for name, content in FILES.items():
-        object_store.put(f"several/{name}", content)
-    store = object_store.url("several")
-    program = (
-        "import os\n"
-        "from sparsectr.file_systems.local_copy import local_copy\n"
-        f"path = local_copy({store!r})\n"
-        "print(path, flush=True)\n"
-        "os._exit(0)\n"  # see sparsectr.command
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for _ in range(3)
-    ]
-    paths = {process.communicate()[0].strip() for process in processes}
-    (path,) = paths
-    assert contents(pathlib.Path(path)) == FILES
+def test_one_process_at_a_time_fetches(store, monkeypatch):
+    def fetch(*arguments):
+        with (
+            (cache_folder("copies", store) / ".lock").open() as lock,
+            pytest.raises(BlockingIOError),
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        transfer.fetch(*arguments)
+
+    monkeypatch.setattr(local_copy_module, "fetch", fetch)
+    assert contents(local_copy(store)) == FILES
 
 
 def test_folder_that_changes_meanwhile_is_one_of_its_states(
@@ -198,9 +185,8 @@ def test_folder_that_never_stands_still(tmp_path, monkeypatch):
 
 def test_file_that_is_shorter_than_listed(tmp_path, monkeypatch):
     files = MemoryFiles({f"{URL}/a": b"abc"})
-    opened = files.open
     monkeypatch.setattr(
-        files, "open", lambda url: (f := opened(url), f.seek(1))[0]
+        files, "open", lambda *_: contextlib.nullcontext(io.BytesIO(b"bc"))
     )
     with pytest.raises(InputError, match="keeps changing"):
         fetch_folder(files, URL, tmp_path)
@@ -229,12 +215,11 @@ def test_long_transfer_shows_how_far_it_is(store, monkeypatch, capfd):
     local_copy(store)
     assert capfd.readouterr().err == ""
     (local_copy(store) / "shard-1/users/id.npy").unlink()
-    now = itertools.count(step=6.0)
-    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
+    monkeypatch.setattr(transfer, "_SECONDS_BETWEEN_LINES", 0.0)
     local_copy(store)
     line = capfd.readouterr().err.splitlines()[-1]
-    assert line.startswith("fetch: 100%|##########| 9.02M/9.02M [")
-    assert line.endswith("B/s]")
+    assert line.startswith("fetch: 9 of 9 MiB - ")
+    assert line.endswith(" MiB/s - 0 s left")
 
 
 def test_default_cache(monkeypatch, tmp_path):

@@ -1,15 +1,26 @@
-"""A mirrored folder is at each moment one that can be gone on with."""
+"""A remote folder is at each moment whole, or not named as such."""
 
+import errno
+import os
 import shutil
 
 import pytest
 
 from sparsectr.errors import InputError
 from sparsectr.file_systems import mirror as mirror_module
-from sparsectr.file_systems.mirror import Mirror
+from sparsectr.file_systems import transfer
+from sparsectr.file_systems.mirror import Mirror, check_free, publish
 from tests.file_systems.memory_files import MemoryFiles
 
 URL = "memory://runs/first"
+FILES = {
+    "a.json": b"{}",
+    "empty": b"",
+    "manifest.json": b"[]",
+    "shard-0/a.npy": os.urandom(20_000),
+    # More than Arrow sends at once.
+    "shard-0/large.npy": os.urandom(30_000_000),
+}
 LAST = ("config.json", "checkpoints/checkpoint")
 
 
@@ -167,3 +178,94 @@ def test_only_one_process_works_on_it(folder, object_store):
     assert (mirror.folder / "mine").exists()
     mirror.close()
     Mirror.work_on(url, LAST, fetch=False).close()
+
+
+@pytest.fixture
+def source(tmp_path):
+    for name, content in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path
+
+
+@pytest.mark.io
+def test_every_file_is_there(source, folder, object_store):
+    publish(source, object_store.url(f"{folder}/new"))
+    assert object_store.contents(f"{folder}/new") == FILES
+
+
+def test_markers_are_sent_last(source, memory):
+    publish(source, URL, last=("manifest.json", "a.json"))
+    assert memory.files == {f"{URL}/{k}": v for k, v in FILES.items()}
+    assert memory.done[-2:] == [
+        f"write {URL}/manifest.json",
+        f"write {URL}/a.json",
+    ]
+
+
+@pytest.mark.parametrize("failure_after", range(len(FILES)))
+def test_publish_cut_off(failure_after, source, memory):
+    memory.failure_after = failure_after
+    with pytest.raises(InputError, match="cut off"):
+        publish(source, URL)
+    assert f"{URL}/manifest.json" not in memory.files
+    memory.failure_after = None
+    if failure_after:
+        with pytest.raises(InputError, match="is not empty"):
+            publish(source, URL)
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("taken", ["new/file", "new"])
+def test_what_is_there_is_not_overwritten(taken, source, folder, object_store):
+    object_store.put(f"{folder}/{taken}", b"precious")
+    url = object_store.url(f"{folder}/new")
+    for action in (lambda: check_free(url), lambda: publish(source, url)):
+        with pytest.raises(InputError, match=f"^{url} exists and is not"):
+            action()
+    assert object_store.contents(folder) == {taken: b"precious"}
+
+
+@pytest.mark.io
+def test_neighbors_are_not_in_the_way(folder, object_store):
+    object_store.put(f"{folder}/new-one/file", b"")
+    check_free(object_store.url(f"{folder}/new"))
+
+
+def test_marker_that_is_not_there(source, memory):
+    with pytest.raises(ValueError, match="done"):
+        publish(source, URL, last=("done",))
+    assert memory.files == {}
+
+
+@pytest.mark.io
+def test_file_that_cannot_be_read_is_not_there_in_part(
+    source, folder, object_store, monkeypatch
+):
+    copy = transfer._Progress.copy
+
+    def fail(progress, start, file):
+        if start.name.endswith("large.npy"):
+            file.write(start.read(20_000_000))
+            raise OSError(errno.EIO, "unreadable", start.name)
+        copy(progress, start, file)
+
+    monkeypatch.setattr(transfer._Progress, "copy", fail)
+    with pytest.raises(OSError, match="unreadable"):
+        publish(source, object_store.url(folder))
+    assert object_store.contents(folder).items() < FILES.items()
+
+
+def test_failure_of_the_store_removes_nothing(source, memory, monkeypatch):
+    memory.files[f"{URL}/empty"] = b"an older one"
+    mirror = Mirror(source, URL, ())
+    (source / "empty").write_bytes(b"new")
+
+    def refuse(url, mode):
+        raise InputError(f"{url}: refused to {mode}")
+
+    monkeypatch.setattr(memory, "open", refuse)
+    with pytest.raises(InputError, match="refused to wb"):
+        mirror.send()
+    assert memory.files == {f"{URL}/empty": b"an older one"}

@@ -1,15 +1,14 @@
-"""What is at a path, local or remote, and the errors where nothing is."""
+"""What serves a path, what it says is there, and its errors."""
 
 import datetime
-import gzip
 import http.server
 import importlib.util
-import io
 import os
 import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import tensorflow as tf
@@ -17,12 +16,10 @@ import tensorflow as tf
 from sparsectr.errors import InputError
 from sparsectr.file_systems import arrow_files, paths, tensorflow_files
 from sparsectr.file_systems.local_copy import local_copy
-from sparsectr.file_systems.publish import publish
+from sparsectr.file_systems.mirror import publish
 from tests.commands import ROOT
 
 pytestmark = pytest.mark.io
-
-CONTENT = os.urandom(3_000_000)
 
 
 @pytest.mark.parametrize(
@@ -46,20 +43,9 @@ def test_join(tmp_path):
     assert paths.join(tmp_path, "a", "b") == str(tmp_path / "a" / "b")
 
 
-def test_local_paths(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a").write_bytes(b"abc")
+def test_local_path_is_its_own_copy(tmp_path):
     for path in (tmp_path, str(tmp_path)):
-        assert paths.list_folder(path) == ["a", "b"]
-        assert paths.is_folder(path)
-        assert not paths.is_file(path)
         assert local_copy(path) == tmp_path
-    file = paths.join(tmp_path, "a")
-    assert paths.is_file(file)
-    assert not paths.is_folder(file)
-    assert paths.size(file) == 3
-    with paths.open_stream(file) as stream:
-        assert stream.read() == b"abc"
 
 
 def test_local_paths_need_neither_arrow_nor_tensorflow(tmp_path):
@@ -67,7 +53,7 @@ def test_local_paths_need_neither_arrow_nor_tensorflow(tmp_path):
         "import sys\n"
         "from sparsectr.file_systems import paths\n"
         "from sparsectr.file_systems.local_copy import local_copy\n"
-        f"paths.list_folder({str(tmp_path)!r})\n"
+        f"paths.join({str(tmp_path)!r}, 'a')\n"
         f"local_copy({str(tmp_path)!r})\n"
         "print({'pyarrow', 'tensorflow'} & sys.modules.keys())\n"
     )
@@ -82,7 +68,8 @@ def test_tensorflow_is_not_imported_without_tensorflow_io(object_store):
     done = _python(
         "import sys\n"
         "from sparsectr.file_systems import paths\n"
-        f"print(paths.size({url!r}), 'tensorflow' in sys.modules)\n"
+        f"files = paths.file_system({url!r})\n"
+        f"print(files.status({url!r}).size, 'tensorflow' in sys.modules)\n"
     )
     assert (done.stdout, done.stderr) == ("0 False\n", "")
 
@@ -96,68 +83,41 @@ def test_which_one_serves(object_store):
     assert isinstance(served, expected or arrow_files.ArrowFiles)
 
 
-def test_remote_paths(folder, object_store):
-    object_store.put(f"{folder}/a.csv", CONTENT)
+def test_what_is_there(folder, object_store):
+    object_store.put(f"{folder}/a.csv", b"abc")
     object_store.put(f"{folder}/empty", b"")
-    object_store.put(f"{folder}/below/deep/b", b"abc")
+    object_store.put(f"{folder}/below/deep/b", b"abcd")
     url = object_store.url(folder)
-    for path in (url, f"{url}/", f"{url}/below", "s3://bucket"):
-        assert paths.is_folder(path)
-        assert not paths.is_file(path)
-    for path in (f"{url}/a.csv", f"{url}/below/deep/b", f"{url}/empty"):
-        assert paths.is_file(path)
-        assert not paths.is_folder(path)
+    files = paths.file_system(url)
+    for path in (url, f"{url}/below", "s3://bucket"):
+        assert files.status(path).is_folder
+    sizes = {"a.csv": 3, "empty": 0, "below/deep/b": 4}
+    for name, size in sizes.items():
+        status = files.status(f"{url}/{name}")
+        assert (status.is_folder, status.size) == (False, size)
+        assert status.modified == pytest.approx(time.time(), abs=600)
+        assert files.walk(url)[name] == status
+    assert files.walk(url).keys() == sizes.keys()
+    assert files.walk(f"{url}/below").keys() == {"deep/b"}
+    assert f"{folder}/empty" in files.walk("s3://bucket")
     for path in (f"{url}/a", f"{url}-not", "s3://nobucket/x"):
-        assert not paths.is_file(path)
-        assert not paths.is_folder(path)
-    assert paths.list_folder(url) == ["a.csv", "below", "empty"]
-    assert paths.list_folder(f"{url}/below/") == ["deep"]
-    assert folder in paths.list_folder("s3://bucket")
-    assert paths.size(f"{url}/a.csv") == len(CONTENT)
-    assert paths.size(f"{url}/empty") == 0
+        assert files.status(path) is None
+        assert files.walk(path) == {}
 
 
-def test_open_stream(folder, object_store):
-    url = object_store.put(f"{folder}/a", CONTENT)
-    with paths.open_stream(url) as stream:
-        assert stream.read(10) == CONTENT[:10]
-        assert stream.read(1_000_000) == CONTENT[10:1_000_010]
-        assert stream.tell() == 1_000_010
-        assert stream.seek(-7, io.SEEK_END) == len(CONTENT) - 7
-        assert stream.read() == CONTENT[-7:]
-        assert stream.read() == b""
-        assert stream.seek(5) == 5
-        assert stream.read() == CONTENT[5:]
-    with paths.open_stream(object_store.put(f"{folder}/b", b"")) as stream:
-        assert stream.read() == b""
+def test_what_is_not_there_cannot_be_read(folder, object_store):
+    url = object_store.url(f"{folder}/a")
+    files = paths.file_system(url)
+    with pytest.raises(FileNotFoundError) as error, files.open(url, "rb") as f:
+        f.read(1)
+    assert error.value.filename == url
+    files.remove(url)
 
 
-def test_compressed_lines_from_a_stream(folder, object_store):
-    text = "".join(f"{number}\n" for number in range(100_000))
-    url = object_store.put(f"{folder}/a.csv.gz", gzip.compress(text.encode()))
-    with paths.open_stream(url) as stream, gzip.open(stream, "rt") as lines:
-        assert lines.read() == text
-
-
-def test_small_reads_share_a_request(backend, folder, object_store):
-    if backend != "arrow":
-        pytest.skip("TensorFlow buffers below us")
-    url = object_store.put(f"{folder}/a", CONTENT)
-    with paths.open_stream(url) as stream:
-        stream.read(1)
-        object_store.delete(f"{folder}/a")
-        assert stream.read(1_000) == CONTENT[1:1_001]
-
-
-@pytest.mark.parametrize(
-    "action",
-    [paths.open_stream, paths.size, paths.list_folder, local_copy],
-    ids=lambda action: action.__name__,
-)
 @pytest.mark.parametrize("bucket", ["bucket", "nobucket"])
-def test_nothing_there(action, bucket, backend, object_store):
+def test_nothing_there(bucket, backend, object_store):
     with pytest.raises(InputError, match=f"^s3://{bucket}/nothing.here") as e:
-        action(f"s3://{bucket}/nothing/here")
+        local_copy(f"s3://{bucket}/nothing/here")
     assert "\n" not in str(e.value)
 
 

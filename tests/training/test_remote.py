@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparsectr.file_systems.local_copy import local_copy
-from sparsectr.file_systems.publish import publish
+from sparsectr.file_systems.mirror import publish
 from tests.commands import ForkedCommands, assert_refused, start
 from tests.tiny_run import FINISHED_FLAGS, saved_state
 
