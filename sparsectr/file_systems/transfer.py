@@ -15,8 +15,9 @@ from sparsectr.file_systems.paths import join
 
 _THREADS = 8
 _SECONDS_BETWEEN_LINES = 10.0
-# Of one request: each costs a round trip, whatever it brings.
-_REQUEST_BYTES = 8 * 2**20
+# Of one request, and held once or twice by each thread. See
+# benchmarks/LOG.md for smaller ones.
+_REQUEST_BYTES = 32 * 2**20
 
 SETTLED_SECONDS = 2
 """A file that was younger is fetched again: the time of a remote file is in

@@ -25,13 +25,14 @@ FILES = {
     "manifest.json": b"{}",
     "shard-0/users/id.npy": os.urandom(20_000),
     "shard-0/empty.npy": b"",
-    "shard-1/users/id.npy": os.urandom(9_000_000),  # more than one request
+    "shard-1/users/id.npy": os.urandom(3_000_000),
 }
 URL = "memory://store"
 
 
 @pytest.fixture
-def store(folder, object_store):
+def store(folder, object_store, monkeypatch):
+    monkeypatch.setattr(transfer, "_REQUEST_BYTES", 2**20)
     for name, content in FILES.items():
         object_store.put(f"{folder}/{name}", content)
     return object_store.url(folder)
@@ -218,7 +219,7 @@ def test_long_transfer_shows_how_far_it_is(store, monkeypatch, capfd):
     monkeypatch.setattr(transfer, "_SECONDS_BETWEEN_LINES", 0.0)
     local_copy(store)
     line = capfd.readouterr().err.splitlines()[-1]
-    assert line.startswith("fetch: 9 of 9 MiB - ")
+    assert line.startswith("fetch: 3 of 3 MiB - ")
     assert line.endswith(" MiB/s - 0 s left")
 
 

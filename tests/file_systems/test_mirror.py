@@ -18,8 +18,8 @@ FILES = {
     "empty": b"",
     "manifest.json": b"[]",
     "shard-0/a.npy": os.urandom(20_000),
-    # More than Arrow sends at once.
-    "shard-0/large.npy": os.urandom(30_000_000),
+    # More than Arrow sends at once, and more than one of our reads.
+    "shard-0/large.npy": os.urandom(40_000_000),
 }
 LAST = ("config.json", "checkpoints/checkpoint")
 
