@@ -1,8 +1,6 @@
 """Whole files between this machine and a remote store, several at once."""
 
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +10,9 @@ from typing import IO, TypeVar
 from sparsectr.errors import InputError
 from sparsectr.file_systems.file_system import FileSystem, Status
 from sparsectr.file_systems.paths import join
+from sparsectr.progress import Progress
 
 _THREADS = 8
-_SECONDS_BETWEEN_LINES = 10.0
 # Of one request, and held once or twice by each thread. See
 # benchmarks/LOG.md for smaller ones.
 _REQUEST_BYTES = 32 * 2**20
@@ -47,7 +45,7 @@ def fetch(
         OSError: If one cannot be written.
     """
     names = {k: v for k, v in names.items() if not _is_current(folder / k, v)}
-    progress = _Progress("fetch", sum(s.size for s in names.values()))
+    progress = Progress("fetch", sum(s.size for s in names.values()), "B")
 
     def copy(name: str) -> None:
         status, target = names[name], folder / name
@@ -58,7 +56,7 @@ def fetch(
             files.open(join(url, name), "rb") as source,
             partial.open("wb") as file,
         ):
-            progress.copy(source, file)
+            _copy(source, file, progress)
         if partial.stat().st_size != status.size:
             # Replaced since it was listed; the next listing will tell.
             raise FileNotFoundError(2, "it changed while it was read", url)
@@ -66,7 +64,8 @@ def fetch(
             os.utime(partial, (status.modified, status.modified))
         partial.replace(target)
 
-    _in_parallel(copy, names)
+    with progress:
+        _in_parallel(copy, names)
 
 
 def _is_current(path: Path, status: Status) -> bool:
@@ -104,16 +103,15 @@ def send(
     """
     names = set(names)
     markers = [name for name in last if name in names]
-    progress = _Progress(
-        "send", sum((folder / name).stat().st_size for name in names)
-    )
+    size = sum((folder / name).stat().st_size for name in names)
+    progress = Progress("send", size, "B")
 
     def copy(name: str) -> None:
         target = join(url, name)
         with (folder / name).open("rb") as source:
             try:
                 with files.open(target, "wb") as file:
-                    progress.copy(source, file)
+                    _copy(source, file, progress)
             except FileNotFoundError as error:
                 raise InputError(
                     f"{target} cannot be written: there is no such bucket or "
@@ -125,9 +123,10 @@ def send(
                 files.remove(target)  # a half, since it has been closed
                 raise
 
-    _in_parallel(copy, sorted(names.difference(markers)))
-    for name in markers:
-        copy(name)
+    with progress:
+        _in_parallel(copy, sorted(names.difference(markers)))
+        for name in markers:
+            copy(name)
 
 
 def _in_parallel(action: Callable[[_T], None], items: Iterable[_T]) -> None:
@@ -141,35 +140,7 @@ def _in_parallel(action: Callable[[_T], None], items: Iterable[_T]) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-class _Progress:
-    """Prints a line now and then, and nothing for a short transfer."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
-        self._total = total
-        self._done = 0
-        self._start = self._last = time.monotonic()
-        self._lock = threading.Lock()
-
-    def copy(self, source: IO[bytes], file: IO[bytes]) -> None:
-        """Copies what is left to read in `source`."""
-        while chunk := source.read(_REQUEST_BYTES):
-            file.write(chunk)
-            self._add(len(chunk))
-
-    def _add(self, num_bytes: int) -> None:
-        with self._lock:
-            self._done += num_bytes
-            now = time.monotonic()
-            if now - self._last < _SECONDS_BETWEEN_LINES:
-                return
-            self._last = now
-            rate = self._done / (now - self._start)
-            left = max(self._total - self._done, 0) / rate
-            print(
-                f"{self._what}: {self._done / 2**20:.0f} of "
-                f"{self._total / 2**20:.0f} MiB - {rate / 2**20:.1f} MiB/s - "
-                f"{left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+def _copy(source: IO[bytes], file: IO[bytes], progress: Progress) -> None:
+    while chunk := source.read(_REQUEST_BYTES):
+        file.write(chunk)
+        progress.advance(len(chunk))

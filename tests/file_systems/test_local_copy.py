@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import itertools
 import os
 import pathlib
 import time
@@ -216,11 +217,12 @@ def test_long_transfer_shows_how_far_it_is(store, monkeypatch, capfd):
     local_copy(store)
     assert capfd.readouterr().err == ""
     (local_copy(store) / "shard-1/users/id.npy").unlink()
-    monkeypatch.setattr(transfer, "_SECONDS_BETWEEN_LINES", 0.0)
+    now = itertools.count(step=6.0)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
     local_copy(store)
     line = capfd.readouterr().err.splitlines()[-1]
-    assert line.startswith("fetch: 3 of 3 MiB - ")
-    assert line.endswith(" MiB/s - 0 s left")
+    assert line.startswith("fetch: 100%|##########| 3.02M/3.02M [")
+    assert line.endswith("B/s]")
 
 
 def test_default_cache(monkeypatch, tmp_path):
