@@ -12,42 +12,33 @@ HOUR = 3600
 DAY = 24 * HOUR
 MONDAY = 4 * DAY
 """1970-01-05 00:00 UTC, a Monday."""
+T = 1_494_604_800
+"""2017-05-12 16:00 UTC: in Alibaba's time zone its last day begins."""
 
 
-class TestTimeChunks:
-    def test_cuts_at_largest_gaps(self) -> None:
-        times = [10, 11, 50, 51, 52, 99]
-        assert reference.time_chunks(times, 3) == [(0, 2), (2, 5), (5, 6)]
-
-    def test_padding_cut_is_not_counted(self) -> None:
-        times = [0, 0, 10, 11, 50, 51, 52, 99]
-        assert reference.time_chunks(times, 3) == [(2, 4), (4, 7), (7, 8)]
-
-    def test_equal_gaps_cut_the_more_recent(self) -> None:
-        assert reference.time_chunks([5, 10, 15, 20], 2) == [(0, 3), (3, 4)]
-        assert reference.time_chunks([0, 5, 10, 15, 20, 21], 3) == [
-            (1, 3),
-            (3, 4),
-            (4, 6),
-        ]
-
-    def test_equal_times_are_cut_while_cuts_are_left(self) -> None:
-        assert reference.time_chunks([7, 7, 7], 2) == [(0, 2), (2, 3)]
-
-    def test_fewer_behaviors_than_chunks(self) -> None:
-        assert reference.time_chunks([0, 0, 3, 9], 5) == [(2, 3), (3, 4)]
-
-    def test_one_chunk(self) -> None:
-        assert reference.time_chunks([0, 3, 900, 901], 1) == [(1, 4)]
-
-    def test_nothing_but_padding(self) -> None:
-        assert reference.time_chunks([0, 0, 0], 2) == []
-        assert reference.time_chunks([], 2) == []
-
-    def test_gap_far_below_float32_resolution(self) -> None:
-        start = 1_494_604_800
-        times = [start, start + 1, start + 3, start + 4]
-        assert reference.time_chunks(times, 2) == [(0, 2), (2, 4)]
+@pytest.mark.parametrize(
+    ("times", "num_chunks", "chunks"),
+    [
+        # At the largest gaps; the cut behind the padding is not counted.
+        ([10, 11, 50, 51, 52, 99], 3, [(0, 2), (2, 5), (5, 6)]),
+        ([0, 0, 10, 11, 50, 51, 52, 99], 3, [(2, 4), (4, 7), (7, 8)]),
+        # Of equal gaps the more recent, and gaps of 0 too.
+        ([5, 10, 15, 20], 2, [(0, 3), (3, 4)]),
+        ([0, 5, 10, 15, 20, 21], 3, [(1, 3), (3, 4), (4, 6)]),
+        ([7, 7, 7], 2, [(0, 2), (2, 3)]),
+        # Fewer behaviors than chunks; one chunk; nothing but padding.
+        ([0, 0, 3, 9], 5, [(2, 3), (3, 4)]),
+        ([0, 3, 900, 901], 1, [(1, 4)]),
+        ([0, 0, 0], 2, []),
+        ([], 2, []),
+        # Far below the resolution of float32.
+        ([T, T + 1, T + 3, T + 4], 2, [(0, 2), (2, 4)]),
+    ],
+)
+def test_time_chunks(
+    times: list[int], num_chunks: int, chunks: list[tuple[int, int]]
+) -> None:
+    assert reference.time_chunks(times, num_chunks) == chunks
 
 
 def test_chunk_time_rounds_up() -> None:

@@ -44,14 +44,3 @@ def test_equals_the_equation() -> None:
     np.testing.assert_allclose(
         model(inputs), expected, rtol=1e-5, atol=1e-5 * np.max(np.abs(expected))
     )
-
-
-def test_times_are_not_read() -> None:
-    model = random_model(
-        SCHEMA, dataclasses.replace(CONFIG, name="mean_pooling"), 1
-    )
-    inputs = make_requests(2, [LENGTH, 0, 6])
-    logits = model(inputs)
-    times = inputs["behavior_time"]
-    inputs["behavior_time"] = np.where(times > 0, 1, 0)
-    np.testing.assert_array_equal(model(inputs), logits)
