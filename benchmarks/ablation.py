@@ -29,7 +29,7 @@ from sparsectr.training.run_directory import RunDirectory
 VARIANTS: dict[str, tuple[str, ...]] = {
     "sparse_ctr": (),
     "full_attention": ("--model.attention=full",),  # A1
-    "no_temporal_bias": ("--nomodel.temporal_bias",),  # B1
+    "no_temporal_bias": ("--model.encoding=none",),  # B1
     "mean_pooling": ("--model.name=mean_pooling",),
 }
 """Flags of each variant; A1 and B1 are those of the paper's Table 3."""

@@ -36,9 +36,10 @@ from benchmarks.made.store import write_made_store
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.new_process import in_new_process
 from benchmarks.measuring.peak_memory import peak_resident_bytes
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.store import Store
 from sparsectr import command
-from sparsectr.config import DataConfig, ModelConfig, TrainConfig
+from sparsectr.config import DataConfig, TrainConfig
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
@@ -71,7 +72,6 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
     import_tensorflow_quietly()
     import tensorflow as tf
 
-    from sparsectr.models.model_from_config import model_from_config
     from sparsectr.training.devices import make_strategy, prepare_process
     from sparsectr.training.run_directory import environment
     from sparsectr.training.train_step import make_train_step
@@ -80,7 +80,7 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
     prepare_process(train.seed, num_devices=1)
     store = Store(workload.data_dir)
     strategy = make_strategy(num_devices=1)
-    model = model_from_config(ModelConfig(), store.schema)
+    model = SparseCTRRecipe().build(store.schema)
     step = make_train_step(model, train, strategy)
     found = {
         str(size): _take_turns(workload, store, size, step)
@@ -88,7 +88,7 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
     }
     return {
         "batch_size": found,
-        "model": dataclasses.asdict(ModelConfig()),
+        "model": SparseCTRRecipe().to_dict(),
         "jit_compile": train.jit_compile,
         "tensorflow_devices": [
             d.name for d in tf.config.list_logical_devices()

@@ -42,8 +42,9 @@ from benchmarks.measuring.text import (
     with_interval,
     with_quartiles,
 )
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import command
-from sparsectr.config import ModelConfig, TrainConfig
+from sparsectr.config import TrainConfig
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 from sparsectr.training.run_directory import environment
@@ -102,7 +103,7 @@ def required_bytes(
         mode: "inference" or "training".
         length: L.
     """
-    config = ModelConfig()
+    config = SparseCTRRecipe()
     num_keys = length
     if attention == "evo":
         num_keys = (
@@ -159,7 +160,7 @@ def measure(workload: Workload) -> dict[str, Any]:
         },
         **summarize(workload, seconds),
         "load": load.read(),
-        "model": dataclasses.asdict(ModelConfig()),
+        "model": SparseCTRRecipe().to_dict(),
         "precision": "float32",
         "execution": "XLA",
         "environment": environment(),
@@ -205,11 +206,10 @@ def _functions(attention: str, schema: Any) -> tuple[Any, dict[str, Any]]:
     """Returns a model, its pass to the logits and its training step."""
     import tensorflow as tf
 
-    from sparsectr.models.model_from_config import model_from_config
     from sparsectr.training.devices import make_strategy
     from sparsectr.training.train_step import make_train_step
 
-    model = model_from_config(ModelConfig(attention=attention), schema)
+    model = SparseCTRRecipe(attention=attention).build(schema)
     return model, {
         "inference": tf.function(
             lambda batch: model(batch), jit_compile=True, autograph=False

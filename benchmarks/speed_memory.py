@@ -43,8 +43,8 @@ from benchmarks.measuring.interleaved import (
 )
 from benchmarks.measuring.peak_memory import measure_in_new_process
 from benchmarks.measuring.text import say
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import command
-from sparsectr.config import SPARSITY_PRESETS, ModelConfig
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
@@ -67,7 +67,7 @@ _LISTS = {
     "scopes": (("model",), ("model", "block", "attention")),
     "modes": (_MODES, _MODES),
     "memory_modes": (("training",), _MODES),
-    "presets": (tuple(SPARSITY_PRESETS), tuple(SPARSITY_PRESETS)),
+    "presets": (tuple(SparseCTRRecipe.presets), tuple(SparseCTRRecipe.presets)),
 }
 _HELP = {
     "scopes": "What is run: model, block, attention",
@@ -86,7 +86,7 @@ class Workload:
     Args:
         scopes: Of `contenders.SCOPES`.
         modes: Of `contenders.MODES`.
-        presets: Of `SPARSITY_PRESETS`.
+        presets: Of `SparseCTRRecipe.presets`.
         shapes: `contenders.Shape` of each mode.
         memory_modes: Modes whose peak memory is measured.
         turns: How often.
@@ -241,7 +241,8 @@ def _memory(workload: Workload, names: Sequence[str]) -> list[dict[str, Any]]:
                             for kind, count in figures.items()
                         },
                         "target_share": _TARGET_MEMORY[_index(name)]
-                        if mode == "training" and name in SPARSITY_PRESETS
+                        if mode == "training"
+                        and name in SparseCTRRecipe.presets
                         else None,
                     }
                 )
@@ -249,7 +250,7 @@ def _memory(workload: Workload, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _index(preset: str) -> int:
-    return list(SPARSITY_PRESETS).index(preset)
+    return list(SparseCTRRecipe.presets).index(preset)
 
 
 def check_memory(
@@ -320,7 +321,7 @@ def _check_flags() -> None:
             mode,
             _batch_sizes()[mode],
             values.num_behaviors + values.num_candidates,
-            ModelConfig().num_heads,
+            SparseCTRRecipe().num_heads,
         )
 
 

@@ -36,8 +36,9 @@ from benchmarks.measuring.text import (
     with_interval,
     with_quartiles,
 )
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import command
-from sparsectr.config import ModelConfig, TrainConfig
+from sparsectr.config import TrainConfig
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
@@ -75,7 +76,7 @@ def check_memory(workload: Workload, available: int) -> None:
     Raises:
         InputError: If all of them together need more than there is.
     """
-    row = 4 * ModelConfig().embedding_dim
+    row = 4 * SparseCTRRecipe().embedding_dim
     # Initial values are drawn beside the largest table.
     needed = row * (_COPIES * sum(workload.num_rows) + max(workload.num_rows))
     if needed > available:
@@ -140,7 +141,7 @@ def measure(workload: Workload) -> dict[str, Any]:
             for name, found in seconds.items()
         },
         "load": load.read(),
-        "model": dataclasses.asdict(ModelConfig()),
+        "model": SparseCTRRecipe().to_dict(),
         "jit_compile": TrainConfig().jit_compile,
         "precision": "float32",
         "environment": environment(),
@@ -150,14 +151,13 @@ def measure(workload: Workload) -> dict[str, Any]:
 def _make_call(workload: Workload, num_rows: int) -> Callable[[], object]:
     import tensorflow as tf
 
-    from sparsectr.models.model_from_config import model_from_config
     from sparsectr.training.devices import make_strategy
     from sparsectr.training.train_step import make_train_step
 
     others = made_schema(_ROWS_OF_OTHERS)
     smallest = others.with_table_sizes(_sizes(others, workload.num_rows[0]))
     schema = others.with_table_sizes(_sizes(others, num_rows))
-    model = model_from_config(ModelConfig(), schema)
+    model = SparseCTRRecipe().build(schema)
     step = make_train_step(model, TrainConfig(), make_strategy(num_devices=1))
     batches = []
     for seed in range(_NUM_BATCHES):

@@ -25,8 +25,9 @@ from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import spread
 from benchmarks.measuring.new_process import in_new_process
 from benchmarks.measuring.peak_memory import peak_resident_bytes
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import command
-from sparsectr.config import ModelConfig, TrainConfig
+from sparsectr.config import TrainConfig
 from sparsectr.training.run_directory import environment
 
 
@@ -55,16 +56,15 @@ def measure(workload: Workload) -> dict[str, Any]:
     """Trains in this process and returns what it took."""
     import tensorflow as tf
 
-    from sparsectr.models.model_from_config import model_from_config
     from sparsectr.training.devices import make_strategy, prepare_process
     from sparsectr.training.train_step import make_train_step
 
     train = TrainConfig()
-    model_config = ModelConfig(attention=workload.attention)
+    model_config = SparseCTRRecipe(attention=workload.attention)
     schema = published_schema(workload.max_rows)
     prepare_process(train.seed, num_devices=1)
     strategy = make_strategy(num_devices=1)
-    model = model_from_config(model_config, schema)
+    model = model_config.build(schema)
     step = make_train_step(model, train, strategy)
     seconds = []
     for seed in range(1 + workload.num_steps):

@@ -161,7 +161,7 @@ def write_model(
         raw_ids = RawIds(
             store.schema, vocabularies, Path(assets), config.data.max_history
         )
-        graph = ServingGraph(model, config.model, raw_ids)
+        graph = ServingGraph(model, raw_ids)
         graph.write(folder, xla_buckets)
     (folder / "batching_params.pbtxt").write_text(
         buckets.batching_params_text(), "utf-8"

@@ -35,7 +35,7 @@ from export.checks.comparison import (
 )
 from export.checks.lint import lint, read_extra, read_variables
 from export.checks.weight_digest import weight_digest
-from export.contract.signature import PROBABILITY, SCORE
+from export.contract.signature import PROBABILITY
 from export.requests.warm_up import FILE_NAME, read_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError
@@ -103,10 +103,9 @@ def verify(path: Path, workdir: str | None, data_dir: str | None) -> None:
                 answers = read_answers(Path(folder))
                 _check_weights(path, answers)
                 cases = compare(session, answers)
-                if SCORE in session.signatures:
-                    problem = check_states(session, answers.batches[0].requests)
-                    if problem:
-                        raise InputError(f"{path}: {problem}.")
+                problem = check_states(session, answers.batches[0].requests)
+                if problem:
+                    raise InputError(f"{path}: {problem}.")
         finally:
             keras.kill()
             keras.wait()

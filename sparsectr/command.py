@@ -1,5 +1,6 @@
 """What every command line does alike: flags, help, errors, exit status."""
 
+import functools
 import os
 import sys
 import traceback
@@ -14,7 +15,10 @@ _BAD_INPUT = 2
 _INTERRUPTED = 130
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(
+    main: Callable[[list[str]], int | None],
+    whose_flag: Callable[[str], str | None] = lambda name: None,
+) -> None:
     """Parses the flags, runs `main` and exits.
 
     Bad input (`InputError`, a flag that does not parse) and what the file
@@ -25,9 +29,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     Args:
         main: The command. It gets `[program]`, and what it returns is the
             exit status (`None` for 0).
+        whose_flag: What to say of an unknown flag, by its name.
     """
     try:
-        _run(main)
+        _run(main, whose_flag)
     except SystemExit as exit_:
         _leave_before_tensorflow_io(exit_.code)
         raise
@@ -38,9 +43,15 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         raise
 
 
-def _run(main: Callable[[list[str]], int | None]) -> None:
+def _run(
+    main: Callable[[list[str]], int | None],
+    whose_flag: Callable[[str], str | None],
+) -> None:
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(
+            main,
+            flags_parser=functools.partial(_parse_flags, whose_flag=whose_flag),
+        )
     except InputError as error:
         _exit_with_error(str(error))
     except OSError as error:
@@ -62,9 +73,16 @@ def _leave_before_tensorflow_io(status: object) -> None:
         os._exit(status if isinstance(status, int) else int(bool(status)))
 
 
-def _parse_flags(arguments: list[str]) -> list[str]:
+def _parse_flags(
+    arguments: list[str], whose_flag: Callable[[str], str | None]
+) -> list[str]:
     try:
         remaining = flags.FLAGS(arguments)
+    except flags.UnrecognizedFlagError as error:
+        hint = whose_flag(error.flagname)
+        _exit_with_error(
+            f"{error}{f'. {hint}' if hint else ''} (--help lists the flags)"
+        )
     except flags.Error as error:
         _exit_with_error(f"{error} (--help lists the flags)")
     except SystemExit:

@@ -1,28 +1,27 @@
 """Command-line flags made from the configuration dataclasses.
 
 Every field is a flag: those of `TrainConfig` under their own names, those of
-`ModelConfig` and `DataConfig` as `--model.<field>` and `--data.<field>`. A
-flag that is not given leaves the value of the recipe in `configs/`.
+`DataConfig` and of the model's recipe as `--data.<field>` and
+`--model.<field>`. `--model.name` chooses the model, and with it which flags
+there are. A flag that is not given leaves the value of the data set's recipe.
 """
 
+import argparse
 import dataclasses
 import importlib
 import importlib.util
 import re
+import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
-from sparsectr.config import (
-    SPARSITY_PRESETS,
-    Config,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-)
+from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.errors import InputError
+from sparsectr.model_recipe import ModelRecipe
+from sparsectr.model_registry import model_names, recipe_class
 
 # The flags belong to the command that asks for them: `--help` shows the flags
 # of the main module alone.
@@ -30,10 +29,11 @@ flags.disclaim_key_flags()
 
 DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
 
-_PREFIXES = {"model": "model.", "data": "data.", "train": ""}
-_CLASSES = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+DEFAULT_MODEL = "sparse_ctr"
 
-_Part = TypeVar("_Part", ModelConfig, DataConfig, TrainConfig)
+_PREFIXES = {"model": "model.", "data": "data.", "train": ""}
+
+_Part = TypeVar("_Part", ModelRecipe, DataConfig, TrainConfig)
 
 
 class _IntegersParser(flags.ArgumentParser[tuple[int, ...]]):
@@ -58,12 +58,21 @@ _PARSERS: dict[Any, type[flags.ArgumentParser[Any]]] = {
 }
 
 
-def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines `--dataset`, `--model.preset` and one flag for every field.
+def define_config_flags(
+    flag_values: flags.FlagValues = flags.FLAGS,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Defines `--dataset`, `--model.name` and one flag for every field.
 
     Args:
         flag_values: Where the flags are defined.
+        arguments: The command line that will be parsed, which says of which
+            model the flags are; `sys.argv` if not given.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = _model_name(arguments)
+    # An unknown name is refused when the flags are parsed.
+    recipe = recipe_class(name if name in model_names() else DEFAULT_MODEL)
     flags.DEFINE_enum(
         "dataset",
         None,
@@ -74,20 +83,31 @@ def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         flag_values=flag_values,
     )
     flags.DEFINE_enum(
-        "model.preset",
+        "model.name",
         None,
-        list(SPARSITY_PRESETS),
-        "Sets num_chunks, num_transition and num_local at once; an explicit "
-        "flag of one of them wins.",
+        model_names(),
+        "Model, a file of configs/models/. Its fields are the flags "
+        f"--model.<field>; below are those of {recipe_name(recipe)} "
+        f"(default: that of the data set, or {DEFAULT_MODEL})",
         flag_values=flag_values,
     )
-    for part, config_class in _CLASSES.items():
+    if recipe.presets:
+        flags.DEFINE_enum(
+            "model.preset",
+            None,
+            list(recipe.presets),
+            "Sets several fields of the model at once; an explicit flag of "
+            "one of them wins.",
+            flag_values=flag_values,
+        )
+    classes = {"model": recipe, "data": DataConfig, "train": TrainConfig}
+    for part, config_class in classes.items():
         types = typing.get_type_hints(config_class)
         for field in dataclasses.fields(config_class):
             _define_flag(
                 _PREFIXES[part] + field.name,
                 types[field.name],
-                f"{field.metadata['help']} (default: {_text(field.default)})",
+                field,
                 flag_values,
             )
 
@@ -105,9 +125,11 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     """
     config = _recipe(flag_values["dataset"].value)
     model = config.model
-    preset = flag_values["model.preset"].value
-    if preset is not None:
-        model = model.with_preset(preset)
+    name = flag_values["model.name"].value
+    if name is not None and name != model.name:
+        model = recipe_class(name)()
+    if model.presets and flag_values["model.preset"].value is not None:
+        model = model.with_preset(flag_values["model.preset"].value)
     return dataclasses.replace(
         config,
         model=_with_flags("model", model, flag_values),
@@ -116,15 +138,67 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     )
 
 
-def _define_flag(
-    name: str, kind: Any, help_text: str, flag_values: flags.FlagValues
-) -> None:
-    if kind is bool:
-        flags.DEFINE_boolean(name, None, help_text, flag_values=flag_values)
-        return
-    flags.DEFINE(
-        _PARSERS[kind](), name, None, help_text, flag_values=flag_values
+def whose_flag(name: str) -> str | None:
+    """Says which models have a flag that the chosen one has not.
+
+    Args:
+        name: Name of the unknown flag.
+
+    Returns:
+        A sentence, or `None` if no model has it.
+    """
+    prefix, _, field = name.rpartition(".")
+    if prefix not in ("model", "nomodel"):
+        return None
+    owners = [
+        model
+        for model in model_names()
+        if field in {f.name for f in dataclasses.fields(recipe_class(model))}
+        or (field == "preset" and recipe_class(model).presets)
+    ]
+    if not owners:
+        return None
+    return f"It is one of {', '.join(owners)}; --model.name chooses the model"
+
+
+def recipe_name(recipe: type[ModelRecipe]) -> str:
+    """Returns the name of a recipe's model."""
+    return recipe.__module__.rpartition(".")[2]
+
+
+def _model_name(arguments: Sequence[str]) -> str:
+    """Returns the model that a command line names, or its data set's."""
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
     )
+    parser.add_argument("--model.name", "-model.name", dest="name")
+    parser.add_argument("--dataset", "-dataset")
+    try:
+        known, _ = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError:
+        # A flag without its value, refused when the flags are parsed.
+        return DEFAULT_MODEL
+    if known.name is None and known.dataset in _built_datasets():
+        return _recipe(known.dataset).model.name
+    return known.name or DEFAULT_MODEL
+
+
+def _define_flag(
+    name: str,
+    kind: Any,
+    field: "dataclasses.Field[Any]",
+    flag_values: flags.FlagValues,
+) -> None:
+    text = f"{field.metadata['help']} (default: {_text(field.default)})"
+    choices = field.metadata["choices"]
+    if kind is bool:
+        flags.DEFINE_boolean(name, None, text, flag_values=flag_values)
+    elif choices:
+        flags.DEFINE_enum(name, None, choices, text, flag_values=flag_values)
+    else:
+        flags.DEFINE(
+            _PARSERS[kind](), name, None, text, flag_values=flag_values
+        )
 
 
 def _text(value: Any) -> str:

@@ -183,4 +183,4 @@ def _export(workdir: str) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, config_flags.whose_flag)

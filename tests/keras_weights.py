@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsectr.config import ModelConfig
-from sparsectr.models.model_from_config import model_from_config
+from sparsectr.model_recipe import ModelRecipe
 from sparsectr.schema import DatasetSchema
 
 
@@ -18,7 +17,8 @@ def randomize(layer: Any, seed: int) -> None:
     so that a deep model still computes ordinary numbers.
     """
     random = np.random.default_rng(seed)
-    for weight in layer.weights:
+    # By name: parts may be made in another order.
+    for weight in sorted(layer.weights, key=lambda weight: weight.path):
         noise = random.normal(size=tuple(weight.shape))
         name = weight.path.rsplit("/", maxsplit=1)[-1]
         if name == "rows":
@@ -33,12 +33,12 @@ def randomize(layer: Any, seed: int) -> None:
 
 def random_model(
     schema: DatasetSchema,
-    config: ModelConfig,
+    recipe: ModelRecipe,
     seed: int = 0,
     dtype: str = "float32",
 ) -> Any:
-    """Returns the model of a configuration with random weights."""
-    model = model_from_config(config, schema, dtype)
+    """Returns the model of a recipe with random weights."""
+    model = recipe.build(schema, dtype)
     randomize(model, seed)
     return model
 
@@ -61,7 +61,7 @@ def reference_weights(model: Any) -> dict[str, Any]:
     }
     if model.schema.user_fields:
         weights["head"]["user"] = _array(head.user_projection.kernel)
-        if model.attention == "evo":
+        if model.recipe.attention == "evo":
             weights["user_mlp"] = _mlp(*model.user_mlp.layers)
     return weights
 
@@ -74,7 +74,7 @@ def block_weights(block: Any) -> dict[str, Any]:
         "swiglu_gate": _array(block.feed_forward.gate.kernel),
         "swiglu_up": _array(block.feed_forward.up.kernel),
         "swiglu_down": _array(block.feed_forward.down.kernel),
-        **attention_weights(block.attention_layer),
+        **attention_weights(block.attention),
     }
 
 
@@ -88,12 +88,12 @@ def attention_weights(attention: Any) -> dict[str, Any]:
         weights["gate"] = _array(attention.gate.kernel)
         weights["key_aggregate"] = _mlp(*attention.key_aggregate)
         weights["value_aggregate"] = _mlp(*attention.value_aggregate)
-    if attention.rel_temporal is None:
+    if not attention.encoding.weights:
         unused = np.full(attention.num_heads, np.nan)
         slopes = {"time": unused, "hour": unused, "weekend": unused}
     else:
         slopes = {
-            kind: _array(getattr(attention.rel_temporal, f"slopes_{kind}"))
+            kind: _array(getattr(attention.encoding, f"slopes_{kind}"))
             for kind in ("time", "hour", "weekend")
         }
     return weights | {f"slopes_{kind}": s for kind, s in slopes.items()}

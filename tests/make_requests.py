@@ -4,12 +4,15 @@ Sizes are primes that differ from one another, so that no axis can stand in
 for another unnoticed.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sparsectr.config import ModelConfig
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.model_recipe import ModelRecipe
+from sparsectr.model_registry import recipe_class
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
     CategoricalField,
@@ -49,7 +52,7 @@ SCHEMA = DatasetSchema(
     utc_offset_hours=8,
 )
 
-CONFIG = ModelConfig(
+CONFIG = SparseCTRRecipe(
     width=39,
     embedding_dim=17,
     num_blocks=2,
@@ -60,7 +63,7 @@ CONFIG = ModelConfig(
     head_units=19,
 )
 
-SMALL_CONFIG = ModelConfig(
+SMALL_CONFIG = SparseCTRRecipe(
     width=10,
     embedding_dim=3,
     num_blocks=2,
@@ -71,6 +74,26 @@ SMALL_CONFIG = ModelConfig(
     head_units=7,
 )
 """For tests whose cost is that of tracing and compiling."""
+
+
+def sized_recipe(
+    name: str, sizes: SparseCTRRecipe = CONFIG, **values: Any
+) -> ModelRecipe:
+    """Returns the recipe of any model, with the sizes of one that is here.
+
+    Args:
+        name: Name of the model.
+        sizes: What to take the numbers of that it has as well.
+        **values: Values of its own.
+    """
+    recipe = recipe_class(name)
+    own = {field.name for field in dataclasses.fields(recipe)}
+    numbers = {
+        field: size
+        for field, size in dataclasses.asdict(sizes).items()
+        if field in own and isinstance(size, int)
+    }
+    return recipe(**numbers, **values)
 
 
 def make_times(random: np.random.Generator, num_valid: int) -> np.ndarray:

@@ -4,15 +4,11 @@ import re
 
 import pytest
 
-from sparsectr.config import (
-    SPARSITY_PRESETS,
-    Config,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-)
+from configs.models.mean_pooling import MeanPoolingRecipe
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.config import Config, DataConfig, TrainConfig
 
-CLASSES = [ModelConfig, DataConfig, TrainConfig]
+CLASSES = [SparseCTRRecipe, DataConfig, TrainConfig]
 
 
 @pytest.mark.parametrize("config_class", CLASSES)
@@ -32,7 +28,7 @@ def test_every_field_has_a_help_text(config_class):
 
 
 def test_defaults_are_sparsity_2():
-    assert ModelConfig().with_preset("sparsity-2") == ModelConfig()
+    assert SparseCTRRecipe().with_preset("sparsity-2") == SparseCTRRecipe()
 
 
 @pytest.mark.parametrize(
@@ -45,8 +41,8 @@ def test_defaults_are_sparsity_2():
     ],
 )
 def test_presets_are_those_of_the_paper(preset, sparsity):
-    assert len(SPARSITY_PRESETS) == 4
-    before = ModelConfig(width=64, num_heads=4)
+    assert len(SparseCTRRecipe.presets) == 4
+    before = SparseCTRRecipe(width=64, num_heads=4)
     model = before.with_preset(preset)
     found = (model.num_chunks, model.num_transition, model.num_local)
     assert found == sparsity
@@ -59,11 +55,11 @@ def test_unknown_preset():
         "sparsity-4. Received: preset='sparsity-5'"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        ModelConfig().with_preset("sparsity-5")
+        SparseCTRRecipe().with_preset("sparsity-5")
 
 
 AT_LEAST_1 = {
-    ModelConfig: (
+    SparseCTRRecipe: (
         "width",
         "embedding_dim",
         "num_blocks",
@@ -96,11 +92,21 @@ BAD = [
     ],
     (TrainConfig, "learning_rate", 0.0, "`learning_rate` must be positive."),
     (TrainConfig, "learning_rate", float("nan"), "must be positive."),
-    (ModelConfig, "name", "din", '`name` must be "sparse_ctr" or'),
-    (ModelConfig, "num_heads", 5, "`num_heads` must divide width=32."),
-    (ModelConfig, "attention", "half", '`attention` must be "evo" or "full".'),
-    (ModelConfig, "dropout_rate", 1.0, "must be at least 0 and below 1."),
-    (ModelConfig, "dropout_rate", -0.1, "must be at least 0 and below 1."),
+    (SparseCTRRecipe, "num_heads", 5, "`num_heads` must divide width=32."),
+    (
+        SparseCTRRecipe,
+        "attention",
+        "half",
+        "must be one of evo, full.",
+    ),
+    (
+        SparseCTRRecipe,
+        "encoding",
+        "",
+        "must be one of rel_temporal, none.",
+    ),
+    (SparseCTRRecipe, "dropout_rate", 1.0, "must be at least 0 and below 1."),
+    (SparseCTRRecipe, "dropout_rate", -0.1, "must be at least 0 and below 1."),
     (DataConfig, "length_buckets", (8, 8), "must be positive and ascending."),
     (DataConfig, "length_buckets", (0, 8), "must be positive and ascending."),
     (DataConfig, "candidate_buckets", (2, 1), "must be positive and ascend"),
@@ -116,7 +122,9 @@ def test_a_value_against_a_rule(config_class, name, value, message):
 
 
 def test_values_on_the_edge_are_allowed():
-    ModelConfig(**dict.fromkeys(AT_LEAST_1[ModelConfig], 1), dropout_rate=0.0)
+    SparseCTRRecipe(
+        **dict.fromkeys(AT_LEAST_1[SparseCTRRecipe], 1), dropout_rate=0.0
+    )
     DataConfig(max_history=1, length_buckets=())
     TrainConfig(
         **dict.fromkeys(AT_LEAST_1[TrainConfig], 1),
@@ -126,28 +134,43 @@ def test_values_on_the_edge_are_allowed():
 
 CONFIG = Config(
     dataset="movielens",
-    model=ModelConfig(width=48, temporal_bias=False, dropout_rate=0.25),
+    model=SparseCTRRecipe(width=48, encoding="none", dropout_rate=0.25),
     data=DataConfig(length_buckets=(3, 7), candidate_buckets=(5,)),
     train=TrainConfig(learning_rate=3e-4, jit_compile=True),
 )
 
 
-def test_json_round_trip():
-    assert Config.from_dict(json.loads(CONFIG.to_json())) == CONFIG
+@pytest.mark.parametrize("model", [CONFIG.model, MeanPoolingRecipe(width=3)])
+def test_json_round_trip(model):
+    config = dataclasses.replace(CONFIG, model=model)
+    assert Config.from_dict(json.loads(config.to_json())) == config
+
+
+MODEL = {"name": "sparse_ctr"}
 
 
 def test_from_dict_fills_in_defaults():
-    assert Config.from_dict({"dataset": "alibaba"}) == Config(dataset="alibaba")
+    values = {"contract": 2, "dataset": "alibaba", "model": MODEL}
+    expected = Config(dataset="alibaba", model=SparseCTRRecipe())
+    assert Config.from_dict(values) == expected
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "Not a configuration: 'dataset'"),
-        ({"dataset": "a", "model": {"hieght": 1}}, "'hieght'"),
-        ({"dataset": "a", "train": {"epochs": 0}}, "`epochs` must be at least"),
+        ({"dataset": None}, "Not a configuration: 'dataset'"),
+        ({"model": None}, "Not a configuration: 'model'"),
+        ({"model": {"width": 3}}, "A model has no name"),
+        ({"model": {**MODEL, "hieght": 1}}, "'hieght'"),
+        ({"model": {"name": "din2"}}, "must be one of .*mean_pooling.*'din2'"),
+        ({"model": {"name": "mean_pooling", "num_heads": 1}}, "'num_heads'"),
+        ({"train": {"epochs": 0}}, "`epochs` must be at least"),
+        ({"contract": None}, "of contract 1 .* reads 2: train anew"),
+        ({"contract": 3}, "of contract 3 "),
     ],
 )
 def test_from_bad_dict(values, message):
+    given = {"contract": 2, "dataset": "a", "model": MODEL, **values}
+    given = {name: v for name, v in given.items() if v is not None}
     with pytest.raises(ValueError, match=message):
-        Config.from_dict(values)
+        Config.from_dict(given)

@@ -6,20 +6,15 @@ import sys
 import pytest
 from absl import flags
 
+from configs.models.mean_pooling import MeanPoolingRecipe
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import config_flags
-from sparsectr.config import (
-    SPARSITY_PRESETS,
-    Config,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-)
+from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.errors import InputError
 
 # Every field, and a value that is neither the default nor against a rule.
 GIVEN = {
     "model": {
-        "name": ("mean_pooling", "mean_pooling"),
         "width": ("64", 64),
         "embedding_dim": ("48", 48),
         "num_blocks": ("3", 3),
@@ -28,7 +23,7 @@ GIVEN = {
         "num_transition": ("7", 7),
         "num_local": ("11", 11),
         "attention": ("full", "full"),
-        "temporal_bias": ("false", False),
+        "encoding": ("none", "none"),
         "head_units": ("16", 16),
         "dropout_rate": ("0.25", 0.25),
     },
@@ -54,7 +49,7 @@ GIVEN = {
         "log_every": ("6", 6),
     },
 }
-CLASSES = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+CLASSES = {"model": SparseCTRRecipe, "data": DataConfig, "train": TrainConfig}
 PREFIXES = {"model": "model.", "data": "data.", "train": ""}
 FIELDS = [
     (part, field.name)
@@ -65,7 +60,7 @@ FIELDS = [
 
 def config_of(*arguments: str) -> Config:
     values = flags.FlagValues()
-    config_flags.define_config_flags(values)
+    config_flags.define_config_flags(values, arguments)
     values(["program", *arguments])
     return config_flags.config_from_flags(values)
 
@@ -86,11 +81,11 @@ def test_each_flag_sets_its_field_and_no_other(part, name):
 @pytest.mark.parametrize(("part", "name"), FIELDS)
 def test_help_shows_text_and_default(part, name):
     values = flags.FlagValues()
-    config_flags.define_config_flags(values)
+    config_flags.define_config_flags(values, [])
     field = next(f for f in dataclasses.fields(CLASSES[part]) if f.name == name)
     flag = values[PREFIXES[part] + name]
     assert flag.default is None
-    assert flag.help.startswith(field.metadata["help"])
+    assert field.metadata["help"] in flag.help
     default = flag.help.rpartition("(default: ")[2].removesuffix(")")
     assert flag.parser.parse(default) == field.default
 
@@ -104,10 +99,10 @@ def test_without_flags_it_is_the_recipe(dataset):
     assert module.CONFIG.dataset == dataset
 
 
-@pytest.mark.parametrize("preset", SPARSITY_PRESETS)
+@pytest.mark.parametrize("preset", SparseCTRRecipe.presets)
 def test_preset(preset):
     model = config_of("--dataset=alibaba", f"--model.preset={preset}").model
-    assert model == ModelConfig(**SPARSITY_PRESETS[preset])
+    assert model == SparseCTRRecipe(**SparseCTRRecipe.presets[preset])
 
 
 @pytest.mark.parametrize(
@@ -123,8 +118,28 @@ def test_an_explicit_flag_wins_over_the_preset(order):
 
 
 def test_boolean_by_its_negation():
-    config = config_of("--dataset=alibaba", "--nomodel.temporal_bias")
-    assert config.model.temporal_bias is False
+    config = config_of("--dataset=alibaba", "--nojit_compile")
+    assert config.train.jit_compile is False
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.name=mean_pooling", "--model.width=48"],
+        ["--model.width", "48", "--model.name", "mean_pooling"],
+        ["-model.width=48", "-model.name=mean_pooling"],
+    ],
+)
+def test_another_model(arguments):
+    config = config_of("--dataset=kuairand", *arguments)
+    expected = config_of("--dataset=kuairand")
+    assert config.model == MeanPoolingRecipe(width=48)
+    assert (config.data, config.train) == (expected.data, expected.train)
+
+
+def test_the_name_of_the_data_sets_own_model_changes_nothing():
+    config = config_of("--dataset=kuairand", "--model.name=sparse_ctr")
+    assert config == config_of("--dataset=kuairand")
 
 
 def test_no_length_buckets():
@@ -136,7 +151,6 @@ def test_no_length_buckets():
     ("argument", "message"),
     [
         ("--model.num_heads=7", r"--model.num_heads must divide width=32\."),
-        ("--model.attention=half", r"--model.attention must be"),
         ("--data.length_buckets=9,8", r"--data.length_buckets must be pos"),
         ("--batch_size=0", r"--batch_size must be at least 1\."),
         ("--learning_rate=nan", r"--learning_rate must be positive\."),
@@ -156,12 +170,29 @@ def test_a_value_against_a_rule(argument, message):
         ("--model.preset=sparse", "should be one of <sparsity-1|sparsity-2"),
         ("--model.num_head=4", "Did you mean: model.num_heads ?"),
         ("--batchsize=4", "Did you mean: batch_size ?"),
+        ("--model.attention=half", "should be one of <evo|full>"),
+        ("--model.name=sparse", "should be one of <"),
+        ("--model.name", "Missing value for flag --model.name"),
     ],
 )
 def test_a_flag_that_does_not_parse(argument, message):
     with pytest.raises(flags.Error) as error:
         config_of("--dataset=alibaba", argument)
     assert message in str(error.value)
+
+
+def test_flags_are_those_of_the_model():
+    given = ["--dataset=alibaba", "--model.name=mean_pooling"]
+    with pytest.raises(flags.UnrecognizedFlagError) as error:
+        config_of(*given, "--model.num_chunks=3")
+    assert error.value.flagname == "model.num_chunks"
+    assert config_flags.whose_flag("model.num_chunks") == (
+        "It is one of sparse_ctr; --model.name chooses the model"
+    )
+    with pytest.raises(flags.Error, match=r"Did you mean: model.width \?"):
+        config_of(*given, "--model.widht=3")
+    for name in ("model.nothing", "num_chunks", "data.num_chunks"):
+        assert config_flags.whose_flag(name) is None
 
 
 def test_dataset_is_missing():

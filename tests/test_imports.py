@@ -11,7 +11,14 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("sparsectr", "configs", "data_pipelines", "export", "benchmarks")
 
-TYPES = ("sparsectr.errors", "sparsectr.schema", "sparsectr.config")
+TYPES = (
+    "sparsectr.errors",
+    "sparsectr.schema",
+    "sparsectr.config",
+    "sparsectr.config_fields",
+    "sparsectr.model_recipe",
+    "sparsectr.model_registry",
+)
 OPS = (*TYPES, "sparsectr.ops")
 LAYERS = (*OPS, "sparsectr.layers")
 MODELS = (*LAYERS, "sparsectr.models")
@@ -23,6 +30,10 @@ MAY_IMPORT = {
     "sparsectr.errors": (),
     "sparsectr.schema": TYPES,
     "sparsectr.config": TYPES,
+    "sparsectr.config_fields": (),
+    # For the type of what it builds alone.
+    "sparsectr.model_recipe": (*TYPES, "sparsectr.models.ranking_model"),
+    "sparsectr.model_registry": TYPES,
     "sparsectr.config_flags": (*TYPES, "configs"),
     "sparsectr.command": ("sparsectr.errors",),
     "sparsectr.progress": (),
@@ -35,9 +46,10 @@ MAY_IMPORT = {
     ),
     "sparsectr.ops": OPS,
     "sparsectr.layers": LAYERS,
-    "sparsectr.models": MODELS,
+    # A model knows the type of its recipe.
+    "sparsectr.models": (*MODELS, "configs.models"),
     "sparsectr": ("sparsectr", "data_pipelines", "configs"),
-    "configs": (*TYPES, "configs"),
+    "configs": (*TYPES, "configs", "sparsectr.ops.query_blocks"),
     "data_pipelines": (
         *TYPES,
         "sparsectr.command",
@@ -51,6 +63,7 @@ MAY_IMPORT = {
     "data_pipelines.description.chunk_lengths": (
         "sparsectr.quiet_tensorflow",
         "sparsectr.layers.chunking.time_chunking",
+        "sparsectr.ops.places",
     ),
     "export": ("sparsectr", "data_pipelines", "configs", "export"),
     "benchmarks": PACKAGES,
@@ -61,8 +74,8 @@ ONLY_FOR = dict.fromkeys(COMMANDS, (*COMMANDS, "export", "benchmarks"))
 
 WITHOUT_TENSORFLOW = [
     "sparsectr/schema.py",
-    "sparsectr/config.py",
-    "sparsectr/config_flags.py",
+    "sparsectr/config*.py",
+    "sparsectr/model_*.py",
     "sparsectr/command.py",
     "sparsectr/metrics.py",
     "sparsectr/progress.py",
@@ -150,6 +163,8 @@ def test_imports_point_one_way(path):
         ("sparsectr/models/a.py", "import sparsectr", True),
         ("sparsectr/models/a.py", "from sparsectr.layers import b", False),
         ("sparsectr/models/a.py", "from data_pipelines import b", True),
+        ("sparsectr/models/a.py", "import configs.datasets.movielens", True),
+        ("sparsectr/model_recipe.py", "import sparsectr.models.din", True),
         ("sparsectr/trainer.py", "from sparsectr import train", True),
         ("sparsectr/trainer.py", "from sparsectr import training", False),
         ("sparsectr/evaluate.py", "from sparsectr import train", False),

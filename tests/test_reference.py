@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sparsectr.config import ModelConfig
+from configs.models.sparse_ctr import SparseCTRRecipe
 from tests import reference
 
 HOUR = 3600
@@ -145,7 +145,7 @@ CANDIDATE = np.array([[math.sqrt(2.0) * math.log(3.0), 0.0]])
 so that softmax gives 3/4 and 1/4."""
 
 
-def _config(**values: object) -> ModelConfig:
+def _config(**values: object) -> SparseCTRRecipe:
     defaults = {
         "width": 2,
         "num_heads": 1,
@@ -153,7 +153,7 @@ def _config(**values: object) -> ModelConfig:
         "num_transition": 2,
         "num_local": 1,
     }
-    return ModelConfig(**{**defaults, **values})
+    return SparseCTRRecipe(**{**defaults, **values})
 
 
 class TestTwoBehaviors:
@@ -221,7 +221,7 @@ class TestTwoBehaviors:
         output = reference.full_attention(block, *arguments, _config(), 0)
         np.testing.assert_allclose(output[2], [3 / 7, 4 / 7])
         np.testing.assert_allclose(output[0], [1, 0])
-        without = _config(temporal_bias=False)
+        without = _config(encoding="none")
         output = reference.full_attention(block, *arguments, without, 0)
         np.testing.assert_allclose(output[2], [3 / 4, 1 / 4])
         block["output"] = np.array([[0.0, 4.0], [8.0, 0.0]])

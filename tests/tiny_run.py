@@ -11,10 +11,11 @@ import keras
 import pytest
 import tensorflow as tf
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.prepare import prepare
 from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
-from sparsectr.config import Config, DataConfig, ModelConfig, TrainConfig
+from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer
@@ -22,7 +23,7 @@ from tests.commands import ForkedCommands, run
 
 CONFIG = Config(
     dataset="alibaba",
-    model=ModelConfig(width=8, num_heads=2, embedding_dim=4, num_chunks=3),
+    model=SparseCTRRecipe(width=8, num_heads=2, embedding_dim=4, num_chunks=3),
     data=DataConfig(max_history=32),
     train=TrainConfig(
         batch_size=16, jit_compile=False, log_every=1, checkpoint_every=4

@@ -1,11 +1,32 @@
 """Full attention that computes every pair of behaviours."""
 
-from typing import Any
+import dataclasses
 
 import keras
 
-from sparsectr.layers.attention.full_attention import plan_full_attention
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.layers.attention.attention import Attention
+from sparsectr.model_recipe import RequestShape
 from sparsectr.models.sparse_ctr import SparseCTR
+from sparsectr.ops.query_blocks import query_block_bounds
+from sparsectr.schema import DatasetSchema
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AllPairsRecipe(SparseCTRRecipe):
+    """SparseCTR with full attention that does not skip later keys."""
+
+    network = "benchmarks.attention.all_pairs:AllPairs"
+
+    def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:
+        """Returns those of `SparseCTRRecipe`, and of what it skips."""
+        bounds = query_block_bounds(shape.length)
+        pairs = sum((end - start) * end for start, end in bounds)
+        skipped = (self.num_blocks - 1) * (shape.length**2 - pairs)
+        return (
+            super().flops(schema, shape)
+            + 2 * shape.batch_size * 2 * skipped * self.width
+        )
 
 
 @keras.saving.register_keras_serializable(package="sparsectr_benchmarks")
@@ -18,11 +39,9 @@ class AllPairs(SparseCTR):
     `attention="full"`.
     """
 
-    def plan(self, behavior_time: Any) -> Any:
-        """Returns `FullPlan`, with a single block of queries."""
-        return plan_full_attention(
-            behavior_time,
-            utc_offset_hours=self.schema.utc_offset_hours,
-            for_history=len(self.blocks) > 1,
-            num_query_blocks=1,
+    def make_attention(self) -> Attention:
+        """Returns full attention with a single block of queries."""
+        attention = super().make_attention()
+        return type(attention).from_config(
+            {**attention.get_config(), "num_query_blocks": 1}
         )

@@ -10,21 +10,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from benchmarks.attention.all_pairs import AllPairs
+from benchmarks.attention.all_pairs import AllPairsRecipe
 from benchmarks.attention.paper_construction import (
-    PaperConstruction,
+    PaperConstructionRecipe,
     plan_all_rows,
 )
 from benchmarks.made.requests import made_requests, made_schema
-from sparsectr.config import SPARSITY_PRESETS, ModelConfig, TrainConfig
-from sparsectr.layers.attention.evo_attention import candidate_features
-from sparsectr.models.model_from_config import model_from_config
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.config import TrainConfig
+from sparsectr.model_recipe import RequestShape
+from sparsectr.ops.places import places_of_history, places_of_request
 from sparsectr.optimizers.lazy_adam import LazyAdam
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.train_step import TrainStep
 
 FULL, ALL_PAIRS, PAPER = BASELINES = ("full", "all_pairs", "paper")
-CONTENDERS = (*BASELINES, *SPARSITY_PRESETS)
+CONTENDERS = (*BASELINES, *SparseCTRRecipe.presets)
 SCOPES = ("model", "block", "attention")
 MODES = ("inference", "training")
 EXECUTIONS = ("graph", "xla")
@@ -52,25 +53,34 @@ class Shape:
     num_rows: int
     precision: str
 
+    @property
+    def of_requests(self) -> RequestShape:
+        """B, L and C."""
+        return RequestShape(
+            self.batch_size, self.num_behaviors, self.num_candidates
+        )
 
-def config_of(contender: str) -> ModelConfig:
+
+def recipe_of(contender: str) -> SparseCTRRecipe:
     """Returns the model that a name of `CONTENDERS` stands for."""
-    if contender in BASELINES:
-        return ModelConfig(attention="full")
-    return ModelConfig().with_preset(contender)
+    recipes = {
+        FULL: SparseCTRRecipe,
+        ALL_PAIRS: AllPairsRecipe,
+        PAPER: PaperConstructionRecipe,
+    }
+    if contender in recipes:
+        return recipes[contender](attention="full")
+    return SparseCTRRecipe().with_preset(contender)
 
 
 def model_of(contender: str, shape: Shape) -> Any:
-    """Returns a contender's model, with all its weights."""
+    """Returns a contender's model, with all its weights.
+
+    All forms of full attention have the same.
+    """
     schema = made_schema(shape.num_rows)
-    model = model_from_config(config_of(contender), schema, shape.precision)
-    variants = {ALL_PAIRS: AllPairs, PAPER: PaperConstruction}
-    if contender not in variants:
-        return model
-    same = variants[contender].from_config(model.get_config())
-    same.build()
-    same.set_weights(model.get_weights())
-    return same
+    keras.utils.set_random_seed(0)
+    return recipe_of(contender).build(schema, shape.precision)
 
 
 def batches_of(shape: Shape) -> list[Batch]:
@@ -154,15 +164,14 @@ def _part_of(model: Any, contender: str, scope: str) -> Any:
     blocks of a model, and here for one.
     """
     block = model.blocks[0]
-    layer = block.attention_layer
-    utc_offset_hours = model.schema.utc_offset_hours
+    layer = block.attention
 
     def history(rows: Any, user: Any, plan: Any) -> Any:
         if scope == "block":
             return block.encode(rows, user, plan, is_last=False)
         rows = keras.ops.cast(rows, block.compute_dtype)
-        keys, values = layer.select(rows, user, plan)
-        return layer.attend_history(rows, keys, values, plan), keys, values
+        encoded = layer.encode(rows, user, plan)
+        return layer.read_history(rows, encoded, plan), encoded
 
     def all_rows(batch: Batch) -> Any:
         candidates = batch["candidates"]
@@ -170,23 +179,23 @@ def _part_of(model: Any, contender: str, scope: str) -> Any:
             batch["behavior_time"],
             batch["request_time"],
             candidates.shape[1],
-            utc_offset_hours,
+            layer,
         )
         rows = tf.concat([batch["behaviors"], candidates], axis=1)
         return history(rows, batch["user"], plan)[0]
 
     def apart(batch: Batch) -> Any:
-        plan = model.plan(batch["behavior_time"])
-        rows, keys, values = history(batch["behaviors"], batch["user"], plan)
-        features = candidate_features(
-            batch["request_time"],
-            plan.key_time,
+        places = places_of_history(batch["behavior_time"])
+        plan = layer.plan(places, batch["behaviors"], for_history=True)
+        rows, encoded = history(batch["behaviors"], batch["user"], plan)
+        features = layer.relate(
+            places_of_request(batch["request_time"]),
+            plan.keys,
             plan.key_mask.shape[1],
-            utc_offset_hours,
         )
         read = block if scope == "block" else layer
         candidates = keras.ops.cast(batch["candidates"], block.compute_dtype)
-        return rows, read(candidates, keys, values, features, plan.key_mask)
+        return rows, read(candidates, *encoded, features, plan.key_mask)
 
     return all_rows if contender == PAPER else apart
 

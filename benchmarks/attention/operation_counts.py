@@ -1,10 +1,5 @@
-"""How many operations a pass needs, and how fast the machine could do them.
+"""How many operations a pass has, and how fast the machine could do them."""
 
-Letters: B batch, L history length, C candidates, d width, P chunks,
-m transition behaviors a chunk, w local window, S = P + m P + w + 1.
-"""
-
-import functools
 import math
 import re
 import time
@@ -13,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsectr.config import ModelConfig
-from sparsectr.layers.attention.full_attention import query_block_bounds
-from sparsectr.layers.sparse_block import FEED_FORWARD_MULTIPLIER
+from sparsectr.model_recipe import ModelRecipe, RequestShape
 from sparsectr.schema import DatasetSchema
 
 _MATRIX = 2048
@@ -28,96 +21,17 @@ _OPERAND = re.compile(r"dot\((?:\w+\[[\d,]*\]\S* )?%?([^,\s)]+)")
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 
 
-def needed_operations(
-    config: ModelConfig,
-    schema: DatasetSchema,
-    shape: Any,
-    *,
-    baseline: str | None = None,
+def needed_bytes(
+    recipe: ModelRecipe, schema: DatasetSchema, shape: RequestShape
 ) -> int:
-    """Counts the matrix products of a forward pass, by formula.
-
-    Only what the equations need: an implementation that computes with zeros
-    does more. Masked keys are counted where they are not skipped: all of
-    EvoAttention, and of full attention those up to the end of a block.
-
-    Args:
-        config: The model.
-        schema: Its fields.
-        shape: `contenders.Shape`.
-        baseline: "all_pairs" or "paper" for these forms of full attention.
-
-    Returns:
-        Additions and multiplications.
-    """
-    width, length = config.width, shape.num_behaviors
-    candidates = shape.num_candidates
-    is_full = config.attention == "full"
-    all_rows = baseline == "paper"
-    blocks = query_block_bounds(length)
-    if baseline == "all_pairs":
-        blocks = [(0, length)]
-    pairs = sum((end - start) * end for start, end in blocks)
-    selected = config.num_chunks * (1 + config.num_transition)
-    total = 0
-    for index in range(config.num_blocks):
-        is_last = index == config.num_blocks - 1
-        rows = length if all_rows or not is_last else 0
-        if is_full:
-            projected = length
-            if all_rows:
-                scores = (length + candidates) ** 2
-            else:
-                scores = (0 if is_last else pairs) + candidates * length
-            aggregate = 0
-            if all_rows:
-                projected += candidates
-        else:
-            projected = selected + config.num_local + 1 + rows
-            scores = rows * (selected + config.num_local + 1)
-            scores += candidates * (selected + config.num_local + 1)
-            # Means of chunks, and two layers each for keys and values.
-            aggregate = config.num_chunks * length * width
-            aggregate += 4 * config.num_chunks * width**2
-        queries = rows + candidates
-        total += aggregate
-        total += 2 * projected * width**2  # keys and values
-        total += 2 * queries * width**2  # queries and results
-        total += 2 * scores * width  # logits and weighted values
-        total += 3 * FEED_FORWARD_MULTIPLIER * queries * width**2
-        if not is_full:
-            head_width = width // config.num_heads
-            total += queries * config.num_heads * 3 * 3 * head_width  # gate
-    total += _embedding_products(config, schema, length, candidates)
-    return 2 * shape.batch_size * total
-
-
-def _embedding_products(
-    config: ModelConfig, schema: DatasetSchema, length: int, candidates: int
-) -> int:
-    """Returns products of embedding projections and prediction, a request."""
-    width, embedded = config.width, config.embedding_dim
-    inputs = len(schema.candidate_fields) * embedded
-    inputs += len(schema.candidate_dense_fields)
-    user = len(schema.user_fields) * embedded
-    total = length * len(schema.behavior_fields) * embedded * width
-    total += candidates * inputs * width
-    total += candidates * (width**2 + width * config.head_units)
-    total += candidates * config.head_units + user * width
-    if config.attention == "evo" and user:
-        total += user * width + width**2
-    return total
-
-
-def needed_bytes(config: ModelConfig, schema: DatasetSchema, shape: Any) -> int:
     """Counts what a forward pass cannot but read: ids, times, their rows."""
     ids = (
         len(schema.user_fields)
-        + len(schema.behavior_fields) * shape.num_behaviors
+        + len(schema.behavior_fields) * shape.length
         + len(schema.candidate_fields) * shape.num_candidates
     )
-    seconds = 8 * (shape.num_behaviors + 1)
-    row = 4 * config.embedding_dim
+    seconds = 8 * (shape.length + 1)
+    row = 4 * recipe.embedding_dim
     return shape.batch_size * (ids * (4 + row) + seconds)
 
 
@@ -206,16 +120,11 @@ def floors(
     rows = []
     for name, measured in seconds.items():
         model = contenders.model_of(name, shape)
-        config = contenders.config_of(name)
-        needed = needed_operations(
-            config,
-            model.schema,
-            shape,
-            baseline=name,
-        )
-        read = needed_bytes(config, model.schema, shape)
+        recipe = contenders.recipe_of(name)
+        needed = recipe.flops(model.schema, shape.of_requests)
+        read = needed_bytes(recipe, model.schema, shape.of_requests)
         function = tf.function(
-            functools.partial(model, training=False), jit_compile=True
+            lambda inputs, model=model: model(inputs).logits, jit_compile=True
         )
         text = function.experimental_get_compiler_ir(batch)(stage="hlo")
         floor = max(

@@ -3,15 +3,46 @@
 Axes: B batch, L history length, C candidates, N = L + C, d width.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
 
 import keras
 from keras import ops
 
+from configs.models.sparse_ctr import (
+    FEED_FORWARD_MULTIPLIER,
+    SparseCTRRecipe,
+)
+from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.full_attention import FullPlan, QueryBlock
+from sparsectr.model_recipe import (
+    RequestShape,
+    embedding_flops,
+    prediction_flops,
+)
+from sparsectr.models.ranking_model import Inputs, Scores
 from sparsectr.models.sparse_ctr import SparseCTR
-from sparsectr.ops.temporal_features import temporal_features
+from sparsectr.ops.places import Places, places_of_history, places_of_request
+from sparsectr.ops.tensor import Tensor
+from sparsectr.schema import DatasetSchema
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperConstructionRecipe(SparseCTRRecipe):
+    """SparseCTR with full attention, all rows in all blocks."""
+
+    network = "benchmarks.attention.paper_construction:PaperConstruction"
+
+    def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:
+        """Returns additions and multiplications of one forward pass."""
+        rows = shape.length + shape.num_candidates
+        # Queries, keys, values and results; and the feed-forward network.
+        products = (4 + 3 * FEED_FORWARD_MULTIPLIER) * rows * self.width**2
+        products += 2 * rows**2 * self.width
+        return (
+            embedding_flops(self, schema, shape)
+            + prediction_flops(self, schema, shape)
+            + 2 * shape.batch_size * self.num_blocks * products
+        )
 
 
 @keras.saving.register_keras_serializable(package="sparsectr_benchmarks")
@@ -30,8 +61,11 @@ class PaperConstruction(SparseCTR):
         O(N^2 d) in every block.
     """
 
-    def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
-        """Returns the candidates' logits, float32 `[B, C]`."""
+    def call(
+        self, inputs: Inputs, training: bool = False, trace: bool = False
+    ) -> Scores:
+        """Returns the candidates' scores."""
+        del trace
         num_candidates = inputs["candidate_mask"].shape[1]
         rows = self.dropout(
             ops.concatenate(
@@ -47,52 +81,52 @@ class PaperConstruction(SparseCTR):
             inputs["behavior_time"],
             inputs["request_time"],
             num_candidates,
-            self.schema.utc_offset_hours,
+            self.blocks[0].attention,
         )
         no_user_key = ops.zeros_like(rows[:, 0])
         for block in self.blocks:
-            rows, _, _ = block.encode(rows, no_user_key, plan, is_last=False)
-        return self.prediction(
+            rows, _ = block.encode(rows, no_user_key, plan, is_last=False)
+        logits = self.prediction(
             rows[:, -num_candidates:], self.embedding.user(inputs)
         )
+        return Scores(logits, {}, {})
 
 
 def plan_all_rows(
-    behavior_time: Any,
-    request_time: Any,
+    behavior_time: Tensor,
+    request_time: Tensor,
     num_candidates: int,
-    utc_offset_hours: int,
+    attention: Attention,
 ) -> FullPlan:
-    """Relates the times of all rows, behaviours and candidates.
+    """Relates the places of all rows, behaviours and candidates.
 
     Args:
         behavior_time: int64 `[B, L]`, Unix seconds, left-padded with 0.
         request_time: int64 `[B]`, Unix seconds.
         num_candidates: C.
-        utc_offset_hours: The data set's time zone.
+        attention: Whose encoding relates them.
 
     Returns:
         `FullPlan` of N rows, which ask in one block under the block mask.
     """
     length = behavior_time.shape[1]
+    history = places_of_history(behavior_time)
+    request = places_of_request(request_time)
+    columns = [1, num_candidates]
     time = ops.concatenate(
-        [
-            behavior_time,
-            ops.tile(ops.expand_dims(request_time, 1), [1, num_candidates]),
-        ],
-        axis=1,
+        [history.time, ops.tile(request.time, columns)], axis=1
     )  # [B, N]
-    position = ops.arange(length + num_candidates, dtype="int32")
-    causal = ops.expand_dims(position, 0) <= ops.expand_dims(position, 1)
-    key_mask = ops.logical_and(time > 0, position < length)
+    position = ops.concatenate(
+        [history.position, ops.zeros((1, num_candidates), "int32")], axis=1
+    )
+    index = ops.arange(length + num_candidates, dtype="int32")
+    causal = ops.expand_dims(index, 0) <= ops.expand_dims(index, 1)
+    valid = ops.logical_and(time > 0, index < length)
+    places = Places(time, position, valid)
     all_rows = QueryBlock(
         0,
         None,
-        temporal_features(
-            ops.expand_dims(time, 2),
-            ops.expand_dims(time, 1),
-            utc_offset_hours,
-        ),
-        ops.logical_and(ops.expand_dims(key_mask, 1), causal),
+        attention.encoding.relate(places, places),
+        ops.logical_and(ops.expand_dims(valid, 1), causal),
     )  # [B, N, N]
-    return FullPlan(time, key_mask, (all_rows,))
+    return FullPlan(places, valid, (all_rows,))

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from benchmarks.made.requests import made_requests, made_schema
 from benchmarks.measuring.new_process import in_new_process
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.vocabulary import Vocabulary
-from sparsectr.config import ModelConfig
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 
 Inputs = dict[str, Any]
@@ -142,20 +142,19 @@ def _write(
 
     from export.graph.raw_ids import RawIds
     from export.graph.serving_graph import ServingGraph
-    from sparsectr.models.model_from_config import model_from_config
     from sparsectr.training.run_directory import environment
 
     schema = made_schema(num_rows)
     for attention, xla_buckets in compiled.items():
-        config = ModelConfig(attention=attention)
-        model = model_from_config(config, schema)
+        config = SparseCTRRecipe(attention=attention)
+        model = config.build(schema)
         _randomize(model)
         assets = folder / f"{attention}-vocabularies"
         assets.mkdir()
         raw_ids = RawIds(schema, made_vocabularies(schema), assets, max_history)
         path = folder / attention / "1"
         path.parent.mkdir()
-        ServingGraph(model, config, raw_ids).write(path, xla_buckets)
+        ServingGraph(model, raw_ids).write(path, xla_buckets)
         if attention == "evo":
             answers = _answers(model, schema, answered)
             np.savez(folder / _ANSWERS, **answers)

@@ -12,9 +12,11 @@ A larger `--batch_size` suits the real files, which have a thousand times as
 many requests.
 """
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import config
 
 CONFIG = config.Config(
     dataset="alibaba",
+    model=SparseCTRRecipe(),
     train=config.TrainConfig(batch_size=32, learning_rate=2e-3),
 )

@@ -6,10 +6,12 @@ Measured on the real files: not yet. They need an account, and the paper tells
 neither batch size nor learning rate: those here are untried.
 """
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import config
 
 CONFIG = config.Config(
     dataset="eleme",
+    model=SparseCTRRecipe(),
     data=config.DataConfig(
         max_history=50,
         length_buckets=(16, 32),

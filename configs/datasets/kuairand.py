@@ -10,10 +10,12 @@ Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
 Commit: ac71d959551c.
 """
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import config
 
 CONFIG = config.Config(
     dataset="kuairand",
+    model=SparseCTRRecipe(),
     data=config.DataConfig(
         max_history=32,
         length_buckets=(8, 16),

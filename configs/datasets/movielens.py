@@ -9,10 +9,12 @@ Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
 Commit: ac71d959551c.
 """
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import config
 
 CONFIG = config.Config(
     dataset="movielens",
+    model=SparseCTRRecipe(),
     data=config.DataConfig(max_history=128, length_buckets=(32, 64)),
     train=config.TrainConfig(batch_size=256, eval_batch_size=512),
 )

@@ -8,9 +8,11 @@ Values to look at first, with `data_pipelines.describe` beside them:
 `--batch_size` (memory grows with it) and `--learning_rate`.
 """
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import config
 
 CONFIG = config.Config(
     dataset="parquet",
+    model=SparseCTRRecipe(),
     train=config.TrainConfig(batch_size=64),
 )

@@ -80,17 +80,16 @@ def _layer_of(num_chunks: int) -> Callable[[Array], tuple[Any, Any]]:
     import tensorflow as tf
 
     from sparsectr.layers.chunking.time_chunking import TimeChunking
+    from sparsectr.ops.places import places_of_history
 
     layer = TimeChunking(num_chunks)
 
-    # A graph, which leaves out what else the layer would return.
     @tf.function(
         input_signature=[tf.TensorSpec([None, None], tf.int64)],
         autograph=False,
     )
     def cut(time: Any) -> tuple[Any, Any]:
-        chunks = layer(time)
-        return chunks.start, chunks.end
+        return layer.cut(places_of_history(time))
 
     def cut_on_cpu(time: Array) -> tuple[Any, Any]:
         with tf.device("CPU"):  # a GPU may be training

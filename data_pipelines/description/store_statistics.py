@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.description.chunk_lengths import cut_into_chunks
 from data_pipelines.description.duration_counts import DurationCounts
 from data_pipelines.description.integer_counts import IntegerCounts
@@ -13,7 +14,6 @@ from data_pipelines.description.user_blocks import user_blocks
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.store import Store, shard_name
-from sparsectr.config import ModelConfig
 from sparsectr.progress import Progress
 from sparsectr.schema import OUT_OF_VOCABULARY_ID, PADDING_ID, DatasetSchema
 
@@ -150,7 +150,7 @@ class StoreStatistics:
         store: Store,
         *,
         max_history: int,
-        num_chunks: int = ModelConfig().num_chunks,
+        num_chunks: int = SparseCTRRecipe().num_chunks,
         block_rows: int = _BLOCK_ROWS,
     ) -> None:
         for name, value in (

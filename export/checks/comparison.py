@@ -125,9 +125,7 @@ def compare(session: SavedModelSession, answers: Answers) -> list[Case]:
         candidates = _inputs_of(session, SCORE, {**requests, **state})
         return session.run(SCORE, candidates)[PROBABILITY]
 
-    ways = [("whole pass", whole)]
-    if SCORE in session.signatures:
-        ways.append(("encode, then score", cached))
+    ways = [("whole pass", whole), ("encode, then score", cached)]
     asked = []
     for way, ask in ways:
         for name, changed in VARIATIONS.items():

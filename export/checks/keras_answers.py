@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     # than operations that run one by one.
     @tf.function(input_signature=[specs], autograph=False)
     def predict(inputs: dict[str, Any]) -> Any:
-        return tf.sigmoid(trained.model(inputs, training=False))
+        return tf.sigmoid(trained.model(inputs, training=False).logits)
 
     requests = []
     for number, (raw, ids) in enumerate([*batches, *drawn]):

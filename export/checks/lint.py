@@ -24,7 +24,6 @@ from export.checks.weight_digest import weight_digest
 from export.contract.buckets import Buckets
 from export.contract.signature import (
     Tensor,
-    missing_of_tables,
     signature_json,
     signatures,
 )
@@ -106,7 +105,6 @@ def read_contract(path: Path) -> tuple[Contract, list[str]]:
         schema = DatasetSchema.from_dict(schema_values)
         config = Config.from_dict(config_values)
         fingerprint = written["fingerprint"]
-        missing = missing_of_tables(written)
         buckets = Buckets.from_dict(written["buckets"])
         compiled = [
             xla_bucket(name)
@@ -121,7 +119,6 @@ def read_contract(path: Path) -> tuple[Contract, list[str]]:
         fingerprint=fingerprint,
         buckets=buckets.to_dict(),
         xla_buckets=compiled,
-        missing=missing,
     )
     problems = []
     # Through JSON, which has lists where Python has tuples.

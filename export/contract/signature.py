@@ -4,8 +4,7 @@ The one place that says so: the graph is traced from it, `signature.json`
 beside the graph is written from it, the client and the checks read either.
 Nothing here imports TensorFlow.
 
-Axes: B requests, L history length, C candidates, S keys of a user, T keys
-that have a time.
+Axes: B requests, L history length, C candidates.
 
 What a request may hold that it should not, and the answer. None changes
 another request of the same call, unless it says that the call fails:
@@ -31,7 +30,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sparsectr.config import ModelConfig
+from sparsectr.model_recipe import ModelRecipe
 from sparsectr.schema import CategoricalField, DatasetSchema
 
 FORMAT = "sparsectr-signature"
@@ -45,18 +44,16 @@ ENCODE_USER = "encode_user"
 SCORE = "score"
 EXAMPLES = "serving_examples"
 
-FINGERPRINT = "state_fingerprint"
+STATE_PREFIX = "state_"
+"""Begins the names of what `encode_user` returns."""
+
+FINGERPRINT = STATE_PREFIX + "fingerprint"
 
 MISSING_INTEGER = -(2**63)
-"""Raw value of an integer that is missing, if its table says no other."""
+"""Raw value of an integer that is missing."""
 
 MISSING_TEXT = ""
-"""Raw value of a text that is missing, if its table says no other."""
-
-MissingValues = Mapping[str, int | str]
-"""By table or input, the raw value that means missing where it is another."""
-
-_NO_OTHERS: MissingValues = {}
+"""Raw value of a text that is missing."""
 
 _LEFT = (
     "left: oldest to newest, the last column is the newest behavior; any "
@@ -99,19 +96,15 @@ Signature = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Inputs and outputs."""
 
 
-def user_inputs(
-    schema: DatasetSchema, missing: MissingValues = _NO_OTHERS
-) -> tuple[Tensor, ...]:
+def user_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw profile."""
-    return tuple(_raw(schema, missing, "user", schema.user_fields))
+    return tuple(_raw(schema, "user", schema.user_fields))
 
 
-def behavior_inputs(
-    schema: DatasetSchema, missing: MissingValues = _NO_OTHERS
-) -> tuple[Tensor, ...]:
+def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw history and its times."""
     return (
-        *_raw(schema, missing, "behavior", schema.behavior_fields),
+        *_raw(schema, "behavior", schema.behavior_fields),
         Tensor(
             "behavior_time",
             "int64",
@@ -122,13 +115,11 @@ def behavior_inputs(
     )
 
 
-def candidate_inputs(
-    schema: DatasetSchema, missing: MissingValues = _NO_OTHERS
-) -> tuple[Tensor, ...]:
+def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw candidates and the time that they are shown."""
     return (
         Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
-        *_raw(schema, missing, "candidate", schema.candidate_fields),
+        *_raw(schema, "candidate", schema.candidate_fields),
         *(
             Tensor(
                 f"candidate_{dense.name}",
@@ -143,34 +134,19 @@ def candidate_inputs(
 
 
 def state_tensors(
-    schema: DatasetSchema, config: ModelConfig
+    schema: DatasetSchema, recipe: ModelRecipe
 ) -> tuple[Tensor, ...]:
-    """Returns what `encode_user` hands to `score`.
-
-    EvoAttention has as many keys for every history; full attention has one
-    for each behavior, so that its S and T depend on L.
-    """
-    times: str | int = "T"
-    keys: str | int = "S"
-    if config.attention == "evo":
-        chunks = config.num_chunks
-        times = chunks + chunks * config.num_transition + config.num_local
-        keys = times + 1  # that of the user
-    rows = ("B", config.num_blocks, keys, config.width)
-    user: tuple[Tensor, ...] = ()
-    if schema.user_fields:
-        width = len(schema.user_fields) * config.embedding_dim
-        user = (
-            Tensor("state_user", "float32", ("B", width), "The user's profile"),
-        )
+    """Returns what `encode_user` hands to `score`, as the recipe says it."""
     return (
-        Tensor("state_keys", "float32", rows, "Keys of every block"),
-        Tensor("state_values", "float32", rows, "Values of every block"),
-        Tensor(
-            "state_key_time", "int64", ("B", times), "Unix seconds of the keys"
+        *(
+            Tensor(
+                STATE_PREFIX + tensor.name,
+                tensor.dtype,
+                ("B", *tensor.shape),
+                tensor.meaning,
+            )
+            for tensor in recipe.state_spec(schema).tensors
         ),
-        Tensor("state_key_mask", "bool", ("B", keys), "True for a key"),
-        *user,
         Tensor(
             FINGERPRINT,
             "int64",
@@ -180,30 +156,23 @@ def state_tensors(
     )
 
 
-def has_state(config: ModelConfig) -> bool:
-    """Whether a model encodes a user apart from the candidates."""
-    return config.name == "sparse_ctr"
-
-
 def signatures(
     schema: DatasetSchema,
-    config: ModelConfig,
+    recipe: ModelRecipe,
     xla_buckets: Sequence[tuple[int, int, int]] = (),
-    missing: MissingValues = _NO_OTHERS,
 ) -> dict[str, Signature]:
     """Returns inputs and outputs of every signature.
 
     Args:
         schema: The fields of the model.
-        config: The model. One without a user state is served whole alone.
+        recipe: The model.
         xla_buckets: B, L and C of each compiled signature.
-        missing: What means missing in tables that do not have the default.
     """
     users = (
-        *user_inputs(schema, missing),
-        *behavior_inputs(schema, missing),
+        *user_inputs(schema),
+        *behavior_inputs(schema),
     )
-    candidates = candidate_inputs(schema, missing)
+    candidates = candidate_inputs(schema)
     whole = (*users, *candidates)
     probability = Tensor(
         PROBABILITY,
@@ -213,10 +182,11 @@ def signatures(
         _RIGHT,
     )
     found: dict[str, Signature] = {WHOLE_PASS: (whole, (probability,))}
-    if has_state(config):
-        state = state_tensors(schema, config)
-        found[ENCODE_USER] = (users, state)
-        found[SCORE] = ((*state, *candidates), (probability,))
+    state = state_tensors(schema, recipe)
+    if recipe.state_spec(schema).bound_to_request_time:
+        users = (*users, candidates[0])
+    found[ENCODE_USER] = (users, state)
+    found[SCORE] = ((*state, *candidates), (probability,))
     examples = Tensor(
         "examples",
         "string",
@@ -243,22 +213,20 @@ def xla_name(bucket: tuple[int, int, int]) -> str:
 
 def signature_json(
     schema: DatasetSchema,
-    config: ModelConfig,
+    recipe: ModelRecipe,
     *,
     fingerprint: int,
     buckets: Mapping[str, Any],
     xla_buckets: Sequence[tuple[int, int, int]] = (),
-    missing: MissingValues = _NO_OTHERS,
 ) -> dict[str, Any]:
     """Returns the content of `signature.json`.
 
     Args:
         schema: The fields of the model.
-        config: The model.
+        recipe: The model.
         fingerprint: What its states carry.
         buckets: The shapes that requests are padded to.
         xla_buckets: B, L and C of each compiled signature.
-        missing: What means missing in tables that do not have the default.
     """
     return {
         "format": FORMAT,
@@ -271,47 +239,14 @@ def signature_json(
                 "outputs": [dataclasses.asdict(tensor) for tensor in outputs],
             }
             for name, (inputs, outputs) in signatures(
-                schema, config, xla_buckets, missing
+                schema, recipe, xla_buckets
             ).items()
         },
     }
 
 
-def missing_of_inputs(description: Mapping[str, Any]) -> dict[str, int | str]:
-    """Returns what means missing, by input.
-
-    Args:
-        description: The content of `signature.json`.
-
-    Raises:
-        KeyError, TypeError or ValueError: If it is no such content.
-    """
-    return {
-        tensor["name"]: missing
-        for tensor, _, missing in _id_spaces(description)
-    }
-
-
-def missing_of_tables(description: Mapping[str, Any]) -> dict[str, int | str]:
-    """The same, by table."""
-    return {table: missing for _, table, missing in _id_spaces(description)}
-
-
-def _id_spaces(
-    description: Mapping[str, Any],
-) -> Iterator[tuple[Mapping[str, Any], str, int | str]]:
-    """Yields the inputs that have a table: itself, table, missing value."""
-    for tensor in description["signatures"][WHOLE_PASS]["inputs"]:
-        space = tensor["id_space"]
-        if space is not None:
-            text = space["missing"]
-            is_integer = space["value_type"] == "int"
-            yield tensor, space["table"], int(text) if is_integer else str(text)
-
-
 def _raw(
     schema: DatasetSchema,
-    missing_values: MissingValues,
     prefix: str,
     fields: Sequence[CategoricalField],
 ) -> Iterator[Tensor]:
@@ -320,8 +255,7 @@ def _raw(
     for field in fields:
         table = schema.table(field.table)
         is_integer = table.value_type == "int"
-        default = MISSING_INTEGER if is_integer else MISSING_TEXT
-        missing = missing_values.get(table.name, default)
+        missing = MISSING_INTEGER if is_integer else MISSING_TEXT
         yield Tensor(
             name=f"{prefix}_{field.name}",
             dtype="int64" if is_integer else "string",

@@ -7,7 +7,6 @@ outputs, and the answer to bad input.
 Axes: B requests, L history length, C candidates.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,19 +23,18 @@ from export.contract.signature import (
     FINGERPRINT,
     PROBABILITY,
     SCORE,
+    STATE_PREFIX,
     WHOLE_PASS,
     Tensor,
-    has_state,
     signatures,
     xla_name,
 )
 from export.graph.example_features import parse_examples
 from export.graph.raw_ids import RawIds
-from sparsectr.config import ModelConfig
+from sparsectr.models.ranking_model import RankingModel
 from sparsectr.quiet_tensorflow import reason_of
 
 _FINGERPRINT_BITS = 53
-_STATE = "state_"
 
 Tensors = Mapping[str, Any]
 
@@ -45,20 +43,18 @@ class ServingGraph:
     """A model with its look-up of ids, as the functions that are served.
 
     Args:
-        model: The Keras model, built from `config`.
-        config: What the model is.
+        model: The model.
         raw_ids: The look-up of its schema.
 
     Attributes:
-        fingerprint: A number of 53 bits that another schema, configuration or
+        fingerprint: A number of 53 bits that another schema, recipe or
             weight would change. JSON readers keep it, being doubles.
     """
 
-    def __init__(self, model: Any, config: ModelConfig, raw_ids: RawIds):
+    def __init__(self, model: RankingModel, raw_ids: RawIds):
         self._model = model
-        self._config = config
         self._raw_ids = raw_ids
-        self.fingerprint = model_fingerprint(model, config)
+        self.fingerprint = model_fingerprint(model)
 
     def whole_pass(self, inputs: Tensors) -> dict[str, Any]:
         """Scores raw requests."""
@@ -69,6 +65,8 @@ class ServingGraph:
         """Returns the state of raw users and histories."""
         inputs = _of_equal_rows(inputs)
         ids = {**self._raw_ids.user(inputs), **self._raw_ids.behaviors(inputs)}
+        if "request_time" in inputs:  # A state that is bound to it.
+            ids["request_time"] = inputs["request_time"]
         state = self._model.encode_user(ids)
         rows = tf.shape(ids["behavior_time"])[:1]
         found = {FINGERPRINT: tf.fill(rows, self._constant_fingerprint())}
@@ -76,7 +74,7 @@ class ServingGraph:
             # Exact, and undone in `score`: the wire has no bfloat16.
             if value.dtype.is_floating:
                 value = tf.cast(value, tf.float32)
-            found[_STATE + name] = value
+            found[STATE_PREFIX + name] = value
         return found
 
     def user_states(self, requests: Tensors) -> dict[str, Any]:
@@ -94,14 +92,15 @@ class ServingGraph:
         """
         inputs = _of_equal_rows(inputs)
         state = {
-            name.removeprefix(_STATE): value
+            name.removeprefix(STATE_PREFIX): value
             for name, value in inputs.items()
-            if name.startswith(_STATE) and name != FINGERPRINT
+            if name.startswith(STATE_PREFIX) and name != FINGERPRINT
         }
         for name, value in state.items():
             if value.dtype.is_floating:
                 state[name] = tf.cast(value, self._model.compute_dtype)
-        logits = self._model.score(state, self._raw_ids.candidates(inputs))
+        candidates = self._raw_ids.candidates(inputs)
+        logits = self._model.score(state, candidates).logits
         own = inputs[FINGERPRINT] == self._constant_fingerprint()
         return {
             PROBABILITY: tf.where(
@@ -140,11 +139,10 @@ class ServingGraph:
         """Returns the function behind each signature."""
         found: dict[str, Callable[[Tensors], dict[str, Any]]] = {
             WHOLE_PASS: self.whole_pass,
+            ENCODE_USER: self.encode_user,
+            SCORE: self.score,
             EXAMPLES: self.examples,
         }
-        if has_state(self._config):
-            found[ENCODE_USER] = self.encode_user
-            found[SCORE] = self.score
         for bucket in xla_buckets:
             found[xla_name(bucket)] = self.compiled()
         return found
@@ -166,7 +164,7 @@ class ServingGraph:
         archive = keras.export.ExportArchive()
         for lookup in self._raw_ids.lookups.values():
             archive.track(lookup)
-        listed = signatures(self._model.schema, self._config, xla_buckets)
+        listed = signatures(self._model.schema, self._model.recipe, xla_buckets)
         for name, (inputs, _) in listed.items():
             specs = {tensor.name: _spec(tensor) for tensor in inputs}
             archive.add_endpoint(name, functions[name], [specs])
@@ -186,7 +184,7 @@ class ServingGraph:
         }
 
     def _probability(self, ids: Tensors) -> Any:
-        return tf.sigmoid(self._model(ids, training=False))
+        return tf.sigmoid(self._model(ids, training=False).logits)
 
     def _constant_fingerprint(self) -> Any:
         return tf.constant(self.fingerprint, tf.int64)
@@ -212,11 +210,11 @@ def _of_equal_rows(inputs: Tensors) -> dict[str, Any]:
         return {name: tf.identity(value) for name, value in inputs.items()}
 
 
-def model_fingerprint(model: Any, config: ModelConfig) -> int:
-    """Returns 53 bits of a SHA-256 over schema, configuration and weights."""
+def model_fingerprint(model: RankingModel) -> int:
+    """Returns 53 bits of a SHA-256 over schema, recipe and weights."""
     digest = hashlib.sha256()
     digest.update(model.schema.to_json().encode())
-    digest.update(json.dumps(dataclasses.asdict(config)).encode())
+    digest.update(json.dumps(model.recipe.to_dict()).encode())
     for weight in model.weights:
         # Not the name, in which Keras counts the layers of the process.
         digest.update(str(tuple(weight.shape)).encode())

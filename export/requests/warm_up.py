@@ -163,7 +163,7 @@ def _shapes(
         return [(int(batch_size), int(length), int(count))]
     else:
         # Where every behavior has a key, the state is as long as they are.
-        if open_axes & {"L", "S"}:
+        if "L" in open_axes:
             lengths = buckets.history_lengths
         if "C" in open_axes:
             counts = buckets.num_candidates

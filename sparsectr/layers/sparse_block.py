@@ -8,12 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from sparsectr.layers.attention.evo_attention import EvoAttention
-from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.attention import Attention, Encoded, Plan
+from sparsectr.layers.encoding.encoding import Features
+from sparsectr.layers.parts import deserialized, serialized
 from sparsectr.layers.swiglu import SwiGLU
-
-FEED_FORWARD_MULTIPLIER = 3
-"""Hidden width of the feed-forward network in widths d (section 3.3)."""
+from sparsectr.ops.tensor import Tensor
+from sparsectr.ops.trace import Trace
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -28,24 +28,20 @@ class SparseBlock(keras.layers.Layer):
     candidates read, `call` takes the candidates.
 
     Args:
-        num_heads: H.
-        num_chunks: P.
-        num_transition: m.
-        attention: "evo" for EvoAttention, "full" for full attention.
-        temporal_bias: Whether RelTemporal is added to the logits.
+        attention: The attention.
+        feed_forward_multiplier: Hidden width of the feed-forward network in
+            widths d.
 
     Call arguments:
         candidates: float `[B, C, d]`.
         keys: float `[B, S, d]`, from `encode`.
         values: float `[B, S, d]`, from `encode`.
-        features: Three float32 tensors `[B, 1, S]`, the temporal features.
+        features: What `attention.relate` returns.
         key_mask: bool `[B, S]`; True = keep.
+        trace: Gets what the attention records.
 
     Returns:
         float `[B, C, d]`.
-
-    Raises:
-        ValueError: If `attention` is neither "evo" nor "full".
 
     Differs from the paper:
         The residuals of both halves, which section 3.3 does not write.
@@ -53,126 +49,95 @@ class SparseBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads: int,
-        num_chunks: int,
-        num_transition: int,
-        attention: str = "evo",
-        temporal_bias: bool = True,
+        attention: Attention,
+        feed_forward_multiplier: int = 3,
         **kwargs: Any,
     ) -> None:
-        # The temporal features stay float32; rows are cast by `call`.
+        # The features of places stay float32; rows are cast by `call`.
         super().__init__(autocast=False, **kwargs)
-        if attention not in ("evo", "full"):
-            raise ValueError(
-                '`attention` must be "evo" or "full". '
-                f"Received: attention={attention!r}"
-            )
-        self.num_heads = num_heads
-        self.num_chunks = num_chunks
-        self.num_transition = num_transition
-        self.attention = attention
-        self.temporal_bias = temporal_bias
+        self.attention: Attention = deserialized(attention)
+        self.feed_forward_multiplier = feed_forward_multiplier
 
     def build(
-        self, candidates_shape: Any, *unused: Any, **unused_named: Any
+        self, candidates_shape: Any, *unused: Any, **unnamed: Any
     ) -> None:
         policy = self.dtype_policy
+        width = candidates_shape[-1]
         self.attention_norm = keras.layers.RMSNormalization(
             name="attention_norm", dtype=policy
         )
         self.feed_forward_norm = keras.layers.RMSNormalization(
             name="feed_forward_norm", dtype=policy
         )
-        if self.attention == "evo":
-            self.attention_layer: Any = EvoAttention(
-                self.num_heads,
-                self.num_chunks,
-                self.num_transition,
-                self.temporal_bias,
-                name="attention",
-                dtype=policy,
-            )
-        else:
-            self.attention_layer = FullAttention(
-                self.num_heads,
-                self.temporal_bias,
-                name="attention",
-                dtype=policy,
-            )
-        width = candidates_shape[-1]
         self.feed_forward = SwiGLU(
-            FEED_FORWARD_MULTIPLIER * width, name="feed_forward", dtype=policy
+            self.feed_forward_multiplier * width,
+            name="feed_forward",
+            dtype=policy,
         )
         for layer in (
             self.attention_norm,
             self.feed_forward_norm,
-            self.attention_layer,
+            self.attention,
             self.feed_forward,
         ):
             layer.build((None, None, width))
         self.built = True
 
     def encode(
-        self, behaviors: Any, user: Any, plan: Any, *, is_last: bool
-    ) -> tuple[Any, Any, Any]:
+        self, behaviors: Tensor, user: Tensor, plan: Plan, *, is_last: bool
+    ) -> tuple[Tensor | None, Encoded]:
         """Passes the behaviours through the block.
 
         Args:
             behaviors: float `[B, L, d]`.
             user: float `[B, d]`, u_c.
-            plan: `EvoPlan` or `FullPlan`.
+            plan: What `attention.plan` returned.
             is_last: Whether no later block will read the behaviours: their
                 rows are not computed then.
 
         Returns:
-            The behaviours' rows `[B, L, d]` (`None` if `is_last`), and keys
-            and values for candidates, `[B, S, d]` each.
+            The behaviours' rows `[B, L, d]` (`None` if `is_last`), and the
+            keys and values that candidates will read.
         """
         behaviors = ops.cast(behaviors, self.compute_dtype)
         hidden = self.attention_norm(behaviors)
-        keys, values = self.attention_layer.select(
-            hidden, self.attention_norm(user), plan
-        )
+        encoded = self.attention.encode(hidden, self.attention_norm(user), plan)
         if is_last:
-            return None, keys, values
-        attended = self.attention_layer.attend_history(
-            hidden, keys, values, plan
-        )
-        return self._feed_forward(behaviors + attended), keys, values
+            return None, encoded
+        attended = self.attention.read_history(hidden, encoded, plan)
+        return self._feed_forward(behaviors + attended), encoded
 
     def call(
         self,
-        candidates: Any,
-        keys: Any,
-        values: Any,
-        features: Any,
-        key_mask: Any,
-    ) -> Any:
+        candidates: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        features: Features,
+        key_mask: Tensor,
+        trace: Trace | None = None,
+    ) -> Tensor:
         candidates = ops.cast(candidates, self.compute_dtype)
-        attended = self.attention_layer(
-            self.attention_norm(candidates), keys, values, features, key_mask
+        attended = self.attention(
+            self.attention_norm(candidates),
+            keys,
+            values,
+            features,
+            key_mask,
+            trace=trace,
         )
         return self._feed_forward(candidates + attended)
 
-    def _feed_forward(self, rows: Any) -> Any:
+    def _feed_forward(self, rows: Tensor) -> Tensor:
         return rows + self.feed_forward(self.feed_forward_norm(rows))
 
     def compute_output_shape(
-        self,
-        candidates_shape: Any,
-        keys_shape: Any = None,
-        values_shape: Any = None,
-        features_shape: Any = None,
-        key_mask_shape: Any = None,
+        self, candidates_shape: Any, *unused: Any, **unnamed: Any
     ) -> Any:
         return candidates_shape
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "num_heads": self.num_heads,
-            "num_chunks": self.num_chunks,
-            "num_transition": self.num_transition,
-            "attention": self.attention,
-            "temporal_bias": self.temporal_bias,
+            "attention": serialized(self.attention),
+            "feed_forward_multiplier": self.feed_forward_multiplier,
         }

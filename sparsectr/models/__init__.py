@@ -1,1 +1,1 @@
-"""The models, one a file, all with the contract of `SparseCTR`."""
+"""The models, one a file, all with the contract of `RankingModel`."""

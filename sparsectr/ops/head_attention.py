@@ -3,17 +3,17 @@
 Axes: B batch, Q queries, S keys, H heads, d width, d_h = d / H.
 """
 
-from typing import Any
-
 from keras import ops
 
-from sparsectr.ops.masked_softmax import masked_exponentials
+from sparsectr.ops.masked_softmax import Numerators
+from sparsectr.ops.tensor import Tensor
+from sparsectr.ops.trace import Trace
 
 _MANY_KEYS = 128
 """From here on a training step is faster head by head (benchmarks/LOG.md)."""
 
 
-def head_indicator(width: int, num_heads: int, dtype: str) -> Any:
+def head_indicator(width: int, num_heads: int, dtype: str) -> Tensor:
     """Which column belongs to which head.
 
     Returns:
@@ -26,7 +26,7 @@ def head_indicator(width: int, num_heads: int, dtype: str) -> Any:
     )
 
 
-def _spread_heads(rows: Any, num_heads: int) -> Any:
+def _spread_heads(rows: Tensor, num_heads: int) -> Tensor:
     """Copies rows once a head, zero outside that head's columns.
 
     Args:
@@ -46,8 +46,15 @@ def _spread_heads(rows: Any, num_heads: int) -> Any:
 
 
 def attend(
-    query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
-) -> Any:
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    mask: Tensor,
+    num_heads: int,
+    numerators: Numerators,
+    trace: Trace | None = None,
+) -> Tensor:
     """Eq. 16, in the form that is faster for this number of keys.
 
     A number that is not known before the pass counts as many.
@@ -60,9 +67,11 @@ def attend(
             `None`.
         mask: bool, broadcasts to `[B, Q, S]`; True = keep.
         num_heads: H.
+        numerators: Of the sink: turns logits into weights.
+        trace: Gets `weights`, float32 `[B, Q, H, S]`.
 
     Returns:
-        float `[B, Q, d]`, exactly 0 where a query has no valid key.
+        float `[B, Q, d]`, exactly 0 where a query may read nothing.
 
     Cost:
         That of the form.
@@ -70,12 +79,19 @@ def attend(
     num_keys = keys.shape[1]
     is_few = num_keys is not None and num_keys < _MANY_KEYS
     form = attend_block_diagonal if is_few else attend_by_head
-    return form(query, keys, values, bias, mask, num_heads)
+    return form(query, keys, values, bias, mask, num_heads, numerators, trace)
 
 
 def attend_block_diagonal(
-    query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
-) -> Any:
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    mask: Tensor,
+    num_heads: int,
+    numerators: Numerators,
+    trace: Trace | None = None,
+) -> Tensor:
     """Eq. 16 for queries that all read the same few keys.
 
     The keys of all heads are laid out block-diagonally, so that scores and
@@ -97,7 +113,9 @@ def attend_block_diagonal(
     logits = ops.cast(logits, "float32") * scale
     if bias is not None:
         logits = logits + bias
-    weights, total = masked_exponentials(logits, ops.expand_dims(mask, 2))
+    weights, total = numerators(logits, ops.expand_dims(mask, 2), 2)
+    if trace is not None:
+        trace.record("weights", weights / total)
     weights = ops.reshape(
         ops.cast(weights, values.dtype),
         (-1, num_queries, num_heads * num_keys),
@@ -109,8 +127,15 @@ def attend_block_diagonal(
 
 
 def attend_by_head(
-    query: Any, keys: Any, values: Any, bias: Any, mask: Any, num_heads: int
-) -> Any:
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    mask: Tensor,
+    num_heads: int,
+    numerators: Numerators,
+    trace: Trace | None = None,
+) -> Tensor:
     """Eq. 16 head by head, for queries that read many keys.
 
     Args and returns are those of `attend`. With many keys the block-diagonal
@@ -122,7 +147,7 @@ def attend_by_head(
     width = query.shape[-1]
     head_width = width // num_heads
 
-    def split(rows: Any) -> Any:
+    def split(rows: Tensor) -> Tensor:
         count = ops.shape(rows)[1]
         rows = ops.reshape(rows, (-1, count, num_heads, head_width))
         return ops.transpose(rows, (0, 2, 1, 3))  # [B, H, rows, d_h]
@@ -132,7 +157,9 @@ def attend_by_head(
     logits = ops.cast(logits, "float32") * head_width**-0.5
     if bias is not None:
         logits = logits + ops.transpose(bias, (0, 2, 1, 3))
-    weights, total = masked_exponentials(logits, ops.expand_dims(mask, 1))
+    weights, total = numerators(logits, ops.expand_dims(mask, 1), 1)
+    if trace is not None:
+        trace.record("weights", ops.transpose(weights / total, (0, 2, 1, 3)))
     sums = ops.matmul(ops.cast(weights, values.dtype), split(values))
     outputs = ops.cast(ops.cast(sums, "float32") / total, values.dtype)
     outputs = ops.transpose(outputs, (0, 2, 1, 3))  # [B, Q, H, d_h]

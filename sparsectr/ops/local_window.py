@@ -3,15 +3,14 @@
 Axes: B batch, L history length, H heads, d width, w window.
 """
 
-from typing import Any
-
 from keras import ops
 
 from sparsectr.ops.head_attention import head_indicator
-from sparsectr.ops.masked_softmax import masked_softmax
+from sparsectr.ops.masked_softmax import Numerators
+from sparsectr.ops.tensor import Tensor
 
 
-def shift(sequence: Any, steps: int) -> Any:
+def shift(sequence: Tensor, steps: int) -> Tensor:
     """Moves every row `steps` places towards newer, filling with zeros.
 
     Args:
@@ -30,7 +29,7 @@ def shift(sequence: Any, steps: int) -> Any:
     return ops.pad(sequence, padding)[:, :length]
 
 
-def windows(sequence: Any, size: int) -> Any:
+def windows(sequence: Tensor, size: int) -> Tensor:
     """The last `size` elements up to each position, oldest first.
 
     Args:
@@ -46,15 +45,16 @@ def windows(sequence: Any, size: int) -> Any:
 
 
 def attend_window(
-    query: Any,
-    keys: Any,
-    values: Any,
-    user_key: Any,
-    user_value: Any,
-    bias: Any,
-    mask: Any,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    user_key: Tensor,
+    user_value: Tensor,
+    bias: Tensor | None,
+    mask: Tensor,
     num_heads: int,
-) -> Any:
+    numerators: Numerators,
+) -> Tensor:
     """Eq. 8 with Eq. 16 for behaviours: itself, the w - 1 before, the user.
 
     Args:
@@ -67,6 +67,7 @@ def attend_window(
             user; or `None`.
         mask: bool `[B, L, w + 1]`, in the same order; True = keep.
         num_heads: H.
+        numerators: Of the sink: turns logits into weights.
 
     Returns:
         float `[B, L, d]`.
@@ -88,8 +89,8 @@ def attend_window(
     logits = ops.cast(logits, "float32") * (width // num_heads) ** -0.5
     if bias is not None:
         logits = logits + bias
-    weights = masked_softmax(logits, ops.expand_dims(mask, 2))
-    weights = ops.cast(weights, values.dtype)
+    weights, total = numerators(logits, ops.expand_dims(mask, 2), 2)
+    weights = ops.cast(weights / total, values.dtype)
     to_columns = ops.transpose(indicator)  # [H, d]
     outputs = [
         ops.matmul(weights[..., place], to_columns) * value

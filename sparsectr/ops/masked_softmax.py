@@ -1,15 +1,21 @@
 """A softmax that is exactly zero where nothing may be read."""
 
-from typing import Any
+from collections.abc import Callable
 
 from keras import ops
+
+from sparsectr.ops.tensor import Tensor
+
+Numerators = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""From logits, mask and the axis of heads, what `masked_exponentials` gives;
+see `sparsectr.layers.sink.sink`."""
 
 MASKED_LOGIT = -1e30
 """Logit of a masked key: finite, so that no gradient becomes NaN."""
 
 
-def masked_exponentials(logits: Any, mask: Any) -> tuple[Any, Any]:
-    """The numerators of `masked_softmax`, and their sum.
+def masked_exponentials(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The numerators of a softmax restricted to `mask`, and their sum.
 
     Whoever adds up values with them divides the sum of the values by the sum
     of the numerators: one division a query instead of one a key.
@@ -27,7 +33,10 @@ def masked_exponentials(logits: Any, mask: Any) -> tuple[Any, Any]:
     """
     logits = ops.cast(logits, "float32")
     logits = ops.where(mask, logits, MASKED_LOGIT)
-    highest = ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
+    # Of no keys at all there is no maximum.
+    initial = None if logits.shape[-1] else MASKED_LOGIT
+    highest = ops.max(logits, axis=-1, keepdims=True, initial=initial)
+    highest = ops.stop_gradient(highest)
     # Beside a valid key a masked one gets exactly 0 here. A row without any
     # gets ones, which its total turns into 0: a second mask of all weights
     # would take longer than the exponentials do.
@@ -35,23 +44,3 @@ def masked_exponentials(logits: Any, mask: Any) -> tuple[Any, Any]:
     total = ops.sum(weights, axis=-1, keepdims=True)
     has_key = ops.any(mask, axis=-1, keepdims=True)
     return weights, ops.where(has_key, total, float("inf"))
-
-
-def masked_softmax(logits: Any, mask: Any) -> Any:
-    """Softmax over the last axis, restricted to `mask`.
-
-    A row without a single valid key gets exactly 0 everywhere, and a zero
-    gradient: neither NaN nor the mean of padding.
-
-    Args:
-        logits: float tensor `[..., S]`.
-        mask: bool tensor that broadcasts to `logits`; True = keep.
-
-    Returns:
-        float32 tensor like `logits`; its rows sum to 1, or to 0.
-
-    Numerics:
-        float32 throughout, whatever the dtype of `logits`.
-    """
-    weights, total = masked_exponentials(logits, mask)
-    return weights / total

@@ -17,6 +17,8 @@ class Checkpointing:
 
     That is model, optimizer, step, the seeds of dropout and the running
     metrics. The reader has none: its order is a pure function of the step.
+    Every weight is saved under its path, so that a checkpoint of another
+    model, or of another version of one, is known by name.
 
     Args:
         folder: Where the checkpoints are.
@@ -38,7 +40,9 @@ class Checkpointing:
         # Lists of variables, not Keras objects: TensorFlow does not see the
         # layers that those keep in lists and dicts, nor seeds, nor metrics.
         parts: dict[str, Any] = {
-            "model": _values(model.variables),
+            "model": _values(model.weights),
+            # Numbered by Keras through the whole process, so not by name.
+            "seeds": _seeds(model),
             "step": self.step,
         }
         if optimizer is not None:
@@ -101,5 +105,14 @@ class Checkpointing:
         return int(self.step.numpy())
 
 
-def _values(variables: Iterable[Any]) -> list[Any]:
-    return [variable.value for variable in variables]
+def _seeds(model: Any) -> list[Any]:
+    weights = {id(weight) for weight in model.weights}
+    return [
+        variable.value
+        for variable in model.variables
+        if id(variable) not in weights
+    ]
+
+
+def _values(variables: Iterable[Any]) -> dict[str, Any]:
+    return {variable.path: variable.value for variable in variables}

@@ -1,12 +1,12 @@
 """A trained model from the folder of its run."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
-from sparsectr.models.model_from_config import model_from_config
+from sparsectr.models.ranking_model import RankingModel
 from sparsectr.schema import DatasetSchema
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
@@ -22,7 +22,7 @@ class TrainedModel(NamedTuple):
         step: Steps that it was trained.
     """
 
-    model: Any
+    model: RankingModel
     config: Config
     schema: DatasetSchema
     step: int
@@ -36,10 +36,7 @@ def load_model(run: RunDirectory) -> TrainedModel:
     """
     config, _ = run.read_config()
     schema = run.read_schema()
-    mixed = config.train.mixed_precision
-    model = model_from_config(
-        config.model, schema, "mixed_bfloat16" if mixed else "float32"
-    )
+    model = config.model.build(schema, config.dtype)
     step = Checkpointing(run.checkpoints, model).restore()
     if step is None:
         raise InputError(f"{run.location} has no checkpoint yet.")

@@ -54,8 +54,8 @@ def _result(
     manifest = store.manifest
     requests = trainer.batches.count_requests(trainer.num_steps)
     tables = sum(
-        table.rows.value.shape.num_elements()
-        for table in trainer.model.embedding.tables.values()
+        table.num_rows * table.width
+        for table in trainer.model.recipe.tables(store.schema)
     )
     return {
         "dataset": manifest["dataset"],

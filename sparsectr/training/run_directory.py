@@ -133,7 +133,7 @@ class RunDirectory:
             data_dir = Path(data_dir).absolute()
         self.write_json(
             "config.json",
-            {"data_dir": str(data_dir), **json.loads(config.to_json())},
+            {"data_dir": str(data_dir), **config.to_dict()},
         )
         self.publish()
 
@@ -149,7 +149,7 @@ class RunDirectory:
             return Config.from_dict(values), data_dir
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"{self.path / 'config.json'} is damaged: {error}"
+                f"{self.path / 'config.json'} cannot be used: {error}"
             ) from error
 
     def read_schema(self) -> DatasetSchema:

@@ -20,10 +20,11 @@ class TrainStep:
     The loss is the binary cross-entropy, mean over the real candidates of
     the whole batch (Eq. 18), however its parts are spread over devices: the
     candidates of all replicas are counted first, and each divides the sum
-    over its own by that count.
+    over its own by that count. The model's auxiliary predictions add theirs,
+    each with its weight, and its layers what they gave to `add_loss`.
 
     Args:
-        model: Maps a batch to logits `[B, C]`.
+        model: A `RankingModel`.
         optimizer: What updates it.
         strategy: Where it runs. `model` and `optimizer` belong to its scope.
         jit_compile: Whether forward and backward pass are compiled with XLA.
@@ -69,7 +70,7 @@ class TrainStep:
                 element of the dataset, per replica.
 
         Returns:
-            float32 scalar, the loss before the update.
+            float32 scalar, all losses together, before the update.
         """
         return self._step(batch)
 
@@ -91,7 +92,7 @@ class TrainStep:
         context = tf.distribute.get_replica_context()
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
         total = tf.maximum(total, 1.0)
-        loss, logits, gradients = self._forward_backward(batch, total)
+        trained, loss, logits, gradients = self._forward_backward(batch, total)
         self.optimizer.apply_gradients(
             zip(gradients, self._variables, strict=True)
         )
@@ -100,21 +101,34 @@ class TrainStep:
         )
         own_mean = loss * total / tf.maximum(count, 1.0)
         self.loss.update_state(own_mean, count)
-        return loss
+        return trained
 
     def _loss_and_gradients(self, batch: Batch, total: tf.Tensor) -> Any:
-        """Returns this part of the mean loss, logits and gradients."""
+        """Returns this part of what is trained, with the mean loss of clicks.
+
+        Behind them come logits and gradients.
+        """
+        mask = tf.cast(batch["candidate_mask"], tf.float32)
+
+        def mean_loss(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logits)
+            return tf.reduce_sum(losses * mask) / total
+
         with tf.GradientTape() as tape:
-            logits = self._model(batch, training=True)
-            mask = tf.cast(batch["candidate_mask"], tf.float32)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(
-                labels=batch["label"], logits=logits
-            )
-            loss = tf.reduce_sum(losses * mask) / total
+            scores = self._model(batch, training=True)
+            loss = mean_loss(scores.logits, batch["label"])
+            trained = loss
+            for extra in scores.auxiliary.values():
+                label = batch["label"] if extra.label is None else extra.label
+                trained += extra.weight * mean_loss(extra.logits, label)
+            if self._model.losses:
+                # The replicas' gradients are added up, and so would these be.
+                own = tf.add_n(self._model.losses)
+                trained += own / self._strategy.num_replicas_in_sync
         gradients = tape.gradient(
-            loss, [variable.value for variable in self._variables]
+            trained, [variable.value for variable in self._variables]
         )
-        return loss, logits, gradients
+        return trained, loss, scores.logits, gradients
 
 
 def make_train_step(
@@ -123,7 +137,7 @@ def make_train_step(
     """Returns the step that a configuration asks for, with its optimizer.
 
     Args:
-        model: Maps a batch to logits `[B, C]`.
+        model: A `RankingModel`.
         config: Learning rates, and whether XLA compiles the step.
         strategy: Where it runs. `model` belongs to its scope.
     """
@@ -144,7 +158,7 @@ class PredictStep:
     short.
 
     Args:
-        model: Maps a batch to logits `[B, C]`.
+        model: A `RankingModel`.
         strategy: Where it runs.
         spec: `tf.TensorSpec` of a replica's batch by name.
     """
@@ -157,7 +171,7 @@ class PredictStep:
     ) -> None:
         self._strategy = strategy
         self._forward = tf.function(
-            lambda batch: model(batch, training=False),
+            lambda batch: model(batch, training=False).logits,
             input_signature=[dict(spec)],
             autograph=False,
         )

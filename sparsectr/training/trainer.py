@@ -14,7 +14,6 @@ from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
-from sparsectr.models.model_from_config import model_from_config
 from sparsectr.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
@@ -72,11 +71,7 @@ class Trainer:
         if train.max_steps:
             self.num_steps = min(self.num_steps, train.max_steps)
         with strategy.scope():
-            self.model = model_from_config(
-                config.model,
-                store.schema,
-                "mixed_bfloat16" if train.mixed_precision else "float32",
-            )
+            self.model = config.model.build(store.schema, config.dtype)
         self.train_step = make_train_step(self.model, train, strategy)
         self._checkpointing = Checkpointing(
             run.checkpoints,

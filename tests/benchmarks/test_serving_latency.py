@@ -14,7 +14,7 @@ from benchmarks.serving.model import raw_inputs, split_inputs
 from benchmarks.serving.paths import Case, make_call, scores_of
 from benchmarks.serving.table import table
 from benchmarks.serving_latency import TARGETS, Workload, cases_of, compare
-from sparsectr.config import ModelConfig
+from configs.models.sparse_ctr import SparseCTRRecipe
 from tests import commands
 
 WHOLE = "Whole pass"
@@ -308,7 +308,7 @@ def test_made_requests_fit_the_signatures() -> None:
     from benchmarks.made.requests import made_schema
 
     (request,) = raw_inputs(50, 7, 11, 1)
-    inputs = signature.signatures(made_schema(50), ModelConfig())
+    inputs = signature.signatures(made_schema(50), SparseCTRRecipe())
     sizes = {"B": 1, "L": 7, "C": 11}
     for tensor in inputs["serving_default"][0]:
         value = request.pop(tensor.name)

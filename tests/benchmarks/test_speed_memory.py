@@ -26,8 +26,7 @@ from benchmarks.attention.operation_counts import compiled_operations
 from benchmarks.attention.paper_construction import PaperConstruction
 from benchmarks.made.requests import made_requests, made_schema
 from benchmarks.measuring.interleaved import Turns, speedup, spread, take_turns
-from sparsectr.config import ModelConfig
-from sparsectr.models.model_from_config import model_from_config
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.models.sparse_ctr import SparseCTR
 from tests.commands import ForkedCommands
 
@@ -51,7 +50,7 @@ SHAPE = Shape(
 @pytest.mark.parametrize("variant", [AllPairs, PaperConstruction])
 def test_variant_scores_as_full_attention(variant: type[SparseCTR]) -> None:
     schema = made_schema(50)
-    full = model_from_config(ModelConfig(attention="full"), schema)
+    full = SparseCTRRecipe(attention="full").build(schema)
     random = np.random.default_rng(3)
     full.set_weights(
         [

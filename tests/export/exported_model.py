@@ -115,7 +115,7 @@ class ExportedModel:
         folder.mkdir()
         self.model = random_model(SCHEMA, config, seed=_SEED, dtype=dtype)
         raw_ids = RawIds(SCHEMA, VOCABULARIES, folder, MAX_HISTORY)
-        self.graph = ServingGraph(self.model, config, raw_ids)
+        self.graph = ServingGraph(self.model, raw_ids)
         self.path = folder / "model"
         self.graph.write(self.path, xla_buckets)
         # What is served does without them.
@@ -146,7 +146,7 @@ class ExportedModel:
 
     def expected(self, ids: dict[str, Any]) -> np.ndarray:
         """Returns the answer of the Keras model."""
-        return tf.sigmoid(self.model(ids)).numpy()
+        return tf.sigmoid(self.model(ids).logits).numpy()
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export.contract.signature import state_tensors
+from export.contract.signature import signatures, state_tensors
 from export.graph.raw_ids import RawIds
 from export.graph.serving_graph import ServingGraph, model_fingerprint
 from export.requests.warm_up import write_warm_up
@@ -29,7 +29,7 @@ from tests.export.exported_model import (
     requests,
 )
 from tests.keras_weights import random_model, without_user_fields
-from tests.make_requests import WEEK, pad_left, subset
+from tests.make_requests import WEEK, pad_left, sized_recipe, subset
 
 __all__ = ["exported"]
 
@@ -279,8 +279,7 @@ def test_full_attention(tmp_path):
     other = ExportedModel(tmp_path / "exported", config)
     ids, raw = requests(6, [29, 0, 3], length=31)
     state = other.encode(raw)
-    # The graph adds one key of padding, since all histories may be empty.
-    assert state["state_keys"].shape == (3, 2, 32, 10)
+    assert state["state_keys"].shape == (3, 2, 31, 10)
     for found in (other.probability(raw), other.score(state, raw)):
         np.testing.assert_allclose(found, other.expected(ids), atol=TOLERANCE)
 
@@ -288,7 +287,7 @@ def test_full_attention(tmp_path):
 def test_mixed_precision(tmp_path):
     model = random_model(SCHEMA, CONFIG, dtype="mixed_bfloat16")
     raw_ids = RawIds(SCHEMA, VOCABULARIES, tmp_path, MAX_HISTORY)
-    graph = ServingGraph(model, CONFIG, raw_ids)
+    graph = ServingGraph(model, raw_ids)
     ids, raw = requests(6, [29, 0, 3])
     tensors = {name: tf.constant(value) for name, value in raw.items()}
     state = tf.function(graph.encode_user, autograph=False)(tensors)
@@ -297,21 +296,19 @@ def test_mixed_precision(tmp_path):
     found = score({**tensors, **state})["probability"]
     assert found.dtype == tf.float32
     # Eager kernels round to bfloat16 at other places than those of a graph.
-    expected = tf.sigmoid(tf.function(model)(ids))
+    expected = tf.sigmoid(tf.function(lambda ids: model(ids).logits)(ids))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-def test_model_without_a_user_state(tmp_path):
-    config = dataclasses.replace(CONFIG, name="mean_pooling")
-    other = ExportedModel(tmp_path / "exported", config)
-    assert set(other.loaded.signatures) == {
-        "serving_default",
-        "serving_examples",
-    }
+def test_another_model(tmp_path):
+    recipe = sized_recipe("mean_pooling", CONFIG)
+    other = ExportedModel(tmp_path / "exported", recipe)
+    assert other.loaded.signatures.keys() == signatures(SCHEMA, recipe).keys()
     ids, raw = requests(7, NUM_VALID)
-    np.testing.assert_allclose(
-        other.probability(raw), other.expected(ids), atol=TOLERANCE
-    )
+    state = other.encode(raw)
+    assert state["state_history"].shape == (len(NUM_VALID), CONFIG.width)
+    for found in (other.probability(raw), other.score(state, raw)):
+        np.testing.assert_allclose(found, other.expected(ids), atol=TOLERANCE)
 
 
 def _bytes_on_disk(path):
@@ -358,9 +355,9 @@ def test_fingerprint_knows_weights_configuration_and_schema():
     def fingerprint(schema=SCHEMA, config=CONFIG, seed=1, changed=False):
         model = random_model(schema, config, seed)
         if changed:
-            slopes = model.blocks[1].attention_layer.rel_temporal.slopes_hour
+            slopes = model.blocks[1].attention.encoding.slopes_hour
             slopes.assign(np.nextafter(slopes.numpy(), 9.0, dtype=np.float32))
-        return model_fingerprint(model, config)
+        return model_fingerprint(model)
 
     offset = dataclasses.replace(SCHEMA, utc_offset_hours=7)
     window = dataclasses.replace(CONFIG, num_local=3)
@@ -378,13 +375,12 @@ def test_fingerprint_knows_weights_configuration_and_schema():
 def test_schema_without_user_fields(tmp_path):
     schema = without_user_fields(SCHEMA)
     model = random_model(schema, CONFIG)
-    graph = ServingGraph(
-        model, CONFIG, RawIds(schema, VOCABULARIES, tmp_path, MAX_HISTORY)
-    )
+    raw_ids = RawIds(schema, VOCABULARIES, tmp_path, MAX_HISTORY)
+    graph = ServingGraph(model, raw_ids)
     ids, raw = requests(6, [29, 0, 3])
     tensors = {name: tf.constant(value) for name, value in raw.items()}
     state = graph.encode_user(tensors)
     assert set(state) == {t.name for t in state_tensors(schema, CONFIG)}
     found = graph.score({**tensors, **state})["probability"]
-    expected = tf.sigmoid(model(ids))
+    expected = tf.sigmoid(model(ids).logits)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)

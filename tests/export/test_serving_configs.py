@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from google.protobuf import text_format, wrappers_pb2
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.datasets.movielens import SCHEMA
 from export.contract.buckets import Buckets
 from export.contract.signature import signatures
 from export.messages.message_classes import Messages, message_classes
-from sparsectr.config import ModelConfig
 
 yaml = pytest.importorskip("yaml")
 
@@ -308,12 +308,12 @@ def _bodies(readme: str) -> list[dict[str, Any]]:
 
 
 def _names(signature: str) -> set[str]:
-    inputs, _ = signatures(SCHEMA, ModelConfig())[signature]
+    inputs, _ = signatures(SCHEMA, SparseCTRRecipe())[signature]
     return {tensor.name for tensor in inputs}
 
 
 def _check_tensors(signature: str, values: dict[str, Any]) -> None:
-    inputs, _ = signatures(SCHEMA, ModelConfig())[signature]
+    inputs, _ = signatures(SCHEMA, SparseCTRRecipe())[signature]
     sizes: dict[str | int, int] = {}
     for tensor in inputs:
         if tensor.name not in values:
@@ -337,7 +337,7 @@ def test_readme_has_a_body_for_each_signature(readme: str) -> None:
     assert set(bodies["serving_default"]) == _names("serving_default")
     assert set(bodies["encode_user"]) == _names("encode_user")
     # The rest of `score` is the answer of `encode_user`, put in by jq.
-    _, state = signatures(SCHEMA, ModelConfig())["encode_user"]
+    _, state = signatures(SCHEMA, SparseCTRRecipe())["encode_user"]
     given = set(bodies["score"])
     assert given | {tensor.name for tensor in state} == _names("score")
     assert not given & {tensor.name for tensor in state}

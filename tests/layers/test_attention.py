@@ -5,19 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparsectr.config import ModelConfig
-from sparsectr.layers.attention.evo_attention import (
-    EvoAttention,
-    candidate_features,
-    plan_evo_attention,
-)
-from sparsectr.layers.attention.full_attention import (
-    FullAttention,
-    plan_full_attention,
-    query_block_bounds,
-)
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.layers.attention.attention import Attention
+from sparsectr.layers.attention.evo_attention import EvoAttention
+from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.no_encoding import NoEncoding
+from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.sparse_block import SparseBlock
+from sparsectr.ops.places import places_of_history, places_of_request
+from sparsectr.ops.query_blocks import query_block_bounds
 from tests import reference
 from tests.keras_weights import attention_weights, block_weights, randomize
 from tests.make_requests import make_requests
@@ -31,15 +28,15 @@ settings = pytest.mark.parametrize(
 )
 
 
-def _config(attention: str, temporal_bias: bool) -> ModelConfig:
-    return ModelConfig(
+def _config(attention: str, temporal_bias: bool) -> SparseCTRRecipe:
+    return SparseCTRRecipe(
         width=33,
         num_heads=3,
         num_chunks=7,
         num_transition=2,
         num_local=11,
         attention=attention,
-        temporal_bias=temporal_bias,
+        encoding="rel_temporal" if temporal_bias else "none",
     )
 
 
@@ -54,25 +51,32 @@ def _rows(width: int, length: int = LENGTH) -> tuple[np.ndarray, ...]:
     return tuple(random.normal(size=s).astype("float32") for s in shapes)
 
 
-def _plan(config: ModelConfig, behavior_time: Any, has_user: bool) -> Any:
+def _attention(config: SparseCTRRecipe, has_user: bool) -> Attention:
+    """Returns the attention of a recipe."""
+    encoding: Any = NoEncoding()
+    if config.encoding == "rel_temporal":
+        encoding = RelTemporal(config.num_heads, OFFSET)
     if config.attention == "full":
-        return plan_full_attention(
-            behavior_time, utc_offset_hours=OFFSET, for_history=True
-        )
+        return FullAttention(config.num_heads, encoding)
     chunking = TimeChunking(config.num_chunks, config.num_transition)
-    return plan_evo_attention(
-        behavior_time,
-        chunking(behavior_time),
-        num_local=config.num_local,
+    return EvoAttention(
+        config.num_heads,
+        config.num_local,
+        chunking,
+        encoding,
         has_user=has_user,
-        utc_offset_hours=OFFSET,
-        for_history=True,
     )
 
 
-def _features(plan: Any, request_time: Any) -> Any:
-    return candidate_features(
-        request_time, plan.key_time, plan.key_mask.shape[1], OFFSET
+def _plan(attention: Attention, behavior_time: Any) -> Any:
+    rows = np.zeros((*behavior_time.shape, 1), "float32")
+    places = places_of_history(behavior_time)
+    return attention.plan(places, rows, for_history=True)
+
+
+def _features(attention: Attention, plan: Any, request_time: Any) -> Any:
+    return attention.relate(
+        places_of_request(request_time), plan.keys, plan.key_mask.shape[1]
     )
 
 
@@ -82,7 +86,7 @@ def _expected(
     rows: tuple[np.ndarray, ...],
     has_user: bool,
     requests: dict,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
 ) -> np.ndarray:
     """Returns the reference's rows of behaviours, then candidates."""
     behaviors, candidates, users = (x.astype("float64") for x in rows)
@@ -124,21 +128,15 @@ def test_block_equals_the_reference(
     attention: str, length: int, has_user: bool, temporal_bias: bool
 ) -> None:
     config = _config(attention, temporal_bias)
-    block = SparseBlock(
-        config.num_heads,
-        config.num_chunks,
-        config.num_transition,
-        attention,
-        temporal_bias,
-    )
+    block = SparseBlock(_attention(config, has_user))
     block.build((None, None, config.width))
     randomize(block, 2)
     behaviors, candidates, users = rows = _rows(config.width, length)
     requests = make_requests(3, NUM_VALID, length=length)
-    plan = _plan(config, requests["behavior_time"], has_user)
-    history, keys, values = block.encode(behaviors, users, plan, is_last=False)
-    features = _features(plan, requests["request_time"])
-    outputs = block(candidates, keys, values, features, plan.key_mask)
+    plan = _plan(block.attention, requests["behavior_time"])
+    history, encoded = block.encode(behaviors, users, plan, is_last=False)
+    features = _features(block.attention, plan, requests["request_time"])
+    outputs = block(candidates, *encoded, features, plan.key_mask)
     expected = _expected(
         reference.sparse_block,
         block_weights(block),
@@ -155,25 +153,15 @@ def test_evo_attention_equals_the_reference(
     has_user: bool, temporal_bias: bool
 ) -> None:
     config = _config("evo", temporal_bias)
-    layer = EvoAttention(
-        config.num_heads,
-        config.num_chunks,
-        config.num_transition,
-        temporal_bias,
-    )
+    layer = _attention(config, has_user)
     layer.build((None, None, config.width))
     randomize(layer, 4)
     behaviors, candidates, users = rows = _rows(config.width)
     requests = make_requests(5, NUM_VALID, length=LENGTH)
-    plan = _plan(config, requests["behavior_time"], has_user)
-    keys, values = layer.select(behaviors, users, plan)
-    outputs = layer(
-        candidates,
-        keys,
-        values,
-        _features(plan, requests["request_time"]),
-        plan.key_mask,
-    )
+    plan = _plan(layer, requests["behavior_time"])
+    encoded = layer.encode(behaviors, users, plan)
+    features = _features(layer, plan, requests["request_time"])
+    outputs = layer(candidates, *encoded, features, plan.key_mask)
     expected = _expected(
         reference.evo_attention,
         attention_weights(layer),
@@ -182,7 +170,7 @@ def test_evo_attention_equals_the_reference(
         requests,
         config,
     )
-    history = layer.attend_history(behaviors, keys, values, plan)
+    history = layer.read_history(behaviors, encoded, plan)
     _compare(history, outputs, expected, requests["behavior_time"])
     if not has_user:
         # An empty history without a user: nothing to read at all.
@@ -191,37 +179,30 @@ def test_evo_attention_equals_the_reference(
 
 def test_last_block_computes_no_behaviors() -> None:
     config = _config("evo", temporal_bias=True)
-    block = SparseBlock(config.num_heads, config.num_chunks, 2)
+    block = SparseBlock(_attention(config, has_user=True))
     block.build((None, None, config.width))
     behaviors, _, users = _rows(config.width)
     times = make_requests(3, NUM_VALID, length=LENGTH)["behavior_time"]
-    plan = _plan(config, times, has_user=True)
-    rows, keys, values = block.encode(behaviors, users, plan, is_last=True)
+    plan = _plan(block.attention, times)
+    rows, encoded = block.encode(behaviors, users, plan, is_last=True)
     assert rows is None
-    _, other_keys, other_values = block.encode(
-        behaviors, users, plan, is_last=False
-    )
-    np.testing.assert_array_equal(keys, other_keys)
-    np.testing.assert_array_equal(values, other_values)
+    _, other = block.encode(behaviors, users, plan, is_last=False)
+    np.testing.assert_array_equal(encoded.keys, other.keys)
+    np.testing.assert_array_equal(encoded.values, other.values)
 
 
-def test_plan_for_candidates_alone_relates_no_behaviors() -> None:
+@pytest.mark.parametrize("attention", ["evo", "full"])
+def test_plan_for_candidates_alone_relates_no_behaviors(attention: str) -> None:
+    config = _config(attention, temporal_bias=True)
+    layer = _attention(config, has_user=True)
+    layer.build((None, None, config.width))
+    rows, _, users = _rows(config.width)
     times = make_requests(3, NUM_VALID, length=LENGTH)["behavior_time"]
-    plan = plan_evo_attention(
-        times,
-        TimeChunking(7, 2)(times),
-        num_local=11,
-        has_user=True,
-        utc_offset_hours=OFFSET,
-        for_history=False,
-    )
-    assert plan.history_features is None
-    assert plan.window_features is None
-    full = plan_full_attention(times, utc_offset_hours=8, for_history=False)
-    assert full.query_blocks is None
-    rows = np.zeros((len(NUM_VALID), LENGTH, 8), "float32")
+    plan: Any = layer.plan(places_of_history(times), rows, for_history=False)
+    assert (plan.history if attention == "evo" else plan.query_blocks) is None
+    encoded = layer.encode(rows, users, plan)
     with pytest.raises(ValueError, match="for_history"):
-        FullAttention(4).attend_history(rows, rows, rows, full)
+        layer.read_history(rows, encoded, plan)
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 1024, 1025, 100_000])
@@ -235,7 +216,8 @@ def test_blocks_of_queries(length: int) -> None:
 
 def test_later_keys_are_skipped() -> None:
     times = make_requests(3, NUM_VALID, length=139)["behavior_time"]
-    plan = plan_full_attention(times, utc_offset_hours=8, for_history=True)
+    layer = _attention(_config("full", temporal_bias=True), has_user=True)
+    plan = _plan(layer, times)
     shapes = [(64, 64), (64, 128), (11, 139)]
     assert [tuple(block.mask.shape[1:]) for block in plan.query_blocks] == (
         shapes
@@ -244,12 +226,15 @@ def test_later_keys_are_skipped() -> None:
         assert all(tuple(f.shape[1:]) == shape for f in block.features)
 
 
-@pytest.mark.parametrize("layer", [EvoAttention(4, 2, 1), FullAttention(4)])
-def test_rejects_heads_that_do_not_divide(layer: Any) -> None:
-    with pytest.raises(ValueError, match="`num_heads` must divide the width 6"):
-        layer.build((None, None, 6))
+@pytest.mark.parametrize("attention", ["evo", "full"])
+def test_rejects_heads_that_do_not_divide(attention: str) -> None:
+    layer = _attention(_config(attention, temporal_bias=True), has_user=True)
+    with pytest.raises(
+        ValueError, match="`num_heads` must divide the width 10"
+    ):
+        layer.build((None, None, 10))
 
 
-def test_rejects_an_unknown_attention() -> None:
-    with pytest.raises(ValueError, match='must be "evo" or "full"'):
-        SparseBlock(2, 2, 2, attention="linear")
+def test_rejects_an_empty_window() -> None:
+    with pytest.raises(ValueError, match="`num_local` must be at least 1"):
+        EvoAttention(2, 0, TimeChunking(2, 2), NoEncoding())

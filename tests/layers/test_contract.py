@@ -13,23 +13,26 @@ import keras
 import numpy as np
 import pytest
 
+from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.branch_gate import BranchGate
-from sparsectr.layers.attention.evo_attention import (
-    EvoAttention,
-    candidate_features,
-    plan_evo_attention,
-)
-from sparsectr.layers.attention.full_attention import (
-    FullAttention,
-    plan_full_attention,
-)
-from sparsectr.layers.chunking.time_chunking import TimeChunking, TimeChunks
+from sparsectr.layers.attention.evo_attention import EvoAttention
+from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.chunking.chunking import Chunks
+from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
+from sparsectr.layers.parts import serialized
 from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
+from sparsectr.ops.places import (
+    Places,
+    places_of_history,
+    places_of_request,
+)
 from tests.layer_contract import check_layer
 from tests.make_requests import SCHEMA, make_requests
 
@@ -43,31 +46,42 @@ def _normal(*shape: int) -> np.ndarray:
     return random.normal(size=shape).astype("float32")
 
 
-def _plan(attention: str, behavior_time: Any) -> Any:
-    if attention == "full":
-        return plan_full_attention(
-            behavior_time, utc_offset_hours=OFFSET, for_history=True
-        )
-    return plan_evo_attention(
-        behavior_time,
-        TimeChunking(CHUNKS, TRANSITION)(behavior_time),
-        num_local=LOCAL,
-        has_user=True,
-        utc_offset_hours=OFFSET,
-        for_history=True,
-    )
+ENCODING = serialized(RelTemporal(HEADS, OFFSET, name="encoding"))
+CHUNKING = serialized(TimeChunking(CHUNKS, TRANSITION, name="chunking"))
+SINK = serialized(NoSink(name="sink"))
+ATTENTIONS = {
+    "evo": {
+        "num_heads": HEADS,
+        "num_local": LOCAL,
+        "chunking": CHUNKING,
+        "encoding": ENCODING,
+        "sink": SINK,
+        "has_user": False,
+    },
+    "full": {
+        "num_heads": HEADS,
+        "encoding": ENCODING,
+        "sink": SINK,
+        "num_query_blocks": 2,
+    },
+}
 
 
-def _candidate_features(plan: Any, request_time: Any) -> Any:
-    return candidate_features(
-        request_time, plan.key_time, plan.key_mask.shape[1], OFFSET
+def _pass(
+    attention: Attention, encode: Any, behavior_time: Any, request_time: Any
+) -> Any:
+    """Plans and encodes; returns rows, and what candidates are called with."""
+    history = places_of_history(behavior_time)
+    plan = attention.plan(history, behavior_time, for_history=True)
+    rows, encoded = encode(plan)
+    features = attention.relate(
+        places_of_request(request_time), plan.keys, plan.key_mask.shape[1]
     )
+    return rows, (*encoded, features, plan.key_mask)
 
 
 class _WholeAttention:
     """Selects keys, then lets behaviours and candidates read them."""
-
-    kind: str
 
     def build(self, behaviors_shape: Any, **unused: Any) -> None:
         super().build(behaviors_shape)
@@ -80,13 +94,12 @@ class _WholeAttention:
         behavior_time: Any,
         request_time: Any,
     ) -> Any:
-        plan = _plan(self.kind, behavior_time)
-        keys, values = self.select(behaviors, user, plan)
-        features = _candidate_features(plan, request_time)
-        return (
-            self.attend_history(behaviors, keys, values, plan),
-            super().call(candidates, keys, values, features, plan.key_mask),
-        )
+        def encode(plan: Any) -> Any:
+            encoded = self.encode(behaviors, user, plan)
+            return self.read_history(behaviors, encoded, plan), encoded
+
+        rows, given = _pass(self, encode, behavior_time, request_time)
+        return rows, super().call(candidates, *given)
 
     def compute_output_shape(
         self,
@@ -101,12 +114,12 @@ class _WholeAttention:
 
 @keras.saving.register_keras_serializable("contract_test")
 class WholeEvoAttention(_WholeAttention, EvoAttention):
-    kind = "evo"
+    pass
 
 
 @keras.saving.register_keras_serializable("contract_test")
 class WholeFullAttention(_WholeAttention, FullAttention):
-    kind = "full"
+    pass
 
 
 @keras.saving.register_keras_serializable("contract_test")
@@ -119,11 +132,12 @@ class WholeSparseBlock(_WholeAttention, SparseBlock):
         behavior_time: Any,
         request_time: Any,
     ) -> Any:
-        plan = _plan(self.attention, behavior_time)
-        rows, keys, values = self.encode(behaviors, user, plan, is_last=False)
-        features = _candidate_features(plan, request_time)
-        call = super(_WholeAttention, self).call
-        return rows, call(candidates, keys, values, features, plan.key_mask)
+        def encode(plan: Any) -> Any:
+            block = super(_WholeAttention, self)
+            return block.encode(behaviors, user, plan, is_last=False)
+
+        rows, given = _pass(self.attention, encode, behavior_time, request_time)
+        return rows, super(_WholeAttention, self).call(candidates, *given)
 
 
 WHOLE_INPUTS = (
@@ -139,12 +153,7 @@ WHOLE_SHAPE = ((BATCH, LENGTH, WIDTH), (BATCH, CANDIDATES, WIDTH))
 def test_evo_attention() -> None:
     check_layer(
         WholeEvoAttention,
-        {
-            "num_heads": HEADS,
-            "num_chunks": CHUNKS,
-            "num_transition": TRANSITION,
-            "temporal_bias": False,
-        },
+        ATTENTIONS["evo"],
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
     )
@@ -153,41 +162,39 @@ def test_evo_attention() -> None:
 def test_full_attention() -> None:
     check_layer(
         WholeFullAttention,
-        {"num_heads": HEADS, "temporal_bias": False},
+        ATTENTIONS["full"],
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
     )
 
 
-@pytest.mark.parametrize("attention", ["evo", "full"])
-def test_sparse_block(attention: str) -> None:
+@pytest.mark.parametrize("attention", [EvoAttention, FullAttention])
+def test_sparse_block(attention: type[Attention]) -> None:
+    kind = "evo" if attention is EvoAttention else "full"
+    given = serialized(attention(**ATTENTIONS[kind], name="attention"))
+    # That of the block, which a check changes.
+    del given["config"]["dtype"]
     check_layer(
         WholeSparseBlock,
-        {
-            "num_heads": HEADS,
-            "num_chunks": CHUNKS,
-            "num_transition": TRANSITION,
-            "attention": attention,
-        },
+        {"attention": given, "feed_forward_multiplier": 2},
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
     )
 
 
 def test_time_chunking() -> None:
-    rows = TRANSITION * CHUNKS
+    chunks, transition = (BATCH, CHUNKS), (BATCH, TRANSITION * CHUNKS)
     check_layer(
         TimeChunking,
         {"num_chunks": CHUNKS, "num_transition": TRANSITION},
-        REQUESTS["behavior_time"],
-        expected_output_shape=TimeChunks(
-            start=(BATCH, CHUNKS),
-            end=(BATCH, CHUNKS),
-            chunk_time=(BATCH, CHUNKS),
-            chunk_weights=(BATCH, CHUNKS, LENGTH),
-            transition_index=(BATCH, rows),
-            transition_mask=(BATCH, rows),
-            transition_time=(BATCH, rows),
+        places_of_history(REQUESTS["behavior_time"]),
+        expected_output_shape=Chunks(
+            start=chunks,
+            end=chunks,
+            weights=(BATCH, CHUNKS, LENGTH),
+            place=Places(*[chunks] * 3),
+            transition_index=transition,
+            transition_place=Places(*[transition] * 3),
         ),
         expects_gradients=False,
         pinned_float32=True,
@@ -197,11 +204,28 @@ def test_time_chunking() -> None:
 def test_rel_temporal() -> None:
     check_layer(
         RelTemporal,
-        {"num_heads": HEADS},
+        {"num_heads": HEADS, "utc_offset_hours": OFFSET},
         tuple(np.abs(_normal(2, 3, keys)) for keys in (5, 5, 5)),
         expected_output_shape=(2, 3, HEADS, 5),
         pinned_float32=True,
     )
+
+
+def test_no_encoding() -> None:
+    layer = NoEncoding.from_config(NoEncoding(name="none").get_config())
+    layer.build()
+    places = places_of_history(REQUESTS["behavior_time"])
+    assert layer.bias(layer.relate(places, places, 1)) is None
+    assert layer.weights == []
+
+
+def test_no_sink() -> None:
+    layer = NoSink.from_config(NoSink(name="none").get_config())
+    layer.build()
+    mask = np.array([[True, True], [False, False]])
+    weights, total = layer.numerators(np.zeros((2, 2), "float32"), mask, 0)
+    np.testing.assert_array_equal(weights / total, [[0.5, 0.5], [0.0, 0.0]])
+    assert layer.weights == []
 
 
 def test_swiglu() -> None:
@@ -262,11 +286,12 @@ def test_request_embedding() -> None:
 
 
 def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
-    files = (repository / "sparsectr" / "layers").glob("[a-z]*.py")
+    files = (repository / "sparsectr" / "layers").glob("**/[a-z]*.py")
+    interfaces = {"attention", "chunking", "encoding", "parts", "sink"}
     tested = {
         name.removeprefix("test_")
         for name, value in globals().items()
         if name.startswith("test_") and inspect.isfunction(value)
     }
-    missing = {file.stem for file in files} - tested
+    missing = {file.stem for file in files} - tested - interfaces
     assert not missing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparsectr.config import ModelConfig
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.schema import DatasetSchema
 from tests import reference
 from tests.keras_weights import (
@@ -23,11 +23,11 @@ SHORT_AND_FULL = [LENGTH, 0, 1]
 
 
 def _check(
-    schema: DatasetSchema, config: ModelConfig, seed: int, num_valid: Any
+    schema: DatasetSchema, config: SparseCTRRecipe, seed: int, num_valid: Any
 ) -> None:
     model = random_model(schema, config, seed)
     inputs = make_requests(seed, num_valid, schema)
-    logits = model(inputs).numpy()
+    logits = model(inputs).logits.numpy()
     expected = reference.forward(
         reference_weights(model), inputs, schema, config
     )
@@ -52,13 +52,11 @@ def test_blocks(num_blocks: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("has_user", [True, False])
-@pytest.mark.parametrize("temporal_bias", [True, False])
+@pytest.mark.parametrize("encoding", ["rel_temporal", "none"])
 @pytest.mark.parametrize("attention", ["evo", "full"])
-def test_variants(attention: str, temporal_bias: bool, has_user: bool) -> None:
+def test_variants(attention: str, encoding: str, has_user: bool) -> None:
     schema = SCHEMA if has_user else without_user_fields(SCHEMA)
-    config = dataclasses.replace(
-        CONFIG, attention=attention, temporal_bias=temporal_bias
-    )
+    config = dataclasses.replace(CONFIG, attention=attention, encoding=encoding)
     _check(schema, config, 4, [LENGTH, 3, 11])
 
 

@@ -21,7 +21,7 @@ def _step(model: Any) -> Any:
 
     def step(inputs: dict[str, Any]) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
-            logits = model(inputs)
+            logits = model(inputs).logits
             loss = tf.reduce_mean(tf.nn.softplus(logits))
         sources = [weight.value for weight in model.trainable_weights]
         gradients = tape.gradient(loss, sources)

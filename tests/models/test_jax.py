@@ -21,7 +21,7 @@ from tests.keras_weights import random_model
 from tests.make_requests import SCHEMA, SMALL_CONFIG, make_requests
 assert keras.backend.backend() == "jax"
 model = random_model(SCHEMA, SMALL_CONFIG, 1)
-logits = model(make_requests(2, [7, 0, 1, 6], length=7))
+logits = model(make_requests(2, [7, 0, 1, 6], length=7)).logits
 np.save(sys.argv[1], np.asarray(logits))
 """
 
@@ -46,5 +46,5 @@ def test_logits_equal_those_of_tensorflow(
         check=True,
     )
     model = random_model(SCHEMA, SMALL_CONFIG, 1)
-    logits = model(make_requests(2, [7, 0, 1, 6], length=7)).numpy()
+    logits = model(make_requests(2, [7, 0, 1, 6], length=7)).logits.numpy()
     np.testing.assert_allclose(np.load(path), logits, rtol=1e-4, atol=1e-5)

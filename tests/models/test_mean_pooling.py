@@ -1,17 +1,20 @@
 """MeanPooling against its own equation in NumPy."""
 
-import dataclasses
-
 import numpy as np
 
 from tests import reference
 from tests.keras_weights import random_model
-from tests.make_requests import CONFIG, LENGTH, SCHEMA, make_requests
+from tests.make_requests import (
+    CONFIG,
+    LENGTH,
+    SCHEMA,
+    make_requests,
+    sized_recipe,
+)
 
 
 def test_equals_the_equation() -> None:
-    config = dataclasses.replace(CONFIG, name="mean_pooling")
-    model = random_model(SCHEMA, config, 1)
+    model = random_model(SCHEMA, sized_recipe("mean_pooling"), 1)
     inputs = make_requests(2, [LENGTH, 0, 1, 6])
     user, behaviors, candidates = (
         x.numpy().astype("float64") for x in model.embedding(inputs)
@@ -30,7 +33,7 @@ def test_equals_the_equation() -> None:
     expected = []
     for b, times in enumerate(inputs["behavior_time"]):
         valid = behaviors[b, times > 0]
-        mean = valid.mean(axis=0) if len(valid) else np.zeros(config.width)
+        mean = valid.mean(axis=0) if len(valid) else np.zeros(CONFIG.width)
         rows = [
             np.concatenate([candidate, mean, candidate * mean]) @ kernel
             + model.fusion.bias.numpy()
@@ -42,5 +45,8 @@ def test_equals_the_equation() -> None:
             )
         )
     np.testing.assert_allclose(
-        model(inputs), expected, rtol=1e-5, atol=1e-5 * np.max(np.abs(expected))
+        model(inputs).logits,
+        expected,
+        rtol=1e-5,
+        atol=1e-5 * np.max(np.abs(expected)),
     )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparsectr.layers.attention.evo_attention import candidate_features
+from sparsectr.model_registry import model_names
+from sparsectr.ops.places import places_of_history, places_of_request
 from tests.keras_weights import random_model
 from tests.make_requests import (
     CONFIG,
@@ -16,13 +17,13 @@ from tests.make_requests import (
     NUM_CANDIDATES,
     SCHEMA,
     make_requests,
+    sized_recipe,
 )
 
 POLICIES = ("float32", "mixed_bfloat16")
 CONFIGS = {
-    "evo": CONFIG,
     "full": dataclasses.replace(CONFIG, attention="full"),
-    "mean_pooling": dataclasses.replace(CONFIG, name="mean_pooling"),
+    **{name: sized_recipe(name) for name in model_names()},
 }
 
 
@@ -35,7 +36,7 @@ def _models(name: str) -> list[Any]:
 def test_logits_stay_near_those_of_float32(name: str) -> None:
     exact, mixed = _models(name)
     inputs = make_requests(2, [LENGTH, 0, 1, 5, 12, 28])
-    expected, logits = exact(inputs), mixed(inputs)
+    expected, logits = exact(inputs).logits, mixed(inputs).logits
     assert logits.dtype == tf.float32
     assert {weight.dtype for weight in mixed.weights} == {"float32"}
     error = np.abs(logits.numpy() - expected.numpy())
@@ -62,11 +63,11 @@ def test_large_dense_feature_keeps_its_digits(name: str) -> None:
         if key.startswith("candidate_"):
             inputs[key] = np.repeat(inputs[key][:, :1], NUM_CANDIDATES, axis=1)
     inputs["candidate_price"] = np.arange(1994, 1999, dtype="float32")[None]
-    assert len(np.unique(model(inputs))) == NUM_CANDIDATES
+    assert len(np.unique(model(inputs).logits)) == NUM_CANDIDATES
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["evo", "full"])
+@pytest.mark.parametrize("name", ["sparse_ctr", "full"])
 def test_gaps_of_seconds_are_told_apart(name: str, policy: str) -> None:
     """All these times are one and the same number in float32."""
     request_time = 2**28 * 5 + 63
@@ -78,13 +79,14 @@ def test_gaps_of_seconds_are_told_apart(name: str, policy: str) -> None:
     older = np.full(len(gaps), request_time - DAY)
     inputs["behavior_time"] = np.stack([older, times], axis=1)
     inputs["request_time"] = np.full(len(gaps), request_time)
-    logits = random_model(SCHEMA, CONFIGS[name], 1, policy)(inputs).numpy()
+    model = random_model(SCHEMA, CONFIGS[name], 1, policy)
+    logits = model(inputs).logits.numpy()
     for column in logits.T:
         assert len(np.unique(column)) == len(gaps)
 
 
 def test_times_and_features_are_those_of_float32() -> None:
-    exact, mixed = _models("evo")
+    exact, mixed = _models("sparse_ctr")
     inputs = make_requests(5, [LENGTH, 0, 1, 5])
     states = [model.encode_user(inputs) for model in (exact, mixed)]
     assert [state["keys"].dtype for state in states] == [
@@ -93,20 +95,21 @@ def test_times_and_features_are_those_of_float32() -> None:
     ]
     for name in ("key_time", "key_mask"):
         np.testing.assert_array_equal(states[1][name], states[0][name])
-    plans = [
-        model.plan(tf.constant(inputs["behavior_time"]))
-        for model in (exact, mixed)
-    ]
-    for kind in ("history_features", "window_features"):
-        for feature, other in zip(
-            getattr(plans[0], kind), getattr(plans[1], kind), strict=True
-        ):
+    history = places_of_history(tf.constant(inputs["behavior_time"]))
+    rows = tf.zeros((*history.time.shape, CONFIG.width))
+    plans, asked = [], []
+    for model in (exact, mixed):
+        attention = model.blocks[0].attention
+        plans.append(attention.plan(history, rows, for_history=True))
+        keys = plans[-1].keys
+        request = places_of_request(tf.constant(inputs["request_time"]))
+        asked.append(attention.relate(request, keys, keys.time.shape[1] + 1))
+    for features, others in zip(
+        (*(x for x in plans[0].history if isinstance(x, tuple)), asked[0]),
+        (*(x for x in plans[1].history if isinstance(x, tuple)), asked[1]),
+        strict=True,
+    ):
+        assert len(features) == 3
+        for feature, other in zip(features, others, strict=True):
             assert other.dtype == tf.float32
             np.testing.assert_array_equal(other, feature)
-    features = candidate_features(
-        inputs["request_time"],
-        states[1]["key_time"],
-        states[1]["key_mask"].shape[1],
-        SCHEMA.utc_offset_hours,
-    )
-    assert {feature.dtype for feature in features} == {tf.float32}

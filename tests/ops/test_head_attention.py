@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.ops import head_attention
 from sparsectr.ops.head_attention import (
     attend,
@@ -19,6 +20,7 @@ from tests import reference
 from tests.reference.attention import attend as reference_attend
 
 BATCH, QUERIES, KEYS, HEADS, HEAD_WIDTH = 2, 5, 7, 3, 11
+PLAIN = NoSink().numerators
 WIDTH = HEADS * HEAD_WIDTH
 
 both_forms = pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_equals_the_reference(form: Callable[..., Any], has_bias: bool) -> None:
     if not has_bias:
         bias = np.zeros_like(bias)
     outputs = form(
-        query, keys, values, bias if has_bias else None, mask, HEADS
+        query, keys, values, bias if has_bias else None, mask, HEADS, PLAIN
     ).numpy()
     assert outputs.shape == (BATCH, QUERIES, WIDTH)
     for b in range(BATCH):
@@ -75,7 +77,7 @@ def test_few_and_many_keys(num_keys: int) -> None:
     query, keys, values = rows
     bias = random.normal(size=(BATCH, 1, HEADS, num_keys)).astype("float32")
     mask = random.random((BATCH, 1, num_keys)) < 0.6
-    given = (query[:, :QUERIES], keys, values, bias, mask, HEADS)
+    given = (query[:, :QUERIES], keys, values, bias, mask, HEADS, PLAIN)
     outputs = attend(*given)
     for form in (attend_block_diagonal, attend_by_head):
         np.testing.assert_allclose(outputs, form(*given), rtol=1e-5, atol=1e-6)
@@ -98,7 +100,7 @@ def test_form_for_a_number_of_keys(
             head_attention, name, lambda *_, name=name: called.append(name)
         )
     keys = keras.KerasTensor((BATCH, num_keys, WIDTH))
-    attend(keys, keys, keys, None, None, HEADS)
+    attend(keys, keys, keys, None, None, HEADS, PLAIN)
     assert called == [form]
 
 
@@ -107,7 +109,7 @@ def test_what_one_row_serves_all_queries(form: Callable[..., Any]) -> None:
     """Candidates share bias and mask; both broadcast."""
     query, keys, values, bias, mask = _arrays()
     bias, mask = bias[:, :1], mask[:, :1]
-    shared = form(query, keys, values, bias, mask, HEADS)
+    shared = form(query, keys, values, bias, mask, HEADS, PLAIN)
     repeated = form(
         query,
         keys,
@@ -115,6 +117,7 @@ def test_what_one_row_serves_all_queries(form: Callable[..., Any]) -> None:
         np.repeat(bias, QUERIES, axis=1),
         np.repeat(mask, QUERIES, axis=1),
         HEADS,
+        PLAIN,
     )
     np.testing.assert_allclose(shared, repeated, rtol=1e-6)
 
@@ -127,7 +130,7 @@ def test_gradients_are_finite_where_nothing_is_seen(
     mask = np.zeros((BATCH, QUERIES, KEYS), bool)
     mask[0] = True
     with tf.GradientTape() as tape:
-        outputs = form(*sources, mask, HEADS)
+        outputs = form(*sources, mask, HEADS, PLAIN)
         loss = tf.reduce_sum(outputs**2)
     for gradient in tape.gradient(loss, sources):
         assert np.all(np.isfinite(gradient))
@@ -143,7 +146,9 @@ def test_logits_are_float32_in_bfloat16(form: Callable[..., Any]) -> None:
     values = tf.constant([[[1.0] * HEADS, [0.0] * HEADS]], tf.bfloat16)
     bias = np.array([30.0, 30.05], "float32") * np.ones((1, 1, HEADS, 1))
     mask = np.ones((1, 1, 2), bool)
-    outputs = form(query, keys, values, bias.astype("float32"), mask, HEADS)
+    outputs = form(
+        query, keys, values, bias.astype("float32"), mask, HEADS, PLAIN
+    )
     assert outputs.dtype == tf.bfloat16
     weight = float(reference.attention.softmax(np.array([30.0, 30.05]))[0])
     found = tf.cast(outputs, tf.float32).numpy().ravel()

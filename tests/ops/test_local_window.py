@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.ops.local_window import attend_window, shift, windows
 from tests.reference.attention import attend as reference_attend
 
@@ -54,6 +55,7 @@ def test_equals_the_reference(
         bias if has_bias else None,
         mask,
         HEADS,
+        NoSink().numerators,
     ).numpy()
     for b in range(BATCH):
         visible = [
@@ -88,7 +90,9 @@ def test_row_without_valid_key_is_zero_with_finite_gradients() -> None:
     mask = np.zeros((1, 5, 4), bool)
     mask[0, 4] = True
     with tf.GradientTape() as tape:
-        outputs = attend_window(*sources, None, mask, HEADS)
+        outputs = attend_window(
+            *sources, None, mask, HEADS, NoSink().numerators
+        )
         loss = tf.reduce_sum(outputs**2)
     assert np.all(outputs[0, :4] == 0)
     assert np.all(outputs[0, 4] != 0)

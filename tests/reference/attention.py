@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsectr.config import ModelConfig
+from configs.models.sparse_ctr import SparseCTRRecipe
 from tests.reference.times import chunk_time, temporal_bias, time_chunks
 
 Array = NDArray[np.float64]
@@ -36,7 +36,7 @@ def softmax(logits: Array) -> Array:
 
 
 def rel_temporal(
-    block: Weights, config: ModelConfig, utc_offset_hours: int
+    block: Weights, config: SparseCTRRecipe, utc_offset_hours: int
 ) -> Bias:
     """The bias of Eq. 15, with the block's own coefficients.
 
@@ -45,7 +45,7 @@ def rel_temporal(
     """
 
     def bias(query_time: int, key_time: int | None) -> Array:
-        if key_time is None or not config.temporal_bias:
+        if key_time is None or config.encoding == "none":
             return np.zeros(config.num_heads)
         return temporal_bias(
             query_time,
@@ -138,7 +138,7 @@ def global_attention(
     values: Array,
     behavior_times: Sequence[int],
     request_time: int,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
     utc_offset_hours: int,
 ) -> Array:
     """Attention over whole chunks (Eqs. 4 to 6).
@@ -182,7 +182,7 @@ def transition_attention(
     values: Array,
     behavior_times: Sequence[int],
     request_time: int,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
     utc_offset_hours: int,
 ) -> Array:
     """Attention over the last m behaviours of each chunk (Eq. 7).
@@ -219,7 +219,7 @@ def local_attention(
     user_value: Array | None,
     behavior_times: Sequence[int],
     request_time: int,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
     utc_offset_hours: int,
 ) -> Array:
     """Attention over the user and the w newest known behaviours (Eq. 8).
@@ -296,7 +296,7 @@ def evo_attention(
     user: Array | None,
     behavior_times: Sequence[int],
     request_time: int,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
     utc_offset_hours: int,
 ) -> Array:
     """EvoAttention of one request (Eqs. 3 to 11).
@@ -336,7 +336,7 @@ def full_attention(
     sequence: Array,
     behavior_times: Sequence[int],
     request_time: int,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
     utc_offset_hours: int,
 ) -> Array:
     """Variant A1: every behaviour is a key (Eqs. 3, 16 and 11).

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsectr.config import ModelConfig
+from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.schema import CategoricalField, DatasetSchema, DenseField
 from tests.reference.attention import (
     Array,
@@ -61,7 +61,7 @@ def sparse_block(
     user: Array | None,
     behavior_times: Sequence[int],
     request_time: int,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
     utc_offset_hours: int,
 ) -> Array:
     """One SparseBlock, pre-norm with residuals (3.3).
@@ -191,7 +191,7 @@ def forward(
     weights: Weights,
     inputs: Mapping[str, NDArray[Any]],
     schema: DatasetSchema,
-    config: ModelConfig,
+    config: SparseCTRRecipe,
 ) -> Array:
     """Logits `[B, C]` of a batch, one request after the other.
 

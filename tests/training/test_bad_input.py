@@ -1,5 +1,6 @@
 """What cannot be run ends in one line, status 2 and nothing half-written."""
 
+import json
 import shutil
 
 import numpy as np
@@ -16,7 +17,8 @@ from tests.tiny_run import FINISHED_FLAGS, FLAGS
     ("flag", "said"),
     [
         ("--dataset=taobao", "--dataset=taobao"),
-        ("--model.attention=sparse", "--model.attention must be"),
+        ("--model.attention=sparse", "should be one of <evo|full>"),
+        ("--model.name=din2", "should be one of <"),
         ("--model.num_heads=3", "--model.num_heads must divide width=8"),
         ("--batch_size=0", "--batch_size must be at least 1"),
         ("--learning_rate=fast", "fast"),
@@ -182,6 +184,41 @@ def test_damaged_config(copied_run, command):
     path.write_text(path.read_text()[:-20])
     done = command("sparsectr.evaluate", f"--workdir={copied_run}")
     assert_refused(done, f"{path} is damaged")
+
+
+def test_config_of_another_contract(copied_run, command):
+    path = copied_run / "config.json"
+    values = json.loads(path.read_text())
+    del values["contract"]
+    values["model"] = {"name": "sparse_ctr", "temporal_bias": True}
+    path.write_text(json.dumps(values))
+    for module, flags in (
+        ("sparsectr.evaluate", []),
+        ("export.saved_model", ["--output=models"]),
+        ("sparsectr.train", ["--resume"]),
+    ):
+        done = command(module, f"--workdir={copied_run}", *flags)
+        assert_refused(done, str(path), "of contract 1", "train anew")
+
+
+def test_checkpoint_of_another_model(copied_run, command):
+    path = copied_run / "config.json"
+    values = json.loads(path.read_text())
+    values["model"]["num_blocks"] = 2
+    path.write_text(json.dumps(values))
+    done = command("sparsectr.evaluate", f"--workdir={copied_run}")
+    assert_refused(done, "does not fit the model", "block_1/")
+
+
+def test_flag_of_another_model(command, tmp_path):
+    done = command(
+        "sparsectr.train",
+        "--dataset=alibaba",
+        "--model.name=mean_pooling",
+        "--model.num_chunks=4",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert_refused(done, "model.num_chunks", "It is one of sparse_ctr")
 
 
 def test_store_of_another_schema(finished_run, command, tmp_path):

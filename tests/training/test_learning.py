@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.store import Store, write_store
-from sparsectr.config import Config, DataConfig, ModelConfig, TrainConfig
+from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.schema import CategoricalField, DatasetSchema, Table
 from tests.tiny_run import make_trainer
 
@@ -64,7 +65,7 @@ def planted(tmp_path_factory):
 def test_sparse_ctr_finds_the_last_behavior(planted, tmp_path):
     config = Config(
         dataset="alibaba",  # any: the store is given
-        model=ModelConfig(
+        model=SparseCTRRecipe(
             width=16,
             embedding_dim=8,
             num_blocks=1,

@@ -1,6 +1,7 @@
 """One compiled step: what the loss is, and how often it is traced."""
 
 import collections
+import dataclasses
 import math
 import shutil
 
@@ -9,20 +10,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.models.mean_pooling import MeanPoolingRecipe
+from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.batches import Batches
 from data_pipelines.reader import element_spec, read
-from sparsectr.config import DataConfig, ModelConfig
+from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
-from sparsectr.models.model_from_config import model_from_config
+from sparsectr.models.mean_pooling import MeanPooling
+from sparsectr.models.ranking_model import Auxiliary, Scores
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.train_step import PredictStep, TrainStep
 from tests.make_requests import SCHEMA, make_requests
 from tests.tiny_run import CONFIG, change, make_trainer
 
-CHEAP = ModelConfig(
-    name="mean_pooling", width=7, embedding_dim=3, num_heads=1, head_units=5
-)
-ATTENTIVE = ModelConfig(
+CHEAP = MeanPoolingRecipe(width=7, embedding_dim=3, head_units=5)
+ATTENTIVE = SparseCTRRecipe(
     width=6,
     embedding_dim=3,
     num_blocks=1,
@@ -55,10 +57,10 @@ def _batch(seed=0):
     return batch
 
 
-def _step(config, batch, jit_compile=False, steps=1):
+def _step(recipe, batch, jit_compile=False, steps=1, model=None):
     """Returns losses and weights after some steps on one batch."""
     keras.utils.set_random_seed(1)
-    model = model_from_config(config, SCHEMA)
+    model = model or recipe.build(SCHEMA)
     step = TrainStep(model, Descent(0.3), make_strategy(1), jit_compile)
     tensors = {name: tf.constant(value) for name, value in batch.items()}
     losses = [step(tensors) for _ in range(steps)]
@@ -76,7 +78,7 @@ def test_loss_is_the_mean_over_real_candidates(one_step):
     (loss,), _, step = one_step
     batch = _batch()
     keras.utils.set_random_seed(1)
-    logits = model_from_config(CHEAP, SCHEMA)(batch).numpy().astype(np.float64)
+    logits = CHEAP.build(SCHEMA)(batch).logits.numpy().astype(np.float64)
     entropy = np.log1p(np.exp(logits)) - batch["label"] * logits
     expected = entropy[batch["candidate_mask"]].mean()
     assert loss.dtype == np.float32
@@ -106,6 +108,52 @@ def test_padding_and_filler_rows_change_nothing(one_step):
     assert float(step.auc.result()) == pytest.approx(auc, abs=1e-6)
 
 
+class WithMoreLosses(MeanPooling):
+    """Twice the logits, as an auxiliary prediction; and a layer's own loss."""
+
+    weight, own, label = 0.5, 0.0, None
+
+    def score(self, state, inputs, training=False, trace=False):
+        scores = super().score(state, inputs, training, trace)
+        if self.own:
+            self.add_loss(self.own * tf.reduce_sum(scores.logits))
+        more = Auxiliary(self.weight, 2.0 * scores.logits, self.label)
+        return scores._replace(auxiliary={"twice": more})
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("own", "label"), [(0.0, None), (3.0, None), (3.0, 0.25)]
+)
+def test_no_loss_of_a_model_is_dropped(own, label, jit_compile, one_step):
+    batch = _batch()
+    keras.utils.set_random_seed(1)
+    model = WithMoreLosses(SCHEMA, CHEAP)
+    model.build()
+    model.own = own
+    target = batch["label"]
+    if label is not None:
+        model.label = target = tf.fill(batch["label"].shape, label)
+    logits = model(batch).logits.numpy().astype(np.float64)
+    mask = batch["candidate_mask"]
+
+    def entropy(logits, label):
+        return (np.log1p(np.exp(logits)) - label * logits)[mask].mean()
+
+    clicks = entropy(logits, batch["label"])
+    expected = clicks + 0.5 * entropy(2 * logits, np.asarray(target))
+    expected += own * logits.sum()
+    (loss,), weights, step = _step(CHEAP, batch, jit_compile, model=model)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    # What is shown is the loss of clicks.
+    assert float(step.loss.result()) == pytest.approx(clicks, rel=1e-5)
+    moved = [
+        np.abs(found - other).max()
+        for found, other in zip(weights, one_step[1], strict=True)
+    ]
+    assert max(moved) > 1e-3
+
+
 def test_a_label_changes_something(one_step):
     batch = _batch()
     batch["label"][3, 2] = 1.0 - batch["label"][3, 2]
@@ -125,7 +173,7 @@ def test_compiled_step_equals_the_plain_one():
 @pytest.fixture(scope="module")
 def cheap_config():
     """Two padded lengths and two candidate counts, two epochs."""
-    config = change(CONFIG, "model", name="mean_pooling")
+    config = dataclasses.replace(CONFIG, model=CHEAP)
     config = change(config, "train", epochs=2)
     data = DataConfig(
         max_history=64, length_buckets=(32,), candidate_buckets=(14, 15, 16)
@@ -160,7 +208,8 @@ def test_prediction_traces_once(cheap_config, tiny_store):
     def model(batch, training):
         assert training is False
         calls.append(batch["label"].shape)
-        return tf.reduce_sum(batch["label"], axis=1, keepdims=True)
+        total = tf.reduce_sum(batch["label"], axis=1, keepdims=True)
+        return Scores(total, {}, {})
 
     predict = PredictStep(model, make_strategy(1), element_spec(batches, 16))
     shapes = set()

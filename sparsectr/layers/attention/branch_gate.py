@@ -8,6 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.ops.tensor import Tensor
+from sparsectr.ops.trace import Trace
+
 
 @keras.saving.register_keras_serializable(package="sparsectr")
 class BranchGate(keras.layers.Layer):
@@ -21,6 +24,7 @@ class BranchGate(keras.layers.Layer):
 
     Call arguments:
         branches: Three float tensors `[B, Q, d]`, the heads side by side.
+        trace: Gets `gate`, the weights a, float32 `[B, Q, H, 3]`.
 
     Returns:
         float `[B, Q, d]`.
@@ -59,7 +63,9 @@ class BranchGate(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, branches: Any) -> Any:
+    def call(
+        self, branches: list[Tensor], trace: Trace | None = None
+    ) -> Tensor:
         batch, queries, width = ops.shape(branches[0])
         head_width = width // self.num_heads
         heads = (batch, queries, self.num_heads, head_width)
@@ -71,6 +77,8 @@ class BranchGate(keras.layers.Layer):
         )
         logits = ops.reshape(logits, (batch, queries, self.num_heads, 3))
         weights = ops.softmax(ops.cast(logits, "float32"), axis=-1)
+        if trace is not None:
+            trace.record("gate", weights)
         weights = ops.cast(weights, self.compute_dtype)
         fused = sum(
             weights[..., index : index + 1] * ops.reshape(branch, heads)
@@ -78,7 +86,7 @@ class BranchGate(keras.layers.Layer):
         )  # [B, Q, H, d_h]
         return ops.reshape(fused, (batch, queries, width))
 
-    def _wide_kernels(self, width: int) -> list[Any]:
+    def _wide_kernels(self, width: int) -> list[Tensor]:
         """Lays the heads out block-diagonally, `[d, 3 H]` for each branch.
 
         One dense product a branch then: a batch of products as narrow as a

@@ -8,18 +8,24 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.layers.encoding.encoding import Encoding, Features
+from sparsectr.ops.places import Places
+from sparsectr.ops.temporal_features import temporal_features
+from sparsectr.ops.tensor import Tensor
+
 
 @keras.saving.register_keras_serializable(package="sparsectr")
-class RelTemporal(keras.layers.Layer):
+class RelTemporal(Encoding):
     """Learnable temporal biases of the attention logits (Eqs. 12 to 15).
 
         bias = -(log_gap * s1[h] + hour_wave * s2[h] + weekend_differs * s3[h])
 
     The three quantities depend on times alone and are the same for every
-    block (`sparsectr.ops.temporal_features`); this layer holds what differs.
+    block; the slopes are a block's own.
 
     Args:
         num_heads: H.
+        utc_offset_hours: The data set's time zone, for weekends.
 
     Call arguments:
         log_gap: float32 `[B, Q, S]`, `floor(log2(dt))`, dt in seconds.
@@ -39,7 +45,9 @@ class RelTemporal(keras.layers.Layer):
         O(Q S H); no table is read.
     """
 
-    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_heads: int, utc_offset_hours: int = 0, **kwargs: Any
+    ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         if num_heads < 1:
@@ -48,6 +56,7 @@ class RelTemporal(keras.layers.Layer):
                 f"Received: num_heads={num_heads}"
             )
         self.num_heads = num_heads
+        self.utc_offset_hours = utc_offset_hours
 
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
         # Each head starts with a sensitivity of its own: 1, r, r^2, ...
@@ -68,11 +77,33 @@ class RelTemporal(keras.layers.Layer):
         self.slopes_weekend = add_slopes("slopes_weekend")
         self.built = True
 
-    def call(self, log_gap: Any, hour_wave: Any, weekend_differs: Any) -> Any:
+    def relate(
+        self, queries: Places, keys: Places, num_unplaced: int = 0
+    ) -> Features:
+        """Returns the three quantities, float32 `[B, Q, S + num_unplaced]`."""
+        key_time = keys.time
+        if len(key_time.shape) == 2:
+            key_time = ops.expand_dims(key_time, 1)
+        features = temporal_features(
+            ops.expand_dims(queries.time, 2), key_time, self.utc_offset_hours
+        )
+        if not num_unplaced:
+            return features
+        # Of quantities that are 0, the bias is 0.
+        columns = [(0, 0), (0, 0), (0, num_unplaced)]
+        return tuple(ops.pad(feature, columns) for feature in features)
+
+    def bias(self, features: Features) -> Tensor:
+        """Returns the biases, float32 `[B, Q, H, S]`."""
+        return self(*features)
+
+    def call(
+        self, log_gap: Tensor, hour_wave: Tensor, weekend_differs: Tensor
+    ) -> Tensor:
         batch, queries, _ = ops.shape(log_gap)
         ones = ops.ones((batch * queries, 1), "float32")
 
-        def spread(feature: Any, slopes: Any) -> Any:
+        def spread(feature: Tensor, slopes: Tensor) -> Tensor:
             # The product with ones makes a slope of a query of its own, so
             # that the gradient is a sum over keys and then a matrix product.
             # As one sum over all axes but one, XLA takes several passes.
@@ -99,4 +130,8 @@ class RelTemporal(keras.layers.Layer):
         return (batch, queries, self.num_heads, keys)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_heads": self.num_heads}
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "utc_offset_hours": self.utc_offset_hours,
+        }

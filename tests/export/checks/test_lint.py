@@ -117,14 +117,6 @@ def function_of_nothing(path):
     edit_graph(path, change)
 
 
-def no_missing_values(path):
-    file = path / "assets.extra" / "signature.json"
-    values = json.loads(file.read_text())
-    for tensor in values["signatures"]["serving_default"]["inputs"]:
-        tensor["id_space"] = {}
-    file.write_text(json.dumps(values))
-
-
 def no_warm_up(path):
     (path / "assets.extra" / FILE_NAME).unlink()
 
@@ -191,7 +183,7 @@ BREAKS = {
         *(good, compiled_by_default, unknown_operation),
         *(operation_without_kernel_for_dtype, more_signatures),
         *(output_of_nothing, input_of_nothing, node_of_nothing),
-        *(function_of_nothing, no_missing_values),
+        function_of_nothing,
         *(renamed_output, other_tag, no_warm_up, damaged_warm_up),
         *(few_records, too_many_records, other_signature_json),
         *(no_signature_json, damaged_schema, wrong_buckets),
@@ -298,7 +290,6 @@ def test_too_many_records(found):
         ("no_signature_json", "has no assets.extra/signature.json"),
         ("damaged_schema", "schema.json is damaged"),
         ("wrong_buckets", "Buckets have"),
-        ("no_missing_values", "assets.extra: 'missing'"),
         ("no_saved_model", "is not a SavedModel: no saved_model.pb"),
         ("damaged_saved_model", "saved_model.pb is damaged"),
         ("no_variables", "variables cannot be read"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from export.contract.buckets import Buckets
 from sparsectr.config import Config, DataConfig
 from sparsectr.errors import InputError
@@ -52,7 +53,8 @@ def test_padding_is_a_bucket_already(num_behaviors: int) -> None:
 
 
 def _config(max_history: int) -> Config:
-    return Config(dataset="made", data=DataConfig(max_history=max_history))
+    data = DataConfig(max_history=max_history)
+    return Config(dataset="made", model=SparseCTRRecipe(), data=data)
 
 
 @pytest.mark.parametrize(

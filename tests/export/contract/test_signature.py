@@ -1,23 +1,20 @@
 """What the signatures say, without TensorFlow."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 
 import pytest
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from export.contract.signature import (
-    missing_of_inputs,
-    missing_of_tables,
     signature_json,
     signatures,
     state_tensors,
 )
-from sparsectr.config import ModelConfig
 from tests.make_requests import SCHEMA
 
-CONFIG = ModelConfig()
+CONFIG = SparseCTRRecipe()
 
 
 def _shapes(tensors):
@@ -30,22 +27,27 @@ def test_state_has_one_size_whatever_the_history():
     assert shapes["state_keys"] == ("B", 2, 54, 32)
     assert shapes["state_key_time"] == ("B", 53)
     assert shapes["state_user"] == ("B", 3 * 32)
-    numbers = 2 * (2 * 54 * 32) * 4 + 53 * 8 + 54 + 96 * 4 + 8
-    assert numbers <= 64 * 1024
+    numbers = 2 * (2 * 54 * 32) * 4 + 53 * (8 + 4) + 54 + 96 * 4
+    assert CONFIG.state_spec(SCHEMA).num_bytes(1024) == numbers <= 64 * 1024
 
 
 def test_full_attention_has_a_key_for_each_behavior():
     full = dataclasses.replace(CONFIG, attention="full")
     shapes = _shapes(state_tensors(SCHEMA, full))
-    assert shapes["state_keys"] == ("B", 2, "S", 32)
-    assert shapes["state_key_time"] == ("B", "T")
+    assert shapes["state_keys"] == ("B", 2, "L", 32)
+    assert shapes["state_key_time"] == ("B", "L")
 
 
-def test_mean_pooling_has_no_state():
-    pooling = dataclasses.replace(CONFIG, name="mean_pooling")
-    assert list(signatures(SCHEMA, pooling)) == [
-        *("serving_default", "serving_examples")
-    ]
+class BoundRecipe(SparseCTRRecipe):
+    def state_spec(self, schema):
+        spec = super().state_spec(schema)
+        return dataclasses.replace(spec, bound_to_request_time=True)
+
+
+def test_a_state_that_is_bound_to_a_time_is_made_for_it():
+    for recipe, is_bound in ((CONFIG, False), (BoundRecipe(), True)):
+        inputs, _ = signatures(SCHEMA, recipe)["encode_user"]
+        assert ("request_time" in _shapes(inputs)) == is_bound
 
 
 @pytest.mark.parametrize("bucket", [(1, 1024, 128), (3, 5, 7)])
@@ -73,39 +75,26 @@ def test_every_tensor_is_described():
             assert is_list <= (tensor["padding"] is not None)
 
 
-def test_missing_values_are_those_of_the_tables():
-    table = SCHEMA.table("brand")
+def test_every_raw_value_says_what_means_missing():
     text = dataclasses.replace(
         SCHEMA,
         tables=tuple(
-            dataclasses.replace(t, value_type="string") if t == table else t
-            for t in SCHEMA.tables
+            dataclasses.replace(table, value_type="string")
+            if table.name == "brand"
+            else table
+            for table in SCHEMA.tables
         ),
     )
-    missing = {"brand": "\0missing", "city": 5 - 2**63}
-    described = json.loads(
-        json.dumps(
-            signature_json(
-                text, CONFIG, fingerprint=5, buckets={}, missing=missing
-            )
-        )
-    )
-    by_table = missing_of_tables(described)
-    assert by_table == {t.name: -(2**63) for t in SCHEMA.tables} | missing
-    by_input = missing_of_inputs(described)
-    assert by_input["behavior_brand"] == by_input["candidate_brand"]
-    assert by_input["candidate_brand"] == "\0missing"
-    assert by_input["user_city"] == 5 - 2**63
-    assert by_input["user_age"] == -(2**63)
-    assert by_input.keys() == {
-        *("user_age", "user_city", "user_gender", "behavior_item"),
-        *("behavior_brand", "candidate_brand", "candidate_item"),
-        "candidate_place",
+    described = signature_json(text, CONFIG, fingerprint=5, buckets={})
+    spaces = {
+        tensor["name"]: tensor["id_space"]["missing"]
+        for tensor in described["signatures"]["serving_default"]["inputs"]
+        if tensor["id_space"]
     }
-    for signature in described["signatures"].values():
-        for tensor in signature["inputs"]:
-            if tensor["name"] == "user_city":
-                assert "-9223372036854775803 if missing" in tensor["meaning"]
+    texts = {"behavior_brand", "candidate_brand"}
+    assert texts < spaces.keys()
+    for name, missing in spaces.items():
+        assert missing == ("" if name in texts else str(-(2**63)))
 
 
 def test_needs_no_tensorflow(repository):

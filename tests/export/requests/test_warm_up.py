@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from configs.models.sparse_ctr import SparseCTRRecipe
 from export.contract.buckets import Buckets
 from export.contract.signature import (
     ENCODE_USER,
@@ -25,7 +26,6 @@ from export.requests.warm_up import (
     warm_up_requests,
     write_warm_up,
 )
-from sparsectr.config import ModelConfig
 from sparsectr.errors import InputError
 from sparsectr.schema import (
     CategoricalField,
@@ -72,6 +72,7 @@ def encode_user(inputs):
         "state_keys": np.full((rows, 1, length, 1), 0.5, np.float32),
         "state_values": np.zeros((rows, 1, length, 1), np.float32),
         "state_key_time": inputs["behavior_time"],
+        "state_key_position": np.zeros((rows, length), np.int32),
         "state_key_mask": inputs["behavior_time"] > 0,
         "state_user": np.zeros((rows, 32), np.float32),
         "state_fingerprint": np.full(rows, 2**53 - 1),
@@ -79,7 +80,7 @@ def encode_user(inputs):
 
 
 def records(config=None, xla_buckets=()):
-    listed = signatures(SCHEMA, config or ModelConfig(), xla_buckets)
+    listed = signatures(SCHEMA, config or SparseCTRRecipe(), xla_buckets)
     return listed, warm_up_requests(listed, REQUESTS, BUCKETS, encode_user)
 
 
@@ -115,7 +116,7 @@ def test_every_shape_of_every_signature():
 
 
 def test_state_as_long_as_the_history():
-    _, found = records(dataclasses.replace(ModelConfig(), attention="full"))
+    _, found = records(dataclasses.replace(SparseCTRRecipe(), attention="full"))
     assert shapes(found, SCORE, "state_key_time", "candidate_item") == [
         ((b, length), (b, count))
         for b in (1, 4)
@@ -132,7 +133,7 @@ def test_compiled_signature_has_its_one_shape():
 
 
 def test_state_without_a_model():
-    listed = signatures(SCHEMA, ModelConfig())
+    listed = signatures(SCHEMA, SparseCTRRecipe())
     with pytest.raises(ValueError, match="`encode_user` is needed"):
         warm_up_requests(listed, REQUESTS, BUCKETS)
     without_state = {WHOLE_PASS: listed[WHOLE_PASS]}

@@ -1,30 +1,41 @@
 """TimeChunking against the reference, and its corner cases by hand."""
 
+from typing import Any
+
 import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
-from sparsectr.layers.chunking.time_chunking import TimeChunking, TimeChunks
+from sparsectr.layers.chunking.chunking import Chunks
+from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.ops.places import places_of_history
 from tests import reference
 from tests.make_requests import make_requests
 
 NOW = 1_494_590_400
 
 
+def _chunks(behavior_time: Any, num_chunks: int, transition: int = 1) -> Chunks:
+    chunking = TimeChunking(num_chunks, transition)
+    return chunking(places_of_history(behavior_time))
+
+
 def _bounds(times: list[int], num_chunks: int) -> list[tuple[int, int]]:
     """Returns (start, end) of the chunks of one history."""
-    chunks = TimeChunking(num_chunks)(np.array([times], "int64"))
+    chunks = _chunks(np.array([times], "int64"), num_chunks)
     starts, ends = chunks.start.numpy()[0], chunks.end.numpy()[0]
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _check(chunks: TimeChunks, behavior_time: np.ndarray) -> None:
+def _check(chunks: Chunks, behavior_time: np.ndarray) -> None:
     """Compares with the reference, history by history."""
-    start, end, time, weights, index, mask, transition_time = (
-        x.numpy() for x in chunks
-    )
+    start, end = chunks.start.numpy(), chunks.end.numpy()
+    time, weights = chunks.place.time.numpy(), chunks.weights.numpy()
+    np.testing.assert_array_equal(chunks.place.valid, end > start)
+    index = chunks.transition_index.numpy()
+    transition_time, _, mask = (x.numpy() for x in chunks.transition_place)
     batch, num_chunks = start.shape
     length = behavior_time.shape[1]
     num_transition = index.shape[1] // num_chunks
@@ -66,7 +77,7 @@ def test_equals_the_reference_for_every_length(
     behavior_time = make_requests(num_chunks, range(length + 1), length=length)[
         "behavior_time"
     ]
-    chunks = TimeChunking(num_chunks, num_transition)(behavior_time)
+    chunks = _chunks(behavior_time, num_chunks, num_transition)
     _check(chunks, behavior_time)
 
 
@@ -80,7 +91,7 @@ def test_ties_break_as_in_the_reference(
 ) -> None:
     times = (NOW + np.cumsum(gaps, dtype="int64")).astype("int64")
     behavior_time = np.pad(times, (13 - len(times), 0))[np.newaxis]
-    _check(TimeChunking(num_chunks, 2)(behavior_time), behavior_time)
+    _check(_chunks(behavior_time, num_chunks, 2), behavior_time)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -94,7 +105,7 @@ def test_graphs_of_any_length_equal_the_reference(jit_compile: bool) -> None:
         ]
     )
     compiled = tf.function(
-        TimeChunking(5, 2),
+        lambda behavior_time: _chunks(behavior_time, 5, 2),
         jit_compile=jit_compile,
         input_signature=[tf.TensorSpec((None, None), tf.int64)],
     )
@@ -151,14 +162,14 @@ def test_a_short_history_has_empty_chunks_at_the_end() -> None:
 def test_mean_time_is_exact_and_rounded_up() -> None:
     # float32 would hold none of these seconds apart.
     times = np.array([[NOW, NOW + 1, NOW + 3, NOW + 7]])
-    chunks = TimeChunking(1)(times)
-    assert chunks.chunk_time.numpy().tolist() == [[NOW + 3]]
-    assert chunks.chunk_time.dtype == tf.int64
+    chunks = _chunks(times, 1)
+    assert chunks.place.time.numpy().tolist() == [[NOW + 3]]
+    assert chunks.place.time.dtype == tf.int64
 
 
 def test_mean_time_of_a_long_history_does_not_overflow() -> None:
     times = np.full((1, 4096), NOW, "int64")
-    assert TimeChunking(1)(times).chunk_time.numpy().tolist() == [[NOW]]
+    assert _chunks(times, 1).place.time.numpy().tolist() == [[NOW]]
 
 
 @pytest.mark.parametrize("name", ["num_chunks", "num_transition"])

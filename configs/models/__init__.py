@@ -1,0 +1,1 @@
+"""Recipes of models: one a file, whose name is the model's."""

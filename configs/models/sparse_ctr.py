@@ -1,0 +1,150 @@
+"""SparseCTR: the model of the paper; the defaults are its Sparsity-2.
+
+Command: `python -m sparsectr.train --dataset=movielens`
+Measured: README.md, "Results".
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sparsectr.config_fields import config_field, require
+from sparsectr.model_recipe import (
+    ModelRecipe,
+    Preset,
+    RequestShape,
+    StateSpec,
+    StateTensor,
+    embedding_flops,
+    prediction_flops,
+    user_state,
+    user_width,
+)
+from sparsectr.ops.query_blocks import query_block_bounds
+from sparsectr.schema import DatasetSchema
+
+FEED_FORWARD_MULTIPLIER = 3
+"""Hidden width of the feed-forward network in widths d (section 3.3)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseCTRRecipe(ModelRecipe):
+    """SparseBlocks over chunk summaries, transition and local behaviours."""
+
+    network = "sparsectr.models.sparse_ctr:SparseCTR"
+
+    # The four configurations of the paper's Figure 3.
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "sparsity-1": {"num_chunks": 8, "num_transition": 1, "num_local": 2},
+        "sparsity-2": {"num_chunks": 16, "num_transition": 2, "num_local": 5},
+        "sparsity-3": {"num_chunks": 16, "num_transition": 3, "num_local": 10},
+        "sparsity-4": {"num_chunks": 32, "num_transition": 4, "num_local": 20},
+    }
+
+    num_blocks: int = config_field(2, "Number of SparseBlocks.", minimum=1)
+    num_heads: int = config_field(
+        8, "Attention heads; must divide width.", minimum=1
+    )
+    num_chunks: int = config_field(16, "Chunks |P| of a history.", minimum=1)
+    num_transition: int = config_field(
+        2, "Transition behaviours m of a chunk.", minimum=1
+    )
+    num_local: int = config_field(
+        5, "Behaviours w in the local window.", minimum=1
+    )
+    attention: str = config_field(
+        "evo",
+        "evo for EvoAttention, full for full attention (variant A1).",
+        choices=("evo", "full"),
+    )
+    encoding: str = config_field(
+        "rel_temporal",
+        "What times add to the logits: rel_temporal, or none (variant B1).",
+        choices=("rel_temporal", "none"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.width % self.num_heads == 0,
+            "num_heads",
+            f"divide width={self.width}",
+            self.num_heads,
+        )
+
+    def state_spec(self, schema: DatasetSchema) -> StateSpec:
+        """Returns keys and values of every block, beside the profile.
+
+        EvoAttention has as many keys for every history; full attention has
+        one for each behaviour.
+        """
+        times: int | str = "L"
+        keys: int | str = "L"
+        if self.attention == "evo":
+            times = self._num_selected + self.num_local
+            keys = times + 1  # that of the user
+        rows = (self.num_blocks, keys, self.width)
+        return StateSpec(
+            (
+                StateTensor("keys", "float32", rows, "Keys of every block"),
+                StateTensor("values", "float32", rows, "Values of every block"),
+                StateTensor(
+                    "key_time", "int64", (times,), "Unix seconds of the keys"
+                ),
+                StateTensor(
+                    "key_position",
+                    "int32",
+                    (times,),
+                    "Position of the keys, the newest behavior 1",
+                ),
+                StateTensor("key_mask", "bool", (keys,), "True for a key"),
+                *user_state(self, schema),
+            )
+        )
+
+    def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:
+        """Returns additions and multiplications of one forward pass.
+
+        Masked keys are counted where they are not skipped: all of
+        EvoAttention, and of full attention those up to the end of a block of
+        queries. Zeros in between, of heads side by side, are not.
+        """
+        blocks = sum(
+            self._block_products(shape, is_last=index == self.num_blocks - 1)
+            for index in range(self.num_blocks)
+        )
+        user = user_width(self, schema)
+        if self.attention == "evo" and user:
+            blocks += user * self.width + self.width**2
+        return (
+            embedding_flops(self, schema, shape)
+            + prediction_flops(self, schema, shape)
+            + 2 * shape.batch_size * blocks
+        )
+
+    @property
+    def _num_selected(self) -> int:
+        """Keys of the global and the transition branch."""
+        return self.num_chunks * (1 + self.num_transition)
+
+    def _block_products(self, shape: RequestShape, *, is_last: bool) -> int:
+        """Returns products of one SparseBlock for one request."""
+        width, length = self.width, shape.length
+        rows = 0 if is_last else length
+        queries = rows + shape.num_candidates
+        total = 2 * queries * width**2  # queries and results
+        total += 3 * FEED_FORWARD_MULTIPLIER * queries * width**2
+        if self.attention == "full":
+            bounds = query_block_bounds(length)
+            pairs = sum((end - start) * end for start, end in bounds)
+            total += 2 * length * width**2  # keys and values
+            scores = (0 if is_last else pairs) + shape.num_candidates * length
+            return total + 2 * scores * width
+        keys = self._num_selected + self.num_local + 1
+        total += 2 * (keys + rows) * width**2
+        # Means of chunks, and two layers each for keys and values.
+        total += self.num_chunks * length * width
+        total += 4 * self.num_chunks * width**2
+        # Three weights a query and head from its three outputs: the gate.
+        total += queries * 3 * 3 * width
+        return total + 2 * queries * keys * width

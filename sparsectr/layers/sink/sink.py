@@ -1,0 +1,38 @@
+"""The interface of sinks: how the logits of a query become weights.
+
+Axes: S keys.
+"""
+
+from typing import Any
+
+import keras
+
+from sparsectr.ops.tensor import Tensor
+
+
+class Sink(keras.layers.Layer):
+    """What a query may read beside its keys, so that it can read less.
+
+    A softmax alone has to sum to one, however little of the keys is like the
+    query. A sink takes the rest.
+    """
+
+    def build(self, *unused_shapes: Any, **unused: Any) -> None:
+        """Creates the weights of one block, if there are any."""
+        self.built = True
+
+    def numerators(
+        self, logits: Tensor, mask: Tensor, head_axis: int
+    ) -> tuple[Tensor, Tensor]:
+        """Turns logits into weights, before the division.
+
+        Args:
+            logits: float tensor `[..., S]`.
+            mask: bool tensor that broadcasts to it; True = keep.
+            head_axis: Which axis of `logits` the heads are.
+
+        Returns:
+            float32 weights like `logits`; and float32 `[..., 1]`, what they
+            are to be divided by, infinite where a query may read nothing.
+        """
+        raise NotImplementedError

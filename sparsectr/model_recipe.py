@@ -1,0 +1,226 @@
+"""What a model is, before there is any TensorFlow.
+
+A recipe in `configs/models/` is a subclass of `ModelRecipe`: a frozen
+dataclass whose fields are flags, and the facts that flags, signatures, checks
+and reports need of a model without building it. `build` loads the network.
+"""
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from sparsectr.config_fields import check_fields, config_field, require
+from sparsectr.schema import DatasetSchema
+
+if TYPE_CHECKING:
+    from sparsectr.models.ranking_model import RankingModel
+
+Preset = Mapping[str, Any]
+
+
+class RequestShape(NamedTuple):
+    """The size of a batch of requests.
+
+    Attributes:
+        batch_size: B.
+        length: L.
+        num_candidates: C.
+    """
+
+    batch_size: int
+    length: int
+    num_candidates: int
+
+
+class StateTensor(NamedTuple):
+    """One tensor of a user state.
+
+    Attributes:
+        name: Its key in the dict that `encode_user` returns.
+        dtype: Name of its NumPy dtype; what is float32 here is computed in
+            the model's own precision.
+        shape: Sizes behind the batch axis: numbers, or "L" where there is one
+            for each column of a history, padding included.
+        meaning: What it is, in a sentence.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    meaning: str
+
+    def num_bytes(self, length: int) -> int:
+        """Returns its size for one user with a history of `length`."""
+        sizes = [length if size == "L" else int(size) for size in self.shape]
+        width = {"bool": 1, "int32": 4, "float32": 4, "int64": 8}[self.dtype]
+        return width * math.prod(sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSpec:
+    """What `encode_user` hands to `score`.
+
+    Args:
+        tensors: Its tensors, in order.
+        bound_to_request_time: Whether the state holds for one request time
+            alone, and not for a later request of the same history.
+    """
+
+    tensors: tuple[StateTensor, ...]
+    bound_to_request_time: bool = False
+
+    def num_bytes(self, length: int) -> int:
+        """Returns the bytes of one user's state, history of `length`."""
+        return sum(tensor.num_bytes(length) for tensor in self.tensors)
+
+
+class TableSpec(NamedTuple):
+    """One embedding table of a model.
+
+    Attributes:
+        name: Its name.
+        num_rows: Rows, the two reserved ones included.
+        width: Columns.
+    """
+
+    name: str
+    num_rows: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """What every model has. A model of its own adds fields.
+
+    Its name is that of its file. Its network is a `RankingModel` whose
+    constructor takes schema and recipe.
+    """
+
+    network: ClassVar[str]
+    """Where the network is: `package.module:Class`."""
+
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    """Named sets of values for `--model.preset`."""
+
+    width: int = config_field(32, "Width d of the sequence.", minimum=1)
+    embedding_dim: int = config_field(
+        32, "Width of every embedding table.", minimum=1
+    )
+    head_units: int = config_field(
+        32, "Hidden width of the prediction MLP.", minimum=1
+    )
+    dropout_rate: float = config_field(
+        0.0, "Dropout on the embedded sequence, in training."
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require(
+            0.0 <= self.dropout_rate < 1.0,
+            "dropout_rate",
+            "be at least 0 and below 1",
+            self.dropout_rate,
+        )
+
+    @property
+    def name(self) -> str:
+        """The model's name, which is that of its recipe's file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def state_spec(self, schema: DatasetSchema) -> StateSpec:
+        """Returns what the model knows of a user before any candidate.
+
+        Args:
+            schema: The fields, resolved.
+        """
+        raise NotImplementedError
+
+    def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:
+        """Returns additions and multiplications of one forward pass.
+
+        Those of its matrix products, as many as the equations need: what an
+        implementation computes beside them is not counted.
+
+        Args:
+            schema: The fields, resolved.
+            shape: The batch.
+        """
+        raise NotImplementedError
+
+    def tables(self, schema: DatasetSchema) -> tuple[TableSpec, ...]:
+        """Returns the embedding tables of the model.
+
+        Args:
+            schema: The fields, resolved.
+        """
+        return tuple(
+            TableSpec(table.name, table.size or 0, self.embedding_dim)
+            for table in schema.tables
+        )
+
+    def with_preset(self, preset: str) -> Self:
+        """Returns a copy with the values of a named preset.
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
+        rule = f"be one of {', '.join(self.presets)}"
+        require(preset in self.presets, "preset", rule, preset)
+        return dataclasses.replace(self, **self.presets[preset])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns name and values, as `recipe_from_dict` takes them."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    def build(
+        self, schema: DatasetSchema, dtype: str = "float32"
+    ) -> "RankingModel":
+        """Returns the network with all its weights created.
+
+        Args:
+            schema: The fields, resolved.
+            dtype: Keras dtype policy, "float32" or "mixed_bfloat16".
+        """
+        module, _, name = self.network.partition(":")
+        network = getattr(importlib.import_module(module), name)
+        model: RankingModel = network(schema, self, dtype=dtype, name=self.name)
+        model.build()
+        return model
+
+
+def user_width(recipe: ModelRecipe, schema: DatasetSchema) -> int:
+    """Returns the width of a user's embedded profile, 0 without one."""
+    return len(schema.user_fields) * recipe.embedding_dim
+
+
+def user_state(
+    recipe: ModelRecipe, schema: DatasetSchema
+) -> tuple[StateTensor, ...]:
+    """Returns the part of a state that most models have: the profile."""
+    width = user_width(recipe, schema)
+    if not width:
+        return ()
+    return (StateTensor("user", "float32", (width,), "The user's profile"),)
+
+
+def embedding_flops(
+    recipe: ModelRecipe, schema: DatasetSchema, shape: RequestShape
+) -> int:
+    """Returns operations of `RequestEmbedding`: its two projections."""
+    behavior = len(schema.behavior_fields) * recipe.embedding_dim
+    candidate = len(schema.candidate_fields) * recipe.embedding_dim
+    candidate += len(schema.candidate_dense_fields)
+    rows = shape.length * behavior + shape.num_candidates * candidate
+    return 2 * shape.batch_size * rows * recipe.width
+
+
+def prediction_flops(
+    recipe: ModelRecipe, schema: DatasetSchema, shape: RequestShape
+) -> int:
+    """Returns operations of `PredictionLayer` (Eq. 17)."""
+    width, hidden = recipe.width, recipe.head_units
+    candidate = width * width + width * hidden + hidden
+    user = user_width(recipe, schema) * width
+    return 2 * shape.batch_size * (shape.num_candidates * candidate + user)

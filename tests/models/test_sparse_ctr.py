@@ -1,0 +1,189 @@
+"""What SparseCTR promises beyond the contract of all models."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.models.ranking_model import RankingModel
+from sparsectr.models.sparse_ctr import SparseCTR
+from sparsectr.ops.places import places_of_history
+from tests.keras_weights import random_model, without_user_fields
+from tests.make_requests import (
+    CONFIG,
+    DAY,
+    LENGTH,
+    NUM_CANDIDATES,
+    SCHEMA,
+    SMALL_CONFIG,
+    WEEK,
+    make_requests,
+)
+
+NUM_VALID = [LENGTH, 0, 1, 6, 17]
+
+CONFIGS = {
+    "evo": CONFIG,
+    "full": dataclasses.replace(CONFIG, attention="full"),
+}
+
+every_attention = pytest.mark.parametrize("name", CONFIGS)
+
+Models = dict[str, RankingModel]
+Inputs = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return {
+        name: random_model(SCHEMA, config, 1)
+        for name, config in CONFIGS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Inputs:
+    return make_requests(2, NUM_VALID)
+
+
+def _moved(inputs: Inputs, seconds: int) -> Inputs:
+    times = inputs["behavior_time"]
+    return {
+        **inputs,
+        "behavior_time": np.where(times > 0, times + seconds, 0),
+        "request_time": inputs["request_time"] + seconds,
+    }
+
+
+@every_attention
+@pytest.mark.parametrize("weeks", [1, -3, 100])
+def test_whole_weeks_change_nothing(
+    name: str, weeks: int, models: Models, inputs: Inputs
+) -> None:
+    logits = models[name](inputs).logits
+    later = models[name](_moved(inputs, weeks * WEEK)).logits
+    np.testing.assert_array_equal(later, logits)
+
+
+@every_attention
+def test_days_of_the_week_matter(
+    name: str, models: Models, inputs: Inputs
+) -> None:
+    """So that the test above can fail."""
+    logits = models[name](inputs).logits.numpy()
+    differences = [
+        np.max(np.abs(models[name](_moved(inputs, days * DAY)).logits - logits))
+        for days in range(1, 7)
+    ]
+    assert max(differences) > 0.01
+
+
+@every_attention
+@pytest.mark.parametrize("changed", [28, 27, 20, 12])
+def test_the_future_does_not_change_the_past(
+    name: str, changed: int, models: Models, inputs: Inputs
+) -> None:
+    """A behaviour's row after a block reads nothing behind itself."""
+    model: Any = models[name]
+    hidden = model.embedding.behaviors(inputs)
+    user = tf.zeros_like(hidden[:, 0])
+    block = model.blocks[0]
+    plan = block.attention.plan(
+        places_of_history(inputs["behavior_time"]), hidden, for_history=True
+    )
+    other = hidden.numpy()
+    other[:, changed] += 1.0
+    rows, others = (
+        block.encode(tf.constant(x), user, plan, is_last=False)[0].numpy()
+        for x in (hidden, other)
+    )
+    np.testing.assert_array_equal(others[:, :changed], rows[:, :changed])
+    # The full history is read by all that come later in it.
+    later = np.max(np.abs(others - rows)[0, changed:], axis=1)
+    assert np.all(later > 1e-6) if name == "full" else later[0] > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("preset", "keys"),
+    [
+        ("sparsity-1", 8 + 8 * 1 + 2 + 1),
+        ("sparsity-2", 16 + 16 * 2 + 5 + 1),
+        ("sparsity-3", 16 + 16 * 3 + 10 + 1),
+        ("sparsity-4", 32 + 32 * 4 + 20 + 1),
+    ],
+)
+@pytest.mark.parametrize("length", [5, 101])
+def test_the_state_does_not_grow_with_the_history(
+    preset: str, keys: int, length: int
+) -> None:
+    recipe = SparseCTRRecipe(
+        width=4, embedding_dim=2, num_heads=2, num_blocks=1
+    ).with_preset(preset)
+    model = random_model(SCHEMA, recipe)
+    state = model.encode_user(make_requests(4, [5, 0], length=length))
+    assert tuple(state["keys"].shape) == (2, 1, keys, 4)
+    assert tuple(state["key_time"].shape) == (2, keys - 1)
+
+
+def test_a_user_without_fields_has_no_key() -> None:
+    schema = without_user_fields(SCHEMA)
+    model = random_model(schema, SMALL_CONFIG, 1)
+    state = model.encode_user(make_requests(2, NUM_VALID, schema))
+    assert not np.any(state["key_mask"][:, -1])
+
+
+def test_positions_count_back_from_the_request(models: Models) -> None:
+    requests = make_requests(2, [LENGTH, 3])
+    state = models["evo"].encode_user(requests)
+    chunks, transition = CONFIG.num_chunks, CONFIG.num_transition
+    local = chunks * (1 + transition)
+    newest = np.arange(CONFIG.num_local, 0, -1)
+    position = state["key_position"].numpy()
+    np.testing.assert_array_equal(position[0, local:], newest)
+    np.testing.assert_array_equal(position[1, -3:], newest[-3:])
+    mask = state["key_mask"].numpy()[:, :-1]
+    for row, count in enumerate((LENGTH, 3)):
+        times = requests["behavior_time"][row]
+        for place in np.flatnonzero(mask[row, :local]):
+            p = position[row, place]
+            assert 1 <= p <= count
+            # That of a chunk is its newest member's, whose time is not before
+            # the mean.
+            time = state["key_time"].numpy()[row, place]
+            assert times[-p] >= time if place < chunks else times[-p] == time
+
+
+def test_the_trace_holds_what_was_read(models: Models, inputs: Inputs) -> None:
+    trace = models["evo"](inputs, trace=True).trace
+    sizes = {
+        "global": CONFIG.num_chunks,
+        "transition": CONFIG.num_chunks * CONFIG.num_transition,
+        "local": CONFIG.num_local + 1,
+    }
+    queries = (len(NUM_VALID), NUM_CANDIDATES, CONFIG.num_heads)
+    mask = models["evo"].encode_user(inputs)["key_mask"].numpy()
+    start = 0
+    for name, size in sizes.items():
+        for block in range(CONFIG.num_blocks):
+            weights = trace[f"block_{block}/{name}/weights"].numpy()
+            assert weights.shape == (*queries, size)
+            has_key = mask[:, start : start + size].any(axis=1)
+            expected = np.broadcast_to(has_key[:, None, None], queries)
+            np.testing.assert_allclose(weights.sum(-1), expected, rtol=1e-5)
+        start += size
+    gate = trace["block_1/gate"].numpy()
+    assert gate.shape == (*queries, 3)
+    np.testing.assert_allclose(gate.sum(-1), 1.0, rtol=1e-5)
+    assert trace["chunk_start"].shape == (len(NUM_VALID), CONFIG.num_chunks)
+    full = models["full"](inputs, trace=True).trace
+    assert full["block_0/weights"].shape == (*queries, LENGTH)
+
+
+def test_takes_a_recipe_as_a_dict() -> None:
+    values = json.loads(json.dumps(SMALL_CONFIG.to_dict()))
+    model = SparseCTR(dataclasses.asdict(SCHEMA), values)
+    assert (model.schema, model.recipe) == (SCHEMA, SMALL_CONFIG)
