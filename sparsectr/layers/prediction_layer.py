@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.ops.tensor import Tensor
+
 
 @keras.saving.register_keras_serializable(package="sparsectr")
 class PredictionLayer(keras.layers.Layer):
@@ -79,7 +81,7 @@ class PredictionLayer(keras.layers.Layer):
         self.output_unit.build((*candidates_shape[:-1], self.hidden_units))
         self.built = True
 
-    def call(self, candidates: Any, user: Any = None) -> Any:
+    def call(self, candidates: Tensor, user: Tensor | None = None) -> Tensor:
         fused = self.candidate_projection(candidates)  # [B, C, d]
         if user is not None:
             fused = fused * ops.expand_dims(self.user_projection(user), 1)
@@ -91,7 +93,9 @@ class PredictionLayer(keras.layers.Layer):
     ) -> Any:
         return candidates_shape[:-1]
 
-    def compute_output_spec(self, candidates: Any, user: Any = None) -> Any:
+    def compute_output_spec(
+        self, candidates: Tensor, user: Tensor | None = None
+    ) -> Any:
         shape = self.compute_output_shape(candidates.shape)
         return keras.KerasTensor(shape, "float32")
 

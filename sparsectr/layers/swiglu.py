@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.ops.tensor import Tensor
+
 
 @keras.saving.register_keras_serializable(package="sparsectr")
 class SwiGLU(keras.layers.Layer):
@@ -48,7 +50,7 @@ class SwiGLU(keras.layers.Layer):
         self.down.build((*input_shape[:-1], self.hidden_width))
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return self.down(ops.silu(self.gate(inputs)) * self.up(inputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -1,11 +1,11 @@
 """Rows of a batch of sequences by their index."""
 
-from typing import Any
-
 from keras import ops
 
+from sparsectr.ops.tensor import Tensor
 
-def gather_rows(sequence: Any, index: Any) -> Any:
+
+def gather_rows(sequence: Tensor, index: Tensor) -> Tensor:
     """Returns `sequence[b, index[b, k]]` for every `b` and `k`.
 
     One flat gather: `keras.ops.take_along_axis` would broadcast the index

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.ops.tensor import Tensor
 from sparsectr.schema import OUT_OF_VOCABULARY_ID
 
 
@@ -57,7 +58,7 @@ class EmbeddingTable(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, ids: Any) -> Any:
+    def call(self, ids: Tensor) -> Tensor:
         outside = ops.logical_or(ids < 0, ids >= self.num_rows)
         ids = ops.where(outside, OUT_OF_VOCABULARY_ID, ids)
         if keras.backend.backend() == "tensorflow":

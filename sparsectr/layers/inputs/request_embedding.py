@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
+from sparsectr.ops.tensor import Tensor
 from sparsectr.schema import CategoricalField, DatasetSchema, DenseField
 
 
@@ -97,7 +98,7 @@ class RequestEmbedding(keras.layers.Layer):
         self.candidate_projection.build((None, None, candidate))
         self.built = True
 
-    def _aligned_kernel(self, shape: Any, dtype: Any = None) -> Any:
+    def _aligned_kernel(self, shape: Any, dtype: str | None = None) -> Tensor:
         """Initial kernel of candidates, alike where a table is shared.
 
         A category then points the same way in a candidate as in a behavior
@@ -116,27 +117,29 @@ class RequestEmbedding(keras.layers.Layer):
         dense = len(self.schema.candidate_fields) * self.embedding_dim
         return ops.concatenate([*rows, kernel[dense:]], axis=0)
 
-    def call(self, inputs: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    def call(
+        self, inputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
         return (
             self.user(inputs),
             self.behaviors(inputs),
             self.candidates(inputs),
         )
 
-    def user(self, inputs: Mapping[str, Any]) -> Any:
+    def user(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
         """Returns the flattened e_U, `[B, U * embedding_dim]`, or `None`."""
         if not self.schema.user_fields:
             return None
         return self._concatenated("user", self.schema.user_fields, inputs)
 
-    def behaviors(self, inputs: Mapping[str, Any]) -> Any:
+    def behaviors(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns E_B, `[B, L, d]`."""
         fields = self.schema.behavior_fields
         return self.behavior_projection(
             self._concatenated("behavior", fields, inputs)
         )
 
-    def candidates(self, inputs: Mapping[str, Any]) -> Any:
+    def candidates(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns the candidates' part of E_S, `[B, C, d]`."""
         parts = [
             self._concatenated(
@@ -153,8 +156,8 @@ class RequestEmbedding(keras.layers.Layer):
         self,
         prefix: str,
         fields: tuple[CategoricalField, ...],
-        inputs: Mapping[str, Any],
-    ) -> Any:
+        inputs: Mapping[str, Tensor],
+    ) -> Tensor:
         return ops.concatenate(
             [
                 self.tables[field.table](inputs[f"{prefix}_{field.name}"])
@@ -174,7 +177,7 @@ class RequestEmbedding(keras.layers.Layer):
             (*inputs_shape[f"candidate_{candidate}"], self.width),
         )
 
-    def compute_output_spec(self, inputs: Mapping[str, Any]) -> Any:
+    def compute_output_spec(self, inputs: Mapping[str, Tensor]) -> Any:
         shapes = self.compute_output_shape(
             {name: tensor.shape for name, tensor in inputs.items()}
         )
@@ -192,7 +195,7 @@ class RequestEmbedding(keras.layers.Layer):
         }
 
 
-def _transform(field: DenseField, value: Any) -> Any:
+def _transform(field: DenseField, value: Tensor) -> Tensor:
     """Applies a dense field's transform in float32; missing becomes 0."""
     value = ops.cast(value, "float32")
     missing = ops.logical_not(ops.isfinite(value))
