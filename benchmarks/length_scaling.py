@@ -190,7 +190,7 @@ def _make_calls(
                 functions[mode], batches[length]
             )
         if attention == "evo":
-            score = tf.function(model.score, jit_compile=True, autograph=False)
+            score = _compiled_logits(model.score)
             for length, batch in batches.items():
                 state = model.encode_user(batch)
                 request = {
@@ -204,20 +204,27 @@ def _make_calls(
 
 def _functions(attention: str, schema: Any) -> tuple[Any, dict[str, Any]]:
     """Returns a model, its pass to the logits and its training step."""
-    import tensorflow as tf
-
     from sparsectr.training.devices import make_strategy
     from sparsectr.training.train_step import make_train_step
 
     model = SparseCTRRecipe(attention=attention).build(schema)
     return model, {
-        "inference": tf.function(
-            lambda batch: model(batch), jit_compile=True, autograph=False
-        ),
+        "inference": _compiled_logits(model),
         "training": make_train_step(
             model, TrainConfig(jit_compile=True), make_strategy(num_devices=1)
         ),
     }
+
+
+def _compiled_logits(function: Any) -> Any:
+    """Returns what gives the logits of `Scores`, compiled."""
+    import tensorflow as tf
+
+    return tf.function(
+        lambda *given: function(*given).logits,
+        jit_compile=True,
+        autograph=False,
+    )
 
 
 def _call(function: Any, *given: Any) -> Call:

@@ -1,5 +1,6 @@
 """How many operations a pass has, and how fast the machine could do them."""
 
+import functools
 import math
 import re
 import time
@@ -124,7 +125,7 @@ def floors(
         needed = recipe.flops(model.schema, shape.of_requests)
         read = needed_bytes(recipe, model.schema, shape.of_requests)
         function = tf.function(
-            lambda inputs, model=model: model(inputs).logits, jit_compile=True
+            functools.partial(model, training=False), jit_compile=True
         )
         text = function.experimental_get_compiler_ir(batch)(stage="hlo")
         floor = max(

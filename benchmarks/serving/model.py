@@ -197,7 +197,7 @@ def _answers(
     # A graph, as in training and evaluation; one for all shapes.
     @tf.function(input_signature=[specs], autograph=False)
     def predict(inputs: Inputs) -> Any:
-        return tf.sigmoid(model(inputs, training=False))
+        return tf.sigmoid(model(inputs, training=False).logits)
 
     return {
         _name(shape): np.concatenate(

@@ -210,6 +210,7 @@ def _from_json(values: Any, info: Any) -> Any:
 # What the server takes: integers for floats too, but no other conversion.
 _JSON_TYPES = {
     tf.float32: (float, int),
+    tf.int32: (int,),
     tf.int64: (int,),
     tf.bool: (bool,),
     tf.string: (str, dict),

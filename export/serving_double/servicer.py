@@ -74,6 +74,7 @@ def _as_fields(array: Any) -> Any:
     if tensor.tensor_content:
         field = {
             tf.float32: "float_val",
+            tf.int32: "int_val",
             tf.int64: "int64_val",
             tf.bool: "bool_val",
         }[tf.as_dtype(tensor.dtype)]

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import speed_report
-from benchmarks.attention.all_pairs import AllPairs
+from benchmarks.attention.all_pairs import AllPairsRecipe
 from benchmarks.attention.contenders import (
     BASELINES,
     EXECUTIONS,
@@ -23,12 +23,13 @@ from benchmarks.attention.contenders import (
     model_of,
 )
 from benchmarks.attention.operation_counts import compiled_operations
-from benchmarks.attention.paper_construction import PaperConstruction
+from benchmarks.attention.paper_construction import PaperConstructionRecipe
 from benchmarks.made.requests import made_requests, made_schema
 from benchmarks.measuring.interleaved import Turns, speedup, spread, take_turns
 from configs.models.sparse_ctr import SparseCTRRecipe
-from sparsectr.models.sparse_ctr import SparseCTR
+from sparsectr.model_recipe import RequestShape
 from tests.commands import ForkedCommands
+from tests.matrix_products import matrix_products
 
 TINY = (
     "--num_behaviors=37",
@@ -47,8 +48,10 @@ SHAPE = Shape(
 )
 
 
-@pytest.mark.parametrize("variant", [AllPairs, PaperConstruction])
-def test_variant_scores_as_full_attention(variant: type[SparseCTR]) -> None:
+@pytest.mark.parametrize("variant", [AllPairsRecipe, PaperConstructionRecipe])
+def test_variant_scores_as_full_attention(
+    variant: type[SparseCTRRecipe],
+) -> None:
     schema = made_schema(50)
     full = SparseCTRRecipe(attention="full").build(schema)
     random = np.random.default_rng(3)
@@ -58,8 +61,7 @@ def test_variant_scores_as_full_attention(variant: type[SparseCTR]) -> None:
             for weight in full.get_weights()
         ]
     )
-    other = variant.from_config(full.get_config())
-    other.build()
+    other = variant(attention="full").build(schema)
     other.set_weights(full.get_weights())
     batch = {
         name: tf.constant(value)
@@ -70,12 +72,24 @@ def test_variant_scores_as_full_attention(variant: type[SparseCTR]) -> None:
     time_[0, :30] = 0
     time_[1] = 0
     batch["behavior_time"] = tf.constant(time_)
-    assert len(full.plan(batch["behavior_time"]).query_blocks) == 3
-    if variant is AllPairs:
-        assert len(other.plan(batch["behavior_time"]).query_blocks) == 1
-    scores = full(batch).numpy()
+    assert full.blocks[0].attention.num_query_blocks > 1
+    if variant is AllPairsRecipe:
+        assert other.blocks[0].attention.num_query_blocks == 1
+    scores = full(batch).logits.numpy()
     assert scores.std() > 0.1
-    np.testing.assert_allclose(other(batch), scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        other(batch).logits, scores, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("variant", [AllPairsRecipe, PaperConstructionRecipe])
+def test_operations_of_variants(variant: type[SparseCTRRecipe]) -> None:
+    schema, shape = made_schema(50), RequestShape(3, 141, 7)
+    recipe = variant(attention="full")
+    counted = matrix_products(
+        recipe.build(schema), made_requests(schema, *shape)
+    )
+    assert counted == pytest.approx(recipe.flops(schema, shape), rel=0.03)
 
 
 @pytest.mark.parametrize("scope", ["block", "attention"])
