@@ -1,0 +1,69 @@
+"""DIN: Deep Interest Network, target attention over the history (KDD 2018).
+
+Command: `python -m sparsectr.train --dataset=movielens --model.name=din`
+Measured: not yet under the leaderboard's protocol.
+"""
+
+import dataclasses
+
+from sparsectr.config_fields import config_field
+from sparsectr.model_recipe import (
+    ModelRecipe,
+    RequestShape,
+    StateSpec,
+    StateTensor,
+    embedding_flops,
+    user_state,
+    user_width,
+)
+from sparsectr.schema import DatasetSchema
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DINRecipe(ModelRecipe):
+    """Behaviours weighted by what the candidate is like."""
+
+    network = "sparsectr.models.din:DIN"
+
+    attention_units_1: int = config_field(
+        80, "First hidden width of the activation unit.", minimum=1
+    )
+    attention_units_2: int = config_field(
+        40, "Second hidden width of the activation unit.", minimum=1
+    )
+    normalize: str = config_field(
+        "none",
+        "What the weights of behaviours are divided by: none, which keeps how "
+        "much of a history is like the candidate; length, their number; "
+        "softmax, so that they sum to one.",
+        choices=("none", "length", "softmax"),
+    )
+
+    def state_spec(self, schema: DatasetSchema) -> StateSpec:
+        """Returns the embedded behaviours, beside the profile."""
+        return StateSpec(
+            (
+                StateTensor(
+                    "behaviors",
+                    "float32",
+                    ("L", self.width),
+                    "Embedded behaviors",
+                ),
+                StateTensor("is_valid", "bool", ("L",), "True for a behavior"),
+                *user_state(self, schema),
+            )
+        )
+
+    def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:
+        """Returns additions and multiplications of one forward pass."""
+        width = self.width
+        first, second = self.attention_units_1, self.attention_units_2
+        pairs = shape.num_candidates * shape.length
+        unit = (shape.num_candidates + shape.length + pairs) * width * first
+        unit += pairs * (first * second + second)
+        interest = pairs * width
+        head_input = 2 * width + user_width(self, schema)
+        head = shape.num_candidates * self.head_units * (head_input + 1)
+        return embedding_flops(self, schema, shape) + 2 * shape.batch_size * (
+            unit + interest + head
+        )
