@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
+from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
     Inputs,
     RankingModel,
@@ -77,10 +78,10 @@ class DIN(RankingModel):
     def build(self, inputs_shape: Any = None) -> None:
         """Creates all weights; their shapes follow from the schema."""
         recipe = self.recipe
-        user_width = len(self.schema.user_fields) * recipe.embedding_dim
+        profile = user_width(recipe, self.schema)
         self.embedding.build()
         self.activation_unit.build((None, None, recipe.width))
-        self.hidden.build((None, None, 2 * recipe.width + user_width))
+        self.hidden.build((None, None, 2 * recipe.width + profile))
         self.output_unit.build((None, None, recipe.head_units))
         self.built = True
 

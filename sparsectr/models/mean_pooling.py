@@ -10,6 +10,7 @@ from keras import ops
 
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
     Inputs,
     RankingModel,
@@ -61,12 +62,12 @@ class MeanPooling(RankingModel):
     def build(self, inputs_shape: Any = None) -> None:
         """Creates all weights; their shapes follow from the schema."""
         recipe = self.recipe
-        user_width = len(self.schema.user_fields) * recipe.embedding_dim
+        profile = user_width(recipe, self.schema)
         self.embedding.build()
         self.fusion.build((None, None, 3 * recipe.width))
         self.prediction.build(
             (None, None, recipe.width),
-            (None, user_width) if user_width else None,
+            (None, profile) if profile else None,
         )
         self.built = True
 

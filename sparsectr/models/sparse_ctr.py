@@ -19,6 +19,7 @@ from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
 from sparsectr.layers.sparse_block import SparseBlock
+from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
     Inputs,
     RankingModel,
@@ -116,14 +117,14 @@ class SparseCTR(RankingModel):
     def build(self, inputs_shape: Any = None) -> None:
         """Creates all weights; their shapes follow from the schema."""
         recipe = self.recipe
-        user_width = len(self.schema.user_fields) * recipe.embedding_dim
+        profile = user_width(recipe, self.schema)
         rows = (None, None, recipe.width)
         self.embedding.build()
         if self._has_user_token:
-            self.user_mlp.build((None, user_width))
+            self.user_mlp.build((None, profile))
         for block in self.blocks:
             block.build(rows)
-        self.prediction.build(rows, (None, user_width) if user_width else None)
+        self.prediction.build(rows, (None, profile) if profile else None)
         self.built = True
 
     def encode_user(
