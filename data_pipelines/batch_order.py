@@ -35,6 +35,9 @@ class BatchOrder:
         window_size: Most shards of a window.
         worker: Which worker, from 0.
         num_workers: Shard `s` belongs to worker `s % num_workers`.
+        first_request: The number of each shard's first request, and one more
+            at the end; where shards have requests that are never read, whose
+            bucket is none, and which keep their numbers.
 
     Attributes:
         num_batches: Batches of an epoch, the same for every worker.
@@ -50,6 +53,7 @@ class BatchOrder:
         window_size: int,
         worker: int = 0,
         num_workers: int = 1,
+        first_request: Array | None = None,
     ) -> None:
         self._counts = counts
         self._buckets = buckets
@@ -59,7 +63,9 @@ class BatchOrder:
         self._num_workers = num_workers
         most_shards = -(-len(counts) // num_workers)
         self._num_windows = -(-most_shards // window_size)
-        self._first_request = np.cumsum([0, *counts.sum(axis=1)])
+        if first_request is None:
+            first_request = np.cumsum([0, *counts.sum(axis=1)])
+        self._first_request = first_request
         # int32 holds 2 billion requests in half the memory.
         few = self._first_request[-1] <= np.iinfo(np.int32).max
         self._dtype = np.int32 if few else np.int64

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.batch_order import BatchOrder
+from data_pipelines.parts import in_part, is_cut, split_of
 from data_pipelines.shard import Shard
 from data_pipelines.store import Store, shard_name
 from sparsectr.config import DataConfig
@@ -34,7 +35,7 @@ class BatchLabels(NamedTuple):
 
 
 class Batches:
-    """The batches of one split of a store.
+    """The batches of one part of a store.
 
     A batch holds requests of one length bucket, so that its padded length is
     one of a few and short histories do not pay for long ones. `BatchOrder`
@@ -47,7 +48,8 @@ class Batches:
 
     Args:
         store: Where the requests are.
-        split: "train" or "test".
+        split: "train", "test", or a part of the former: "train_older" or
+            "validation", which the store's validation time divides.
         config: Lengths, buckets, and how far requests are mixed.
         batch_size: Requests of a batch of this worker.
         seed: Seed of the order; `None` for the order of the store, window by
@@ -56,16 +58,18 @@ class Batches:
         num_workers: How many there are.
 
     Attributes:
-        num_requests: Requests of the split that this worker reads.
+        num_requests: Requests of the part that this worker reads.
         num_batches: Batches of an epoch.
         lengths: The padded lengths that occur.
 
     Raises:
         ValueError: If `batch_size` is below 1, or there is no such worker.
-        InputError: If the store has fewer shards than there are workers.
+        InputError: If the store has fewer shards than there are workers, or
+            no validation time and a part is asked for that needs it.
 
     Cost:
-        Reads the length of every history once, of all workers' shards.
+        Reads the length of every history once, of all workers' shards; and
+        the time of every request, for a part that is cut.
 
     Memory:
         One byte for each request, and four for each in a few windows of
@@ -100,7 +104,7 @@ class Batches:
                 f"{num_workers} workers. Prepare it with more."
             )
         self._store = store
-        self._split = split
+        self._split = split_of(split)
         self._schema = store.schema
         self._config = config
         self.batch_size = batch_size
@@ -108,15 +112,23 @@ class Batches:
         self._shard = functools.lru_cache(2 * config.shuffle_shards)(
             self._open_shard
         )
-        counts = np.zeros((len(store.shards), len(self.lengths)), np.int64)
-        buckets = {}
+        validation_time = store.validation_time if is_cut(split) else None
+        no_bucket = len(self.lengths)
+        counts = np.zeros((len(store.shards), no_bucket), np.int64)
+        sizes, buckets = [], {}
         for index in range(len(store.shards)):
-            bucket = self._buckets(self._shard(index))
-            counts[index] = np.bincount(bucket, minlength=len(self.lengths))
+            shard = self._shard(index)
+            bucket = self._buckets(shard)
+            if validation_time is not None:
+                requests = shard.splits[self._split]
+                bucket[~in_part(requests, split, validation_time)] = no_bucket
+            found = np.bincount(bucket, minlength=no_bucket)
+            counts[index] = found[:no_bucket]
+            sizes.append(len(bucket))
             if index % num_workers == worker:
                 buckets[index] = bucket
-        self.num_requests = sum(map(len, buckets.values()))
-        self._first_request = np.cumsum([0, *counts.sum(axis=1)])
+        self.num_requests = int(counts[worker::num_workers].sum())
+        self._first_request = np.cumsum([0, *sizes])
         self._first_user = np.cumsum([0, *(s.num_users for s in store.shards)])
         self._order = BatchOrder(
             counts,
@@ -126,6 +138,7 @@ class Batches:
             window_size=config.shuffle_shards,
             worker=worker,
             num_workers=num_workers,
+            first_request=self._first_request,
         )
         self.num_batches = self._order.num_batches
 

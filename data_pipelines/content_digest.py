@@ -65,13 +65,23 @@ def shard_content(shard: Shard) -> dict[str, int]:
     return content
 
 
-def digest(contents: Sequence[Content]) -> str:
-    """Returns the digest of a store from those of its shards."""
+def digest(
+    contents: Sequence[Content], validation_time: int | None = None
+) -> str:
+    """Returns the digest of a store from those of its shards.
+
+    Args:
+        contents: What the shards add to it.
+        validation_time: Unix seconds, where the store has one: requests on
+            one side of it are other data than on the other.
+    """
     names = sorted({name for content in contents for name in content})
     parts = [
         sum(content.get(name, 0) for content in contents) % (1 << 64)
         for name in names
     ]
+    if validation_time is not None:
+        parts.append(validation_time)
     return "-".join(f"{part:016x}" for part in parts)
 
 

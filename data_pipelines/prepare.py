@@ -27,6 +27,10 @@ made there and sent when it is whole. Files that
 The store also keeps --sample_requests test requests as they were logged, in
 sampled_requests.parquet, which an export is warmed up and verified with. They
 are people's data; --sample_requests=0 leaves them out.
+
+Of the requests before the test, the newest tenth are the validation, which
+`sparsectr.train --validation` chooses on; --validation_fraction and
+--validation_time move its begin.
 """
 
 import contextlib
@@ -53,6 +57,7 @@ from data_pipelines.preparation import steps
 from data_pipelines.preparation.engine import EmbeddedEngine, Engine
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.source_file import SourceFile
+from data_pipelines.raw.validation_rule import FRACTION, validation_rule
 from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import MARKER
 from data_pipelines.verify_store import verify_store
@@ -91,11 +96,16 @@ class Options:
     Args:
         test_start: First day of the test split. KuaiRand alone.
         schema_file: What the tables are. One's own tables alone.
+        validation_time: First moment of the validation.
+        validation_fraction: Share of the requests before the test that are
+            the validation.
         eleme: Days and units. Ele.me alone.
     """
 
     test_start: datetime.date | None = None
     schema_file: Path | None = None
+    validation_time: str | None = None
+    validation_fraction: float | None = None
     eleme: ElemeOptions | None = None
 
 
@@ -154,6 +164,11 @@ def prepare(
         num_shards=num_shards or min(-(-size // SHARD_BYTES), MAX_SHARDS),
         range_bytes=range_bytes,
         sample_requests=sample_requests,
+        validation=validation_rule(
+            options.validation_time,
+            options.validation_fraction,
+            raw.schema.utc_offset_hours,
+        ),
         details={
             **details,
             "dataset": dataset,
@@ -288,6 +303,18 @@ def define_flags() -> None:
         "First day of the test split, as 2022-04-30, in the data set's own "
         "time zone; the default is the last day. KuaiRand alone.",
     )
+    flags.DEFINE_float(
+        "validation_fraction",
+        None,
+        "Share of the requests before the test that are the validation, the "
+        f"newest of them; the default is {FRACTION}.",
+    )
+    flags.DEFINE_string(
+        "validation_time",
+        None,
+        "First moment of the validation instead, as 2022-04-29 or "
+        "2022-04-29T18:00, in the data set's own time zone.",
+    )
     flags.DEFINE_string(
         "schema",
         None,
@@ -369,6 +396,8 @@ def main(argv: Sequence[str]) -> None:
             options=Options(
                 test_start=_date("test_start", values.test_start),
                 schema_file=Path(values.schema) if values.schema else None,
+                validation_time=values.validation_time,
+                validation_fraction=values.validation_fraction,
                 eleme=_eleme_options(values),
             ),
             engine=engine,

@@ -55,14 +55,7 @@ class Shard:
             "users": self.num_users,
             "behaviors": self.num_behaviors,
         }
-        for split in SPLITS:
-            requests = self.splits[split]
-            counts[split] = {
-                "requests": requests.num_requests,
-                "candidates": requests.num_candidates,
-                "positives": int(requests.label.sum()),
-            }
-        return counts
+        return counts | {s: count_requests(self.splits[s]) for s in SPLITS}
 
     def save(self, folder: Path) -> None:
         """Writes every column as a `.npy` file under `folder`."""
@@ -121,6 +114,26 @@ class Shard:
                 split: _open_requests(folder, split, schema) for split in SPLITS
             },
         )
+
+
+def count_requests(
+    requests: RequestColumns, chosen: Array | None = None
+) -> dict[str, int]:
+    """Returns the numbers of rows of some requests, or of all.
+
+    Args:
+        requests: The requests.
+        chosen: bool `[num_requests]`, which of them.
+    """
+    num_candidates, label = np.diff(requests.candidate_offset), requests.label
+    if chosen is not None:
+        label = label[np.repeat(chosen, num_candidates)]
+        num_candidates = num_candidates[chosen]
+    return {
+        "requests": len(num_candidates),
+        "candidates": len(label),
+        "positives": int(label.sum()),
+    }
 
 
 def add_nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

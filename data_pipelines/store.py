@@ -12,7 +12,7 @@ from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 
 FORMAT = "sparsectr-store"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MANIFEST = "manifest.json"
 
 SAMPLED_REQUESTS = "sampled_requests.parquet"
@@ -64,6 +64,20 @@ class Store:
     def num_requests(self, split: str) -> int:
         """Returns the number of requests of "train" or "test"."""
         return sum(shard.splits[split].num_requests for shard in self.shards)
+
+    @property
+    def validation_time(self) -> int:
+        """Unix seconds; training requests from then on are the validation.
+
+        Raises:
+            InputError: If the store has none.
+        """
+        time = self.manifest.get("split", {}).get("validation_time")
+        if time is None:
+            raise InputError(
+                f"{self.path} has no validation time. Prepare it again."
+            )
+        return int(time)
 
     def vocabulary(self, table: str) -> Vocabulary:
         """Returns the vocabulary that turns raw values into ids of `table`."""

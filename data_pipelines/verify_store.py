@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.content_digest import digest, shard_content
+from data_pipelines.parts import count_rows
 from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.raw.raw_dataset import LATEST_TIME
@@ -57,6 +58,12 @@ def verify_store(path: Path) -> str:
                 )
             progress.advance(expected["bytes"])
     test_time = manifest["split"]["test_time"]
+    validation_time = store.validation_time
+    if not 0 < validation_time <= test_time:
+        raise InputError(
+            f"{path}: the validation time {validation_time} is not before the "
+            f"test time {test_time}."
+        )
     counts, ids, contents = [], [], []
     for index, shard in enumerate(store.shards):
         name = path / shard_name(index, len(store.shards))
@@ -64,13 +71,13 @@ def verify_store(path: Path) -> str:
         check.histories()
         check.requests("train", 1, test_time)
         check.requests("test", test_time, LATEST_TIME)
-        counts.append(shard.counts())
+        counts.append(count_rows(shard, validation_time))
         ids.append(count_ids(shard))
         contents.append(shard_content(shard))
     for key, value in (
         ("counts", add_nested(counts)),
         ("out_of_vocabulary", add_nested(ids)),
-        ("content", digest(contents)),
+        ("content", digest(contents, validation_time)),
     ):
         if manifest[key] != value:
             raise InputError(

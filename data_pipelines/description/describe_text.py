@@ -35,6 +35,7 @@ def describe(store: Store, statistics: StoreStatistics) -> str:
     sections = (
         _overview(store, statistics),
         _requests(statistics),
+        *([_parts(statistics)] if statistics.parts else []),
         _percentiles(statistics),
         _chunks(statistics),
         _durations(statistics),
@@ -95,9 +96,10 @@ def _overview(store: Store, statistics: StoreStatistics) -> Iterator[str]:
         f"{statistics.num_users:,} users, "
         f"{statistics.behaviors_by_day.total:,} behaviors"
     )
-    rule = store.manifest.get("split", {}).get("rule")
-    if rule is not None:
-        yield f"split: {rule}"
+    split = store.manifest.get("split", {})
+    for what, name in (("split", "rule"), ("validation", "validation_rule")):
+        if name in split:
+            yield f"{what}: {split[name]}"
     yield ""
     zone = f"UTC{schema.utc_offset_hours:+d}"
     yield _line(f"Times, {zone}", ["first", "last"], 22)
@@ -152,6 +154,16 @@ def _requests(statistics: StoreStatistics) -> Iterator[str]:
     for label, values in rows.items():
         yield _line(f"  {label}", values, 14)
     yield "  (what is in the request's own second is no part of its history)"
+
+
+def _parts(statistics: StoreStatistics) -> Iterator[str]:
+    parts = list(statistics.parts.values())
+    rates = [share(part["positives"], part["candidates"]) for part in parts]
+    yield _line("Parts by time", list(statistics.parts), 14)
+    for name in ("requests", "candidates"):
+        yield _line(f"  {name}", [f"{part[name]:,}" for part in parts], 14)
+    yield _line("  click rate, of candidates", rates, 14)
+    yield "  (train is train_older with validation)"
 
 
 def _percentiles(statistics: StoreStatistics) -> Iterator[str]:

@@ -11,8 +11,9 @@ from data_pipelines.description.chunk_lengths import cut_into_chunks
 from data_pipelines.description.duration_counts import DurationCounts
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.user_blocks import user_blocks
+from data_pipelines.parts import PARTS, count_rows
 from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import SPLITS, Shard
+from data_pipelines.shard import SPLITS, Shard, add_nested
 from data_pipelines.store import Store, shard_name
 from sparsectr.progress import Progress
 from sparsectr.schema import OUT_OF_VOCABULARY_ID, PADDING_ID, DatasetSchema
@@ -137,6 +138,8 @@ class StoreStatistics:
         largest_chunk: Percent of a history that its largest chunk holds, cut
             off to an integer.
         splits: The requests of "train" and of "test".
+        parts: Requests, candidates and positives of each of `PARTS`; empty
+            for a store without a validation time.
         fields: Counts of each field in each split. Behaviors are of "test"
             from the test time on and of "train" before it.
 
@@ -178,8 +181,11 @@ class StoreStatistics:
             name: {split: FieldCounts() for split in SPLITS}
             for name in field_tables(store.schema)
         }
+        self.parts: dict[str, dict[str, int]] = {}
+        split = store.manifest.get("split", {})
+        self._validation_time = split.get("validation_time")
         self._utc_offset = store.schema.utc_offset_hours * 3600
-        self._test_time = store.manifest.get("split", {}).get("test_time")
+        self._test_time = split.get("test_time")
         total = sum(shard.num_behaviors for shard in store.shards)
         num_shards = len(store.shards)
         with Progress("describe", total, "row") as progress:
@@ -196,6 +202,7 @@ class StoreStatistics:
         self.num_users += block.num_users
         self._add_behaviors(block)
         self._add_chunks(block)
+        self._add_parts(block)
         for split in SPLITS:
             self._add_requests(block, split)
             self._add_candidates(block.splits[split], split)
@@ -235,6 +242,13 @@ class StoreStatistics:
         self.shortest_cut.add(chunks.shortest_cut)
         self.chunk_length.add(chunks.length)
         self.largest_chunk.add(100 * chunks.largest // (end - start))
+
+    def _add_parts(self, block: Shard) -> None:
+        if self._validation_time is None:
+            return
+        counts = count_rows(block, self._validation_time)
+        found = {part: counts[part] for part in PARTS}
+        self.parts = add_nested([self.parts, found] if self.parts else [found])
 
     def _add_requests(self, block: Shard, split: str) -> None:
         requests, statistics = block.splits[split], self.splits[split]

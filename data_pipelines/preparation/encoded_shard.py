@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_pipelines.content_digest import shard_content
+from data_pipelines.parts import count_rows
 from data_pipelines.preparation.coded_shard import read_counts
 from data_pipelines.shard import SPLITS, Shard
 from data_pipelines.vocabulary import Vocabulary, id_dtype
@@ -36,6 +37,7 @@ class EncodeTask:
         coded: Folder of the coded shard.
         folder: Where the shard goes.
         summaries: Folder of what was found in each shard.
+        validation_time: Unix seconds at which the validation begins.
     """
 
     schema: DatasetSchema
@@ -43,6 +45,7 @@ class EncodeTask:
     coded: Path
     folder: Path
     summaries: Path
+    validation_time: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class EncodedSummary:
 
     Args:
         counts: Users and behaviors; requests, candidates and positives of
-            each split.
+            each split and part.
         ids: For each field and part of the store, how many ids there are and
             how many of them say missing or out of vocabulary.
         content: What it adds to the digest of the store.
@@ -149,7 +152,7 @@ def _encode(task: EncodeTask, folder: Path) -> EncodedSummary:
     )
     shard.save(folder)
     return EncodedSummary(
-        counts=shard.counts(),
+        counts=count_rows(shard, task.validation_time),
         ids=count_ids(shard),
         content=shard_content(shard),
         files=describe_files(folder, sorted(folder.rglob("*.npy"))),

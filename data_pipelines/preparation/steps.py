@@ -15,7 +15,7 @@ its name need not be made again.
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,16 @@ from data_pipelines.preparation.encoded_shard import (
 from data_pipelines.preparation.engine import Engine
 from data_pipelines.preparation.sampled_requests import merge_samples
 from data_pipelines.preparation.scan import ROW, Scan, ScanReport, read_shard
+from data_pipelines.preparation.validation_time import find_validation
+from data_pipelines.preparation.value_counts import (
+    merge_counts,
+    sorted_counts,
+)
 from data_pipelines.preparation.working_folder import folder_of, working_folder
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
-from data_pipelines.raw.split_rule import Times
+from data_pipelines.raw.split_rule import SplitRule, Times
 from data_pipelines.shard import add_nested
 from data_pipelines.store import (
     SAMPLED_REQUESTS,
@@ -57,9 +62,6 @@ from data_pipelines.vocabulary import Vocabulary, arrow_type
 from sparsectr.errors import InputError
 from sparsectr.progress import Progress
 from sparsectr.schema import DatasetSchema
-
-_MERGE_ROWS = 4_000_000
-"""Values that are collected before equal ones are added up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class Plan:
         range_bytes: Bytes of raw files that are read at once by a process.
         sample_requests: Requests that the store keeps as they were logged,
             at most.
+        validation: Which requests before the test are the validation; `None`
+            for the newest tenth.
         details: More entries of the manifest.
     """
 
@@ -81,6 +85,7 @@ class Plan:
     num_shards: int
     range_bytes: int
     sample_requests: int
+    validation: SplitRule | None = None
     details: Mapping[str, Any]
 
     @property
@@ -98,6 +103,7 @@ class Plan:
             "details": dict(self.details),
             "schema": json.loads(self.dataset.schema.to_json()),
             "split": repr(self.dataset.split),
+            "validation": repr(self.validation),
             "files": [
                 [str(source.path), *source.state()]
                 for source in self.dataset.sources
@@ -165,9 +171,14 @@ class _Steps:
             self._check_items(self.dataset.items)
         test_time, rule = self.dataset.split.resolve(self._times())
         summaries = self._build(test_time, rule)
+        split = {
+            "rule": rule,
+            "test_time": test_time,
+            **self._find_validation(test_time),
+        }
         schema = self._vocabularies(summaries)
         self._sample(summaries)
-        encoded = self._encode(schema)
+        encoded = self._encode(schema, split["validation_time"])
         self._write_manifest(
             schema,
             encoded,
@@ -175,7 +186,7 @@ class _Steps:
                 **self.plan.details,
                 "engine": self.engine.name,
                 "sources": sources,
-                "split": {"rule": rule, "test_time": test_time},
+                "split": split,
                 "rows": {
                     name: {
                         "read": report.num_read,
@@ -241,13 +252,12 @@ class _Steps:
             return nothing, nothing
         file = self.folder / "times.arrow"
         if not file.exists():
-            counts = _merge_counts(
+            counts = merge_counts(
                 count_times(self.parts, self.dataset.impressions, shard)
                 for shard in range(self.plan.num_shards)
             )
             _write_arrow(file, counts)
-        counts = _read_arrow(file).sort_by("value")
-        return counts["value"].to_numpy(), counts["count"].to_numpy()
+        return sorted_counts(_read_arrow(file))
 
     def _build(self, test_time: int, rule: str) -> list[ShardSummary]:
         tasks = [
@@ -280,6 +290,15 @@ class _Steps:
             for values in json.loads(file.read_text("utf-8"))
         ]
 
+    def _find_validation(self, test_time: int) -> dict[str, Any]:
+        file = self.folder / "validation.json"
+        if not file.exists():
+            shards = map(self._coded, range(self.plan.num_shards))
+            found = find_validation(shards, self.plan.validation, test_time)
+            _write_json(file, found)
+        described: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        return described
+
     def _vocabularies(self, summaries: Sequence[ShardSummary]) -> DatasetSchema:
         file = self.folder / "schema.json"
         if file.exists():
@@ -293,7 +312,7 @@ class _Steps:
             for table in schema.tables:
                 counts = pa.table({"value": pa.array([], arrow_type(table))})
                 if table.kind != "hashed":
-                    counts = _merge_counts(
+                    counts = merge_counts(
                         read_counts(self._coded(shard), table.name)
                         for shard in range(self.plan.num_shards)
                     )
@@ -338,7 +357,9 @@ class _Steps:
         merge_samples(samples, hidden, self.plan.sample_requests)
         hidden.replace(file)
 
-    def _encode(self, schema: DatasetSchema) -> list[EncodedSummary]:
+    def _encode(
+        self, schema: DatasetSchema, validation_time: int
+    ) -> list[EncodedSummary]:
         num_shards = self.plan.num_shards
         tasks = [
             EncodeTask(
@@ -347,6 +368,7 @@ class _Steps:
                 coded=self._coded(shard),
                 folder=self.store / shard_name(shard, num_shards),
                 summaries=self.folder / "summaries",
+                validation_time=validation_time,
             )
             for shard in range(num_shards)
         ]
@@ -377,7 +399,10 @@ class _Steps:
             details={
                 **details,
                 "out_of_vocabulary": add_nested([s.ids for s in encoded]),
-                "content": digest([summary.content for summary in encoded]),
+                "content": digest(
+                    [summary.content for summary in encoded],
+                    details["split"]["validation_time"],
+                ),
                 "files": files,
             },
         )
@@ -421,27 +446,6 @@ def _add(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     for part in parts:
         total.update(part)
     return dict(total)
-
-
-def _merge_counts(parts: Iterator[pa.Table]) -> pa.Table:
-    """Adds up the counts of equal values, a few shards at a time."""
-    waiting: list[pa.Table] = []
-    num_rows = num_merged = 0
-    for part in parts:
-        waiting.append(part)
-        num_rows += len(part)
-        if num_rows > num_merged + _MERGE_ROWS:
-            waiting = [_sum_counts(waiting)]
-            num_rows = num_merged = len(waiting[0])
-    return _sum_counts(waiting)
-
-
-def _sum_counts(parts: Sequence[pa.Table]) -> pa.Table:
-    table = pa.concat_tables(parts)
-    found = table.group_by("value").aggregate([("count", "sum")])
-    return found.rename_columns({"count_sum": "count"}).select(
-        ["value", "count"]
-    )
 
 
 def _write_json(path: Path, values: Any, indent: int | None = 2) -> None:

@@ -87,6 +87,8 @@ def test_counts_requests(store: Store) -> None:
         "users": 3,
         "behaviors": 4,
         "train": {"requests": 3, "candidates": 4, "positives": 1},
+        "train_older": {"requests": 2, "candidates": 3, "positives": 1},
+        "validation": {"requests": 1, "candidates": 1, "positives": 0},
         "test": {"requests": 1, "candidates": 1, "positives": 0},
     }
 
@@ -149,7 +151,7 @@ def _column_short(path: Path) -> None:
         (shutil.rmtree, "is not a store"),
         (_no_manifest, "is not a store"),
         (_manifest_cut_off, "manifest.json is damaged"),
-        (_other_version, "has version 9; this code reads version 2"),
+        (_other_version, "has version 9; this code reads version 3"),
         (_no_schema, "manifest.json is damaged"),
         (_half_hours, "json is damaged: `utc_offset_hours` must be whole"),
         (_other_json, "does not describe a store"),
