@@ -51,6 +51,9 @@ CONFIG = DataConfig(
 
 FIRST_TIME = 1_500_000_000
 
+VALIDATION_TIME = FIRST_TIME + 30
+"""A quarter of the requests are not before it."""
+
 
 def make_store(
     path: Path, users_of_shards: tuple[int, ...] = (17, 11, 13)
@@ -64,7 +67,13 @@ def make_store(
         serial += shard.num_behaviors
         serial += sum(s.num_candidates for s in shard.splits.values())
         shards.append(shard)
-    write_store(path, schema=SCHEMA, vocabularies=(), shards=shards, details={})
+    write_store(
+        path,
+        schema=SCHEMA,
+        vocabularies=(),
+        shards=shards,
+        details={"split": {"validation_time": VALIDATION_TIME}},
+    )
     return Store(path)
 
 

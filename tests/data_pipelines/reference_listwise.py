@@ -265,10 +265,18 @@ def _counts(users: list[User], requests: list[Request]) -> dict[str, Any]:
         "users": len(users),
         "behaviors": sum(len(user.behaviors) for user in users),
     }
-    for split in ("train", "test"):
-        chosen = [r for r in requests if r.split == split]
+    training = [r for r in requests if r.split == "train"]
+    times = sorted(r.time for r in training)
+    cut = times[int(0.9 * len(times))] if times else 0
+    parts = {
+        "train": training,
+        "train_older": [r for r in training if r.time < cut],
+        "validation": [r for r in training if r.time >= cut],
+        "test": [r for r in requests if r.split == "test"],
+    }
+    for part, chosen in parts.items():
         labels = [label for r in chosen for _, label in r.candidates]
-        counts[split] = {
+        counts[part] = {
             "requests": len(chosen),
             "candidates": len(labels),
             "positives": sum(labels),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.batches import Batches
+from data_pipelines.parts import count_rows
 from data_pipelines.shard import Shard
 from data_pipelines.store import Store, write_store
 from sparsectr.config import DataConfig
@@ -17,6 +18,7 @@ from sparsectr.errors import InputError
 from tests.data_pipelines.make_store import (
     CONFIG,
     SCHEMA,
+    VALIDATION_TIME,
     check_row,
     make_store,
     slow_request,
@@ -137,6 +139,75 @@ def test_rows_are_those_of_the_store(
     assert num_fillers + batches.num_requests == (
         batches.num_batches * BATCH_SIZE
     )
+
+
+def _serials(store: Store, part: str) -> list[int]:
+    """Returns the candidates of a part, in plain Python."""
+    found = []
+    for shard in store.shards:
+        requests = shard.splits["train"]
+        offset = requests.candidate_offset
+        for number, time in enumerate(requests.time.tolist()):
+            if (time >= VALIDATION_TIME) == (part == "validation"):
+                rows = slice(offset[number], offset[number + 1])
+                found += requests.candidates["serial"][rows].tolist()
+    return found
+
+
+@pytest.mark.parametrize("part", ["train_older", "validation"])
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_part_is_read_whole_and_alone(
+    store: Store, part: str, seed: int | None, num_workers: int
+) -> None:
+    num_requests, found = 0, []
+    for worker in range(num_workers):
+        batches = Batches(
+            store,
+            part,
+            CONFIG,
+            BATCH_SIZE,
+            seed,
+            worker=worker,
+            num_workers=num_workers,
+        )
+        num_requests += batches.num_requests
+        for step in _epoch(batches, 1):
+            batch = batches.batch(step)
+            numbers, _ = batches.requests(step)
+            for row, number in enumerate(numbers.tolist()):
+                # Numbered among all of the split.
+                expected = slow_request(
+                    store, "train", number, CONFIG.max_history
+                )
+                check_row(batch, row, expected)
+            labels = batches.labels(step, batch["label"].shape[1])
+            assert labels.mask.sum() == batch["candidate_mask"].sum()
+            _, time = batches.users(step)
+            assert ((time >= VALIDATION_TIME) == (part == "validation")).all()
+            found += batch["candidate_serial"][batch["candidate_mask"]].tolist()
+    expected = _serials(store, part)
+    assert sorted(found) == expected
+    assert len(expected) > 50
+    counts = [count_rows(s, VALIDATION_TIME)[part] for s in store.shards]
+    assert num_requests == sum(count["requests"] for count in counts)
+    assert len(found) == sum(count["candidates"] for count in counts)
+
+
+def test_parts_need_a_validation_time(store: Store, tmp_path: Path) -> None:
+    write_store(
+        tmp_path / "old",
+        schema=SCHEMA,
+        vocabularies=(),
+        shards=store.shards,
+        details={},
+    )
+    old = Store(tmp_path / "old")
+    assert Batches(old, "train", CONFIG, 4, 0).num_requests
+    with pytest.raises(InputError, match="has no validation time"):
+        Batches(old, "validation", CONFIG, 4, 0)
+    with pytest.raises(ValueError, match="part=valid"):
+        Batches(store, "valid", CONFIG, 4, 0)
 
 
 def test_lengths_are_the_least_of_the_buckets(store: Store) -> None:

@@ -153,6 +153,12 @@ def test_repeated_rows_do_not_cancel(shard: Shard) -> None:
     assert digest([content, content]) != digest([nothing])
 
 
+def test_the_validation_time_counts(shard: Shard) -> None:
+    content = [shard_content(shard)]
+    found = {digest(content, time) for time in (None, 5, 6)}
+    assert len(found) == 3
+
+
 def test_shards_do_not_count(tmp_path: Path) -> None:
     made = small_dataset(drawn_rows(9), tmp_path / "raw")
     stores = [
@@ -161,5 +167,8 @@ def test_shards_do_not_count(tmp_path: Path) -> None:
     ]
     digests = {_digest(*store.shards) for store in stores}
     assert digests == {_digest(*reversed(stores[2].shards))}
-    assert digests == {store.manifest["content"] for store in stores}
+    contents = {
+        store.manifest["content"].rpartition("-")[0] for store in stores
+    }
+    assert digests == contents
     assert _digest(*stores[2].shards[1:]) not in digests

@@ -244,10 +244,11 @@ def test_chosen_days_and_first_day(tmp_path: Path) -> None:
         test_days=(7, 8),
         first_day=datetime.date(2021, 4, 1),
     )
-    assert store.manifest["split"] == {
-        "rule": "from 2021-04-07 on (UTC+8) for test",
-        "test_time": MIDNIGHT[7] - year,
-    }
+    split = store.manifest["split"]
+    assert split["rule"] == "from 2021-04-07 on (UTC+8) for test"
+    assert split["test_time"] == MIDNIGHT[7] - year
+    # Half of the two, since less is none.
+    assert split["validation_time"] == MIDNIGHT[6] - year
     names = [source["file"] for source in store.manifest["sources"]]
     assert names == [f"D{day}_0.csv" for day in (3, 6, 7, 8)]
     counts = store.manifest["counts"]

@@ -50,6 +50,10 @@ def test_last_day_is_the_test(store: Store) -> None:
     assert store.manifest["split"] == {
         "rule": "from 2022-04-30 on (UTC+8) for test",
         "test_time": 1651248000,
+        "validation_rule": (
+            "first 90% of all requests before the test by time for training"
+        ),
+        "validation_time": 1651247999,
     }
     assert test.time.tolist() == [1651248000]
     # Milliseconds make requests, and are cut off to make seconds.

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.content_digest import digest, shard_content
+from data_pipelines.parts import count_rows
 from data_pipelines.preparation import encoded_shard
 from data_pipelines.preparation.encoded_shard import (
     EncodeTask,
@@ -99,6 +100,7 @@ def test_a_file_more(path: Path, name: str) -> None:
     [
         (("counts", "users"), "counts"),
         (("counts", "test", "positives"), "counts"),
+        (("counts", "validation", "requests"), "counts"),
         (
             ("out_of_vocabulary", "behavior_item", "missing"),
             "out_of_vocabulary",
@@ -189,6 +191,25 @@ def test_another_digest(path: Path) -> None:
     _refuse(path, "`content` of the manifest is not")
 
 
+def test_another_validation_time(path: Path) -> None:
+    store = Store(path)
+    other = store.validation_time - 1
+    _change(path, lambda m: m["split"].update(validation_time=other))
+    _refuse(path, "`counts` of the manifest is not")
+    counts = add_nested([count_rows(shard, other) for shard in store.shards])
+    _change(path, lambda m: m.update(counts=counts))
+    _refuse(path, "`content` of the manifest is not")
+    test_time = store.manifest["split"]["test_time"]
+    late = test_time + 1
+    _change(path, lambda m: m["split"].update(validation_time=late))
+    _refuse(path, f"time {late} is not before the test time {test_time}")
+
+
+def test_no_validation_time(path: Path) -> None:
+    _change(path, lambda m: m["split"].pop("validation_time"))
+    _refuse(path, "has no validation time. Prepare it again")
+
+
 @pytest.mark.parametrize("key", ["files", "counts", "content", "split"])
 def test_an_absent_entry(path: Path, key: str) -> None:
     _change(path, lambda manifest: manifest.pop(key))
@@ -223,13 +244,14 @@ def _spoil(path: Path, name: str, change: Change) -> None:
 
     def describe(manifest: Any) -> None:
         manifest["files"] |= describe_files(path, [file])
-        manifest["counts"] = add_nested([s.counts() for s in shards])
+        time = manifest["split"]["validation_time"]
+        manifest["counts"] = add_nested([count_rows(s, time) for s in shards])
         manifest["out_of_vocabulary"] = add_nested(
             [count_ids(shard) for shard in shards]
         )
         # Some rows contradict each other so much that they have no digest.
         with contextlib.suppress(IndexError, ValueError):
-            content = digest([shard_content(shard) for shard in shards])
+            content = digest([shard_content(shard) for shard in shards], time)
             manifest["content"] = content
 
     _change(path, describe)
