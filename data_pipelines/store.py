@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.new_folder import new_folder
+from data_pipelines.parts import count_rows
 from data_pipelines.shard import Shard, add_nested
 from data_pipelines.vocabulary import Vocabulary
 from sparsectr.errors import InputError
@@ -117,10 +118,16 @@ def write_store(
         InputError: If there is something at `path` already.
         OSError: If the disk is full or not writable.
     """
+    time = details.get("split", {}).get("validation_time")
     manifest = manifest_of(
         schema=schema,
         num_shards=len(shards),
-        counts=add_nested([shard.counts() for shard in shards]),
+        counts=add_nested(
+            [
+                shard.counts() if time is None else count_rows(shard, time)
+                for shard in shards
+            ]
+        ),
         details=details,
     )
     with new_folder(path) as folder:

@@ -11,6 +11,8 @@ Both folders can be remote, such as s3://bucket/folder. The version is then
 verified on this machine, and `saved_model.pb`, which makes it a SavedModel,
 is sent last.
 
+Of a run of `--validation` the best checkpoint is exported, of others the last.
+
 `--xla_buckets=1x1024x128` adds the signature serving_xla_b1_l1024_c128: one
 request of 1024 behaviors and 128 candidates, no other shape, compiled. The
 server has to run with --xla_gpu_compilation_enabled=true for it, on a GPU or
@@ -114,6 +116,11 @@ def export_run(
     from sparsectr.training.load_model import load_model, open_store
 
     trained = load_model(run)
+    if trained.checkpoint == "best":
+        print(
+            f"{run.location} is a run of --validation: this is its best "
+            f"checkpoint, of step {trained.step}, and not the final run."
+        )
     store = open_store(run, data_dir)
     output.mkdir(parents=True, exist_ok=True)
     # Not a number, so that no server looks at it before it has its name.

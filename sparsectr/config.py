@@ -96,6 +96,23 @@ class TrainConfig:
         "above that so many GPUs, or logical CPU devices where there is none.",
         minimum=0,
     )
+    validation: bool = config_field(
+        False,
+        "Choose, with the test unread: train on the older part alone, "
+        "evaluate on the validation, keep the best checkpoint, and print the "
+        "flags of the final run.",
+    )
+    validate_every: int = config_field(
+        0,
+        "Steps between evaluations on the validation; 0 for every epoch.",
+        minimum=0,
+    )
+    patience: int = config_field(
+        0,
+        "Evaluations in a row without a better AUC after which a run of "
+        "--validation stops; 0 for never.",
+        minimum=0,
+    )
     checkpoint_every: int = config_field(
         500, "Steps between checkpoints.", minimum=1
     )

@@ -138,6 +138,34 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     )
 
 
+def flags_of(config: Config) -> list[str]:
+    """Returns the flags of which `config_from_flags` makes a configuration.
+
+    Those of values that the recipe of the data set has anyway are left out.
+
+    Args:
+        config: The configuration.
+    """
+    base = _recipe(config.dataset)
+    flags_given = [f"--dataset={config.dataset}"]
+    if config.model.name != base.model.name:
+        flags_given.append(f"--model.name={config.model.name}")
+        model = recipe_class(config.model.name)()
+        base = dataclasses.replace(base, model=model)
+    for part, prefix in _PREFIXES.items():
+        values, usual = getattr(config, part), getattr(base, part)
+        for field in dataclasses.fields(values):
+            value = getattr(values, field.name)
+            if value == getattr(usual, field.name):
+                continue
+            name = prefix + field.name
+            if isinstance(value, bool):
+                flags_given.append(f"--{name}" if value else f"--no{name}")
+            else:
+                flags_given.append(f"--{name}={_text(value)}")
+    return flags_given
+
+
 def whose_flag(name: str) -> str | None:
     """Says which models have a flag that the chosen one has not.
 

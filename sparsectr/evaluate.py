@@ -2,7 +2,11 @@
 
     python -m sparsectr.evaluate --workdir=runs/movielens --base_auc=0.7564
 
-`--base_auc` is that of the model to compare with, on the same test requests.
+`--base_auc` is that of the model to compare with, on the same requests.
+
+Scored are the weights of the best evaluation where the run was one of
+`--validation`, and the last ones otherwise; `checkpoint` in what is printed
+says which.
 """
 
 import json
@@ -19,7 +23,13 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "The store (default: the one it was trained on)."
     )
-    flags.DEFINE_enum("split", "test", ["train", "test"], "What to score.")
+    flags.DEFINE_enum(
+        "split",
+        None,
+        ["train", "train_older", "validation", "test"],
+        "What to score (default: test, and validation for a run of "
+        "--validation). Other runs have trained on the validation.",
+    )
     flags.DEFINE_enum(
         "gauc_weighting",
         "samples",
@@ -52,8 +62,9 @@ def main(argv: list[str]) -> None:
     trained = load_model(run)
     store = open_store(run, values.data_dir)
     train = trained.config.train
+    split = values.split or ("validation" if train.validation else "test")
     batches = Batches(
-        store, values.split, trained.config.data, train.eval_batch_size, None
+        store, split, trained.config.data, train.eval_batch_size, None
     )
     spec = element_spec(batches, batches.batch_size)
     predict = PredictStep(trained.model, make_strategy(1), spec)
@@ -61,7 +72,12 @@ def main(argv: list[str]) -> None:
         predict, batches, read(batches, 0, batches.num_batches)
     )
     metrics = scores.metrics()
-    result = {"split": values.split, "step": trained.step, **metrics.to_dict()}
+    result = {
+        "split": split,
+        "checkpoint": trained.checkpoint,
+        "step": trained.step,
+        **metrics.to_dict(),
+    }
     if values.gauc_weighting != "samples":
         grouped = gauc(
             scores.labels, scores.logits, scores.users, values.gauc_weighting

@@ -10,6 +10,11 @@ the run holds config.json, schema.json, environment.json, checkpoints,
 TensorBoard events, metrics.jsonl and, at the end, result.json and the
 SavedModel.
 
+`--validation` leaves the test unread: it trains on the older part of what comes
+before it, evaluates on the newest part (`data_pipelines.prepare` says where it
+begins), keeps the best checkpoint too, exports nothing, and ends with the
+flags of the final run, on all of it and for a fixed number of steps.
+
 Store and folder can be remote, such as s3://bucket/folder: the store is read
 from a copy, and the run is written on this machine and sent after each
 checkpoint. Both stay in SPARSECTR_CACHE (default: ~/.cache/sparsectr).
@@ -73,8 +78,13 @@ def main(argv: list[str]) -> None:
         print(config_flags.config_from_flags().to_json())
         return
     config, data_dir, run = _what_to_run()
+    train = config.train
+    if (train.patience or train.validate_every) and not train.validation:
+        raise InputError("--patience and --validate_every need --validation.")
+    # What is served is the final run, not one that chooses.
+    exports = values.export and not train.validation
     # Not when training is done.
-    if values.export and not Store(local_copy(data_dir)).sampled_requests:
+    if exports and not Store(local_copy(data_dir)).sampled_requests:
         raise InputError(
             f"{data_dir} keeps no logged requests to export with. Prepare it "
             "again with --sample_requests, or train with --noexport."
@@ -85,7 +95,7 @@ def main(argv: list[str]) -> None:
     from sparsectr.training.run import train_and_evaluate
 
     train_and_evaluate(config, data_dir, run, resume=values.resume)
-    if values.export:
+    if exports:
         _export(run.location)
 
 

@@ -26,6 +26,9 @@ class Checkpointing:
         optimizer: Its optimizer, built; `None` to restore the model alone.
         train_step: Whose running metrics are saved; `None` likewise.
         keep: Number of newest checkpoints to keep.
+
+    Files:
+        The best checkpoint, where a run has one, is in `folder`/best.
     """
 
     def __init__(
@@ -55,15 +58,40 @@ class Checkpointing:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(folder), max_to_keep=keep
         )
+        # The one before goes when the new one is whole.
+        self._best = tf.train.CheckpointManager(
+            self._checkpoint, str(folder / "best"), max_to_keep=1
+        )
+
+    @property
+    def newest_step(self) -> int | None:
+        """Steps that the newest checkpoint has behind it, if there is one."""
+        path = self._manager.latest_checkpoint
+        return None if path is None else int(path.rpartition("-")[2])
 
     def save(self, step: int) -> None:
         """Saves the state after `step` steps."""
+        self._save(self._manager, step)
+
+    def save_best(self, step: int) -> None:
+        """Saves it as the best one too."""
+        self._save(self._best, step)
+
+    def has_best(self, step: int) -> bool:
+        """Whether the best one is there, and is that of `step`."""
+        # TensorFlow writes the index last.
+        return Path(f"{self._best_path(step)}.index").exists()
+
+    def _best_path(self, step: int | None) -> str:
+        return str(Path(self._best.directory) / f"ckpt-{step}")
+
+    def _save(self, manager: tf.train.CheckpointManager, step: int) -> None:
         self.step.assign(step)
         try:
-            self._manager.save(checkpoint_number=step)
+            manager.save(checkpoint_number=step)
         except tf.errors.OpError as error:
             # A full or read-only disk, which TensorFlow does not call OSError.
-            folder = Path(self._manager.directory)
+            folder = Path(manager.directory)
             for partial in folder.glob(f"ckpt-{step}_temp*"):
                 shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
@@ -71,8 +99,11 @@ class Checkpointing:
                 f"{reason_of(error)}"
             ) from error
 
-    def restore(self) -> int | None:
-        """Restores the newest checkpoint.
+    def restore(self, best_step: int | None = None) -> int | None:
+        """Restores the newest checkpoint, or the best.
+
+        Args:
+            best_step: Which step is the best; `None` for the newest.
 
         Returns:
             The number of steps it has behind it, or `None` if there is none.
@@ -81,11 +112,14 @@ class Checkpointing:
             InputError: If the checkpoint does not fit the model or is
                 damaged.
         """
-        newest = self._manager.latest_checkpoint
-        if newest is None:
+        path = self._manager.latest_checkpoint
+        # A kill may have come between the newest and its copy.
+        if best_step not in (None, self.newest_step):
+            path = self._best_path(best_step)
+        if path is None:
             return None
         try:
-            status = self._checkpoint.restore(newest)
+            status = self._checkpoint.restore(path)
             if self._is_whole:
                 status.assert_consumed()
             else:
@@ -99,7 +133,7 @@ class Checkpointing:
             tf.errors.OpError,
         ) as error:
             raise InputError(
-                f"Checkpoint {newest} is damaged or does not fit the model: "
+                f"Checkpoint {path} is damaged or does not fit the model: "
                 f"{reason_of(error)}"
             ) from error
         return int(self.step.numpy())

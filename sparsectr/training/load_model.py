@@ -10,26 +10,32 @@ from sparsectr.models.ranking_model import RankingModel
 from sparsectr.schema import DatasetSchema
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
+from sparsectr.training.validation import best_of, evaluations_in
 
 
 class TrainedModel(NamedTuple):
-    """A model with the weights of a run's newest checkpoint.
+    """A model with the weights of a run's best checkpoint, or its last.
 
     Attributes:
         model: The Keras model.
         config: The configuration of the run.
         schema: What the model was built from.
         step: Steps that it was trained.
+        checkpoint: "best", in a run of `--validation`, or "last".
     """
 
     model: RankingModel
     config: Config
     schema: DatasetSchema
     step: int
+    checkpoint: str
 
 
 def load_model(run: RunDirectory) -> TrainedModel:
     """Builds a run's model and restores its weights.
+
+    Those of the best evaluation where the run was one of `--validation`, and
+    of the newest checkpoint otherwise, or before the first evaluation.
 
     Raises:
         InputError: If there is no run, or it has no checkpoint yet.
@@ -37,10 +43,19 @@ def load_model(run: RunDirectory) -> TrainedModel:
     config, _ = run.read_config()
     schema = run.read_schema()
     model = config.model.build(schema, config.dtype)
-    step = Checkpointing(run.checkpoints, model).restore()
-    if step is None:
+    checkpointing = Checkpointing(run.checkpoints, model)
+    newest = checkpointing.newest_step
+    if newest is None:
         raise InputError(f"{run.location} has no checkpoint yet.")
-    return TrainedModel(model, config, schema, step)
+    evaluations = evaluations_in(
+        # The rest was on its way when the run stopped.
+        [line for line in run.read_log() if line["step"] <= newest]
+    )
+    best = best_of(evaluations)
+    step = checkpointing.restore(None if best is None else best.step)
+    return TrainedModel(
+        model, config, schema, step or 0, "last" if best is None else "best"
+    )
 
 
 def open_store(run: RunDirectory, data_dir: str | None) -> Store:

@@ -1,7 +1,9 @@
 """One run from its configuration to `result.json`."""
 
+import shlex
 from typing import Any
 
+from data_pipelines.batches import Batches
 from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.file_systems.local_copy import local_copy
@@ -10,6 +12,7 @@ from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
+from sparsectr.training.validation import VALIDATION, final_run
 
 
 def train_and_evaluate(
@@ -24,7 +27,8 @@ def train_and_evaluate(
         resume: Whether to go on with a run that is there.
 
     Returns:
-        The exact metrics of the test split.
+        The exact metrics of the test split; in a run of `--validation`, which
+        never reads it, the best ones of the validation.
 
     Raises:
         InputError: If the store or the folder is not usable, or the loss
@@ -39,20 +43,56 @@ def train_and_evaluate(
     kind = store.manifest["data_source"]
     print(f"{run.location}: {trainer.num_steps} steps on {data_dir} ({kind})")
     trainer.train(resume=resume)
-    metrics = trainer.evaluate()
+    if trainer.validation is not None and trainer.validation.best is not None:
+        best = trainer.validation.best
+        metrics = best.metrics
+        chosen = _chosen(config, str(data_dir), trainer, store, best.step)
+    else:
+        metrics, chosen = trainer.evaluate(), {}
+        run.log(step=trainer.num_steps, **metrics.to_dict())
     print(metrics.log_line(), flush=True)
-    run.log(step=trainer.num_steps, **metrics.to_dict())
+    # Resumed when it was done already, it has one of these weights.
     saved_model = run.read_result().get("saved_model")
-    run.write_json("result.json", _result(trainer, store, metrics, saved_model))
+    result = _result(trainer, store, metrics)
+    run.write_json(
+        "result.json", {**result, **chosen, "saved_model": saved_model}
+    )
     run.publish()
     return metrics
 
 
-def _result(
-    trainer: Trainer, store: Store, metrics: Metrics, saved_model: str | None
+def _chosen(
+    config: Config, data_dir: str, trainer: Trainer, store: Store, step: int
 ) -> dict[str, Any]:
+    """Returns and prints what a run of `--validation` has chosen."""
+    train = config.train
+    everything = Batches(
+        store, "train", config.data, train.batch_size, train.seed
+    )
+    final = final_run(
+        config,
+        data_dir,
+        best_step=step,
+        num_requests=everything.num_requests,
+        num_requests_older=trainer.batches.num_requests,
+        num_batches=everything.num_batches,
+    )
+    print(
+        f"best step: {step} of {trainer.num_steps_done}; the final run, on "
+        "everything before the test:\n  python -m sparsectr.train "
+        f"{shlex.join(final['flags'])}"
+    )
+    return {
+        "split": VALIDATION,
+        "best_step": step,
+        "num_steps": trainer.num_steps_done,
+        "final_run": final,
+    }
+
+
+def _result(trainer: Trainer, store: Store, metrics: Metrics) -> dict[str, Any]:
     manifest = store.manifest
-    requests = trainer.batches.count_requests(trainer.num_steps)
+    requests = trainer.batches.count_requests(trainer.num_steps_done)
     tables = sum(
         table.num_rows * table.width
         for table in trainer.model.recipe.tables(store.schema)
@@ -63,7 +103,8 @@ def _result(
             "kind": manifest["data_source"],
             "files": manifest["sources"],
         },
-        "split": manifest["split"],
+        "split": "test",
+        "split_rule": manifest["split"],
         "metrics": metrics.to_dict(),
         "num_parameters": {
             "dense": trainer.model.count_params() - tables,
@@ -74,6 +115,4 @@ def _result(
             requests / max(trainer.train_seconds, 1e-9), 1
         ),
         "peak_memory_bytes": peak_memory_bytes(),
-        # Resumed when it was done already, it has one of these weights.
-        "saved_model": saved_model,
     }

@@ -1,5 +1,6 @@
 """The folder of a run: what was asked for, and what came out."""
 
+import contextlib
 import json
 import os
 import platform
@@ -189,29 +190,35 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def drop_log_after(self, step: int) -> dict[str, Any]:
+    def read_log(self) -> list[dict[str, Any]]:
+        """Returns the lines of `metrics.jsonl`."""
+        path = self.path / "metrics.jsonl"
+        lines = []
+        if path.exists():
+            for line in path.read_text("utf-8").splitlines():
+                # A kill may have cut one off.
+                with contextlib.suppress(ValueError):
+                    lines.append(json.loads(line))
+        return lines
+
+    def drop_log_after(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines of `metrics.jsonl` that a resumed run will repeat.
 
         Returns:
-            The last line that is kept, or an empty dict.
+            The lines that are kept.
         """
+        kept = [
+            line
+            for line in self.read_log()
+            if line["step"] <= step and "seconds" in line
+        ]
         path = self.path / "metrics.jsonl"
-        last: dict[str, Any] = {}
-        if not path.exists():
-            return last
-        kept = []
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                values = json.loads(line)
-            except ValueError:  # the line that a kill cut off
-                continue
-            if values["step"] <= step and "seconds" in values:
-                kept.append(line + "\n")
-                last = values
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(kept), "utf-8")
-        partial.replace(path)
-        return last
+        if path.exists():
+            partial = path.with_name(f".{path.name}.partial")
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            partial.write_text(text, "utf-8")
+            partial.replace(path)
+        return kept
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name

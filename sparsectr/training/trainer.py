@@ -19,6 +19,7 @@ from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.scoring import score_requests
 from sparsectr.training.train_step import PredictStep, make_train_step
+from sparsectr.training.validation import VALIDATION, Validation, check_parts
 
 
 class Trainer:
@@ -33,13 +34,16 @@ class Trainer:
     Attributes:
         model: The Keras model.
         batches: The training batches.
-        num_steps: Steps of the whole run.
+        num_steps: Steps of the whole run, if nothing stops it.
+        num_steps_done: Steps that it has behind it.
+        validation: The evaluations of a run of `--validation`, else `None`.
         train_step: The compiled step, with the running metrics.
-        train_seconds: Seconds spent in the loop, over all resumed parts.
+        train_seconds: Seconds spent in the loop, over all resumed parts,
+            without evaluations.
 
     Raises:
-        InputError: If there is nothing to train on, or the batch size cannot
-            be divided among the devices.
+        InputError: If there is nothing to train or to evaluate on, or the
+            batch size cannot be divided among the devices.
     """
 
     def __init__(
@@ -62,14 +66,26 @@ class Trainer:
                     f"--{name}={size} cannot be divided among {replicas} "
                     "devices."
                 )
+        if train.validation:
+            check_parts(store)
+        part = "train_older" if train.validation else "train"
         self.batches = Batches(
-            store, "train", config.data, train.batch_size, train.seed
+            store, part, config.data, train.batch_size, train.seed
         )
         if self.batches.num_requests == 0:
             raise InputError(f"{store.path} has no training requests.")
         self.num_steps = train.epochs * self.batches.num_batches
         if train.max_steps:
             self.num_steps = min(self.num_steps, train.max_steps)
+        self.num_steps_done = 0
+        self.validation: Validation | None = None
+        if train.validation:
+            self.validation = Validation(
+                every=train.validate_every or self.batches.num_batches,
+                num_steps=self.num_steps,
+                patience=train.patience,
+            )
+        self._scorings: dict[str, tuple[Batches, PredictStep]] = {}
         with strategy.scope():
             self.model = config.model.build(store.schema, config.dtype)
         self.train_step = make_train_step(self.model, train, strategy)
@@ -81,6 +97,7 @@ class Trainer:
             keep=train.keep_checkpoints,
         )
         self.train_seconds = 0.0
+        self._start = 0.0
 
     def train(self, resume: bool = False) -> None:
         """Runs the loop to its end and saves the last state.
@@ -94,13 +111,15 @@ class Trainer:
             OSError: If a checkpoint cannot be written.
         """
         first = (self._checkpointing.restore() or 0) if resume else 0
-        before_stop = self._run.drop_log_after(first)
+        log = self._run.drop_log_after(first)
+        last = self._restore_validation(first, log)
         train = self._config.train
         bar = Progress("train", self.num_steps, "step", first=first, delay=0)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
-        start = time.monotonic() - before_stop.get("seconds", 0.0)
+        self._start = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
         before: tuple[int, tf.Tensor] | None = None
-        dataset = self._distributed(self.batches, first, self.num_steps)
+        self.num_steps_done = first
+        dataset = self._distributed(self.batches, first, last)
         for step, batch in enumerate(dataset, first):
             if step % self.batches.num_batches == 0:
                 self.train_step.reset_metrics()
@@ -110,37 +129,93 @@ class Trainer:
             if before is not None:
                 self._check_loss(*before)
             before = step, loss
-            done = step + 1
+            self.num_steps_done = done = step + 1
             if done % train.log_every == 0 or done == self.num_steps:
-                self.train_seconds = time.monotonic() - start
+                self.train_seconds = time.monotonic() - self._start
                 self._log(done, bar, events)
-            if done % train.checkpoint_every == 0 or done == self.num_steps:
+            validation = self.validation
+            is_due = validation is not None and validation.is_due(done)
+            is_last = done == self.num_steps
+            if done % train.checkpoint_every == 0 or is_last or is_due:
                 self._check_loss(step, loss)
                 self._check_weights(step)
-                self._checkpointing.save(done)
-                self._run.publish()
+                if is_due:
+                    self._validate(done, events)
+                self._save(done)
+            if validation is not None and validation.is_over:
+                break
         bar.close()
         events.close()
-        self.train_seconds = time.monotonic() - start
+        self.train_seconds = time.monotonic() - self._start
 
     def evaluate(self, split: str = "test") -> Metrics:
-        """Returns the exact metrics of a split, nothing dropped.
+        """Returns the exact metrics of a split or part, nothing dropped.
 
         Raises:
-            InputError: If the split has no requests.
+            InputError: If it has no requests.
         """
-        config = self._config
-        batches = Batches(
-            self._store, split, config.data, config.train.eval_batch_size, None
-        )
-        replicas = self._strategy.num_replicas_in_sync
-        predict = PredictStep(
-            self.model,
-            self._strategy,
-            element_spec(batches, batches.batch_size // replicas),
-        )
+        if split not in self._scorings:
+            config = self._config
+            size = config.train.eval_batch_size
+            batches = Batches(self._store, split, config.data, size, None)
+            rows = size // self._strategy.num_replicas_in_sync
+            spec = element_spec(batches, rows)
+            predict = PredictStep(self.model, self._strategy, spec)
+            self._scorings[split] = batches, predict
+        batches, predict = self._scorings[split]
         dataset = self._distributed(batches, 0, batches.num_batches)
         return score_requests(predict, batches, dataset).metrics()
+
+    def _restore_validation(self, first: int, log: list[dict[str, Any]]) -> int:
+        """Takes up the evaluations before step `first`.
+
+        Returns:
+            The last step of the run.
+        """
+        if self.validation is None:
+            return self.num_steps
+        self.validation.restore(log, first)
+        best = self.validation.best
+        is_best = best is not None and best.step == first
+        # It may have been stopped before the copy was there.
+        if is_best and not self._checkpointing.has_best(first):
+            self._checkpointing.save_best(first)
+        return first if self.validation.is_over else self.num_steps
+
+    def _validate(self, done: int, events: Any) -> None:
+        """Evaluates on the validation; its time is none of the training's."""
+        if self.validation is None:
+            return
+        began = time.monotonic()
+        metrics = self.evaluate(VALIDATION)
+        self.validation.add(done, metrics)
+        # Before the checkpoint: what has one has its evaluation in the log.
+        self._run.log(
+            step=done,
+            split=VALIDATION,
+            **metrics.to_dict(),
+            seconds=round(began - self._start, 3),
+        )
+        with events.as_default(step=done):
+            tf.summary.scalar("validation/auc", metrics.auc)
+            tf.summary.scalar("validation/logloss", metrics.logloss)
+        events.flush()
+        best = self.validation.best
+        is_best = best is not None and best.step == done
+        print(
+            f"validation at step {done}: AUC {metrics.auc:.6f}, logloss "
+            f"{metrics.logloss:.6f}{', the best so far' if is_best else ''}",
+            flush=True,
+        )
+        self._start += time.monotonic() - began
+
+    def _save(self, done: int) -> None:
+        """Saves a checkpoint, and the best one behind it."""
+        self._checkpointing.save(done)
+        best = self.validation.best if self.validation is not None else None
+        if best is not None and best.step == done:
+            self._checkpointing.save_best(done)
+        self._run.publish()
 
     def _distributed(self, batches: Batches, first: int, last: int) -> Any:
         """Returns the batches of some steps, per replica."""

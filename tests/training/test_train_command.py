@@ -15,6 +15,7 @@ RESULT_KEYS = {
     "dataset",
     "data_source",
     "split",
+    "split_rule",
     "metrics",
     "num_parameters",
     "train_seconds",
@@ -70,7 +71,8 @@ def test_result(result, tiny_store, finished_run):
     assert set(result) == RESULT_KEYS
     assert set(result["metrics"]) == METRIC_KEYS
     assert set(result["num_parameters"]) == {"dense", "embedding"}
-    assert set(result["split"]) == {"rule", "test_time"}
+    assert result["split"] == "test"
+    assert result["split_rule"] == tiny_store.manifest["split"]
     assert result["dataset"] == "alibaba"
     for source in result["data_source"]["files"]:
         assert source["bytes"] > 0
@@ -155,6 +157,7 @@ def test_evaluate_gives_the_same_metrics(finished_run, result, command):
     assert METRICS_LINE.findall(line) == [printed]
     found = json.loads(values)
     assert found["split"] == "test"
+    assert found["checkpoint"] == "last"
     assert found["step"] == 54
     assert {key: found[key] for key in METRIC_KEYS} == pytest.approx(
         result["metrics"], rel=1e-6
