@@ -87,9 +87,11 @@ def logged(path: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def saved_state(path: pathlib.Path) -> dict[str, Any]:
-    """Returns all variables of the newest checkpoint of a run."""
-    reader = tf.train.load_checkpoint(str(path / "checkpoints"))
+def saved_state(
+    path: pathlib.Path, folder: str = "checkpoints"
+) -> dict[str, Any]:
+    """Returns all variables of the newest checkpoint in a folder of a run."""
+    reader = tf.train.load_checkpoint(str(path / folder))
     names = reader.get_variable_to_shape_map()
     # A protocol buffer, whose bytes have no fixed order.
     return {

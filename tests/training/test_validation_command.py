@@ -1,0 +1,214 @@
+"""`--validation` as its user calls it, and killed at random moments."""
+
+import json
+import pathlib
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines.store import Store
+from sparsectr.training.validation import evaluations_in
+from tests.commands import ForkedCommands, assert_refused, start
+from tests.tiny_run import logged, saved_state
+
+FLAGS = (
+    "--dataset=alibaba",
+    "--model.name=mean_pooling",
+    "--model.embedding_dim=4",
+    "--data.max_history=32",
+    "--batch_size=16",
+    "--learning_rate=0.05",
+    "--nojit_compile",
+    "--log_every=2",
+    "--checkpoint_every=4",
+    "--validation",
+    "--validate_every=3",
+    "--max_steps=14",
+)
+
+
+@pytest.fixture(scope="module")
+def validated(
+    tiny_folder: pathlib.Path, tiny_store: Store, command: ForkedCommands
+) -> tuple[pathlib.Path, str]:
+    """A run of the command, and what it printed."""
+    done = command("sparsectr.train", *FLAGS, "--workdir=validated")
+    assert done.returncode == 0, done.stderr
+    return tiny_folder / "validated", done.stdout
+
+
+def _result(path: pathlib.Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((path / "result.json").read_text())
+    return result
+
+
+def test_exports_nothing(validated: tuple[pathlib.Path, str]) -> None:
+    path, printed = validated
+    assert not (path / "saved_model").exists()
+    assert _result(path)["saved_model"] is None
+    assert "SavedModel" not in printed
+
+
+def test_the_final_run_is_a_command(
+    validated: tuple[pathlib.Path, str],
+    tiny_folder: pathlib.Path,
+    tiny_store: Store,
+    command: ForkedCommands,
+) -> None:
+    path, printed = validated
+    (line,) = [
+        line
+        for line in printed.splitlines()
+        if line.startswith("  python -m sparsectr.train ")
+    ]
+    flags = shlex.split(line)[3:]
+    result = _result(path)
+    assert flags == result["final_run"]["flags"]
+    counts = tiny_store.manifest["counts"]
+    ratio = counts["train"]["requests"] / counts["train_older"]["requests"]
+    max_steps = round(result["best_step"] * ratio)
+    done = command("sparsectr.train", *flags, "--noexport", "--workdir=final")
+    assert done.returncode == 0, done.stderr
+    final = _result(tiny_folder / "final")
+    assert final["split"] == "test"
+    assert logged(tiny_folder / "final")[-1]["step"] == max_steps
+    number = final["metrics"]["num_candidates"]
+    assert number == counts["test"]["candidates"]
+
+
+@pytest.mark.parametrize("split", [None, "test", "train_older"])
+def test_evaluate_scores_the_best(
+    split: str | None,
+    validated: tuple[pathlib.Path, str],
+    tiny_store: Store,
+    command: ForkedCommands,
+) -> None:
+    path, _ = validated
+    flags = [] if split is None else [f"--split={split}"]
+    done = command("sparsectr.evaluate", f"--workdir={path}", *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    result = _result(path)
+    assert found["checkpoint"] == "best"
+    assert found["step"] == result["best_step"]
+    counts = tiny_store.manifest["counts"][split or "validation"]
+    assert found["num_candidates"] == counts["candidates"]
+    if split is None:
+        assert found["split"] == "validation"
+        for name, value in result["metrics"].items():
+            assert found[name] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.slow  # an export takes a minute
+def test_export_is_of_the_best(
+    validated: tuple[pathlib.Path, str],
+    command: ForkedCommands,
+    tmp_path: pathlib.Path,
+) -> None:
+    path, _ = validated
+    done = command(
+        "export.saved_model", f"--workdir={path}", f"--output={tmp_path / 'm'}"
+    )
+    assert done.returncode == 0, done.stderr
+    step = _result(path)["best_step"]
+    assert f"this is its best checkpoint, of step {step}" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--patience=2", "--validate_every=7"])
+def test_flags_that_need_validation(
+    flag: str, command: ForkedCommands, tiny_store: Store
+) -> None:
+    done = command("sparsectr.train", "--dataset=alibaba", flag)
+    assert_refused(done, "--patience and --validate_every need --validation")
+
+
+def test_a_store_that_cannot_be_divided(
+    command: ForkedCommands, tiny_store: Store, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(tiny_store.path, tmp_path / "store")
+    file = tmp_path / "store" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["counts"]["validation"]["positives"] = 0
+    file.write_text(json.dumps(manifest))
+    flags = [*FLAGS, f"--data_dir={tmp_path / 'store'}", "--workdir"]
+    done = command("sparsectr.train", *flags, tmp_path / "one_class")
+    assert_refused(done, "with 0 clicks among", "--validation_time")
+    del manifest["split"]["validation_time"]
+    file.write_text(json.dumps(manifest))
+    done = command("sparsectr.train", *flags, tmp_path / "old")
+    assert_refused(done, "has no validation time. Prepare it again.")
+
+
+def _without_times(path: pathlib.Path) -> list[dict[str, Any]]:
+    lines = logged(path)
+    for line in lines:
+        del line["time"]
+        del line["seconds"]
+    return lines
+
+
+def _kill_at_random(
+    path: pathlib.Path, folder: pathlib.Path, generator: random.Random
+) -> int:
+    """Starts or resumes a run and kills it, until it has ended by itself.
+
+    Returns:
+        How often it was killed.
+    """
+    num_kills = 0
+    while True:
+        exists = (path / "config.json").exists()
+        flags = ["--resume"] if exists else FLAGS
+        with start(
+            "sparsectr.train", *flags, f"--workdir={path}", cwd=folder
+        ) as process:
+            log = path / "metrics.jsonl"
+            before = log.stat().st_size if log.exists() else 0
+            # From the first line of its own on, for as long as a few steps
+            # and evaluations take.
+            while process.poll() is None and not (
+                log.exists() and log.stat().st_size != before
+            ):
+                time.sleep(0.002)
+            try:
+                process.wait(generator.uniform(0.0, 0.25))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                num_kills += 1
+                continue
+            finally:
+                _, stderr = process.communicate()
+            assert process.returncode == 0, stderr
+            return num_kills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_at_random_moments(
+    seed: int,
+    validated: tuple[pathlib.Path, str],
+    tiny_folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    expected, _ = validated
+    path = tmp_path / "run"
+    num_kills = _kill_at_random(path, tiny_folder, random.Random(seed))
+    assert num_kills > 0
+    assert _without_times(path) == _without_times(expected)
+    assert len(evaluations_in(logged(path))) == 5
+    found, whole = _result(path), _result(expected)
+    for name in ("metrics", "split", "best_step", "num_steps", "final_run"):
+        assert found[name] == whole[name]
+    for folder in ("checkpoints", "checkpoints/best"):
+        state = saved_state(path, folder)
+        for name, value in saved_state(expected, folder).items():
+            # It counts writes, which nothing reads.
+            if not name.startswith("save_counter"):
+                np.testing.assert_array_equal(state[name], value, name)
