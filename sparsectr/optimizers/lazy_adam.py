@@ -1,9 +1,27 @@
 """Adam that touches only the rows of a table that a batch has read."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from sparsectr.optimizers.weight_average import WeightAverage
+
+_INSTEAD = {
+    "amsgrad": "leave it out",
+    "clipnorm": "use `clip_norm`",
+    "clipvalue": "use `clip_norm`",
+    "global_clipnorm": "use `clip_norm`",
+    "use_ema": "use `ema_decay`",
+    "ema_momentum": "use `ema_decay`",
+    "ema_overwrite_frequency": "use `ema_decay`",
+    "gradient_accumulation_steps": "use larger batches",
+    "loss_scale_factor": "leave it out, bfloat16 needs none",
+}
+"""Arguments of Adam that Keras applies to the gradient of a table before its
+repeated ids are merged, or to all of its rows; and what to use."""
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -12,51 +30,139 @@ class LazyAdam(keras.optimizers.Adam):
 
     The gradient of a gather is `tf.IndexedSlices`: one row for each time an
     id was read, repeated ids included. Rows of the same id are summed first,
-    then moments and weights of those rows alone are updated: for a batch,
-    that is what dense Adam does to them. Dense gradients take Adam's own
-    step.
+    over all replicas, then moments and weights of those rows alone are
+    updated: for a batch, that is what dense Adam does to them. Dense
+    gradients take Adam's own step.
 
     Keras 3.15 does not merge: it squares the parts of a row's gradient
     instead of their sum, and rewrites the whole table besides.
 
     Args:
-        learning_rate: Step size of dense weights.
-        table_learning_rate: Step size of rows of tables; `None` for the
-            same. Not a schedule.
+        learning_rate: Step size of dense weights: a number or a schedule.
+        table_learning_rate: That of rows of tables; `None` for the same.
+        weight_decay: Every step takes this part of the weight, times the
+            learning rate, from each variable named `kernel`: from no bias,
+            scale, slope or table. Apart from the gradient, as in AdamW.
+        table_weight_decay: Likewise from the rows that a batch has read,
+            times their learning rate.
+        clip_norm: Greatest norm of all gradients together, those of rows
+            merged, those of replicas summed: longer ones are scaled down to
+            it. `None` for any.
+        ema_decay: Decay of an average of the weights (see `WeightAverage`);
+            0 for none.
+
+    Attributes:
+        average: The average of the weights, or `None`.
+
+    Raises:
+        ValueError: If an argument of Keras's Adam is given that does not do
+            to merged rows what it says.
 
     Differs from Adam:
-        The moments of a row decay only when the row is read. The bias
-        correction counts all steps.
+        The moments of a row decay only when the row is read, and so does the
+        row itself. The bias correction counts all steps.
     """
 
     def __init__(
         self,
         learning_rate: Any = 0.001,
-        table_learning_rate: float | None = None,
+        table_learning_rate: Any = None,
+        weight_decay: float | None = None,
+        table_weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        ema_decay: float = 0.0,
         name: str = "lazy_adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        if self.amsgrad:
-            raise ValueError("`amsgrad` is not supported.")
+        for argument in kwargs.keys() & _INSTEAD:
+            raise ValueError(
+                f"`{argument}` is not supported: {_INSTEAD[argument]}. "
+                f"Received: {argument}={kwargs[argument]!r}"
+            )
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay or None,
+            name=name,
+            **kwargs,
+        )
         self.table_learning_rate = table_learning_rate
+        self.table_weight_decay = table_weight_decay
+        self.clip_norm = clip_norm
+        self.ema_decay = ema_decay
+        self.average: WeightAverage | None = None
+
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
+        """Creates moments, and averages if there are any."""
+        if self.built:
+            return
+        self.exclude_from_weight_decay(
+            [variable for variable in var_list if variable.name != "kernel"]
+        )
+        super().build(var_list)
+        if self.ema_decay:
+            self.average = WeightAverage(self.ema_decay, var_list)
+
+    def rates_after(self, step: int) -> tuple[float, float]:
+        """Returns the learning rates of the step after so many.
+
+        Returns:
+            That of dense weights, and that of rows of tables.
+        """
+        rate = _rate_at(self._learning_rate, step)
+        if self.table_learning_rate is None:
+            return float(rate), float(rate)
+        return float(rate), float(_rate_at(self.table_learning_rate, step))
+
+    @contextlib.contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Puts the average in the place of the weights, if there is one."""
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place(_variable_of(self.iterations)):
+            yield
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        """Sums over replicas, merges repeated ids, and clips, in this order."""
+        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+        gradients = [_merge(gradient) for gradient, _ in pairs]
+        if self.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        variables = [variable for _, variable in pairs]
+        return list(zip(gradients, variables, strict=True))
 
     def update_step(
         self, gradient: Any, variable: Any, learning_rate: Any
     ) -> None:
         """Updates one variable. See `keras.optimizers.Optimizer`."""
-        if not isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate)
-            return
-        if self.table_learning_rate is not None:
-            learning_rate = self.table_learning_rate
-        rows, gradient = _merge(gradient)
         index = self._get_variable_index(variable)
+        if isinstance(gradient, tf.IndexedSlices):
+            self._update_rows(index, gradient, variable, learning_rate)
+            return
+        super().update_step(gradient, variable, learning_rate)
+        if self.average is not None:
+            step = tf.cast(_variable_of(self.iterations) + 1, tf.float32)
+            self.average.update(
+                index, tf.convert_to_tensor(_variable_of(variable)), step
+            )
+
+    def _update_rows(
+        self,
+        index: int,
+        merged: tf.IndexedSlices,
+        variable: Any,
+        learning_rate: Any,
+    ) -> None:
+        rows, gradient = merged.indices, merged.values
+        steps_before = _variable_of(self.iterations)
+        if self.table_learning_rate is not None:
+            learning_rate = _rate_at(self.table_learning_rate, steps_before)
         momentum = _variable_of(self._momentums[index])
         velocity = _variable_of(self._velocities[index])
 
-        step = tf.cast(_variable_of(self.iterations) + 1, gradient.dtype)
+        step = tf.cast(steps_before + 1, gradient.dtype)
         rate = tf.cast(learning_rate, gradient.dtype)
+        decay = rate * self.table_weight_decay
         rate *= tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
         new_momentum = self.beta_1 * tf.gather(momentum, rows)
         new_momentum += (1.0 - self.beta_1) * gradient
@@ -68,25 +174,56 @@ class LazyAdam(keras.optimizers.Adam):
         momentum.scatter_update(tf.IndexedSlices(new_momentum, rows))
         velocity.scatter_update(tf.IndexedSlices(new_velocity, rows))
         weights = _variable_of(variable)
+        weights_before = tf.gather(weights, rows)
+        if self.table_weight_decay:
+            change += decay * weights_before
         # Not `scatter_sub`: it takes longer than these two together.
-        new_weights = tf.gather(weights, rows) - change
+        new_weights = weights_before - change
         weights.scatter_update(tf.IndexedSlices(new_weights, rows))
+        if self.average is not None:
+            self.average.update_rows(
+                index, rows, weights_before, new_weights, step
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer."""
+        config = super().get_config()
+        rate = self.table_learning_rate
         return {
-            **super().get_config(),
-            "table_learning_rate": self.table_learning_rate,
+            **{key: config[key] for key in config.keys() - _INSTEAD.keys()},
+            "table_learning_rate": keras.saving.serialize_keras_object(rate),
+            "table_weight_decay": self.table_weight_decay,
+            "clip_norm": self.clip_norm,
+            "ema_decay": self.ema_decay,
         }
 
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "LazyAdam":
+        """Returns the optimizer that `get_config` describes."""
+        rate = keras.saving.deserialize_keras_object(
+            config.get("table_learning_rate"), custom_objects=custom_objects
+        )
+        config = {**config, "table_learning_rate": rate}
+        optimizer: LazyAdam = super().from_config(config, custom_objects)
+        return optimizer
 
-def _merge(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the distinct rows and the sum of the gradients of each."""
+
+def _merge(gradient: Any) -> Any:
+    """Returns a gradient with distinct rows, each the sum of its own."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
     rows, place = tf.unique(gradient.indices)
     merged = tf.math.unsorted_segment_sum(
         gradient.values, place, tf.shape(rows)[0]
     )
-    return rows, merged
+    return tf.IndexedSlices(merged, rows, gradient.dense_shape)
+
+
+def _rate_at(rate: Any, steps: Any) -> Any:
+    """Returns a learning rate, which may be a schedule, after some steps."""
+    return rate(steps) if callable(rate) else rate
 
 
 def _variable_of(variable: Any) -> Any:

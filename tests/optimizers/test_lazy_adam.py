@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from sparsectr.optimizers.lazy_adam import LazyAdam
+from sparsectr.optimizers.rate_schedule import RateSchedule
 
 NUM_ROWS, WIDTH = 7, 3
 RATE, BETA_1, BETA_2, EPSILON = 0.03, 0.9, 0.999, 1e-7
@@ -297,7 +298,16 @@ def _tensors_as_large_as_the_table(optimizer: Any) -> list[str]:
 
 
 def test_the_table_is_never_a_tensor() -> None:
-    assert _tensors_as_large_as_the_table(LazyAdam(RATE)) == []
+    with_all = LazyAdam(
+        RATE,
+        table_learning_rate=RateSchedule(RATE, 3, 50),
+        weight_decay=0.1,
+        table_weight_decay=0.1,
+        clip_norm=1.0,
+        ema_decay=0.99,
+    )
+    for optimizer in (LazyAdam(RATE), with_all):
+        assert _tensors_as_large_as_the_table(optimizer) == []
     # Were it one, it would be seen.
     assert _tensors_as_large_as_the_table(keras.optimizers.Adam(RATE)) != []
 
@@ -338,8 +348,3 @@ def test_config_makes_the_same_optimizer() -> None:
     other, other_kernel = _one_of_each(again)
     np.testing.assert_array_equal(_numpy(one), _numpy(other))
     np.testing.assert_array_equal(_numpy(kernel), _numpy(other_kernel))
-
-
-def test_amsgrad_is_refused() -> None:
-    with pytest.raises(ValueError, match="`amsgrad` is not supported"):
-        LazyAdam(amsgrad=True)
