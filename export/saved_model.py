@@ -203,12 +203,13 @@ def _write_history(run: Any, data_dir: str | None, extra: Path) -> None:
         # Another version's path, or none.
         result.pop("saved_model", None)
         _write_json(extra / "result.json", result)
-    _, trained_on = run.read_config()
+    config, trained_on = run.read_config()
     _write_json(
         extra / "origin.json",
         {
             "workdir": _absolute(run.location),
             "data_dir": _absolute(data_dir or trained_on),
+            "weights": config.train.evaluated_weights,
             "exported_with": environment(),
         },
     )

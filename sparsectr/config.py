@@ -81,6 +81,43 @@ class TrainConfig:
         "Learning rate of the embedding tables; 0 for learning_rate.",
         minimum=0,
     )
+    learning_rate_schedule: str = config_field(
+        "constant",
+        "What both learning rates do after the warm-up: stay, or fall to zero "
+        "over the steps of the run, as half a period of a cosine.",
+        choices=("constant", "cosine"),
+    )
+    warmup_steps: int = config_field(
+        0,
+        "Steps in which both learning rates rise linearly to their values.",
+        minimum=0,
+    )
+    weight_decay: float = config_field(
+        0.0,
+        "Part of each kernel (no bias, scale, slope or table), times its "
+        "learning rate, that a step takes off, apart from the gradient as in "
+        "AdamW; 0 for none.",
+        minimum=0,
+    )
+    embedding_weight_decay: float = config_field(
+        0.0,
+        "Likewise of the rows of embedding tables that a step has read, times "
+        "their learning rate.",
+        minimum=0,
+    )
+    clip_norm: float = config_field(
+        0.0,
+        "Scale the gradient down to this norm where it is longer: the norm "
+        "over all weights, of rows of tables too, whose repeated ids and "
+        "devices are added up first. 0 for no limit.",
+        minimum=0,
+    )
+    ema_decay: float = config_field(
+        0.0,
+        "Evaluate and export an exponential moving average of the weights with "
+        "this decay a step, such as 0.999; 0 for the last weights.",
+        minimum=0,
+    )
     seed: int = config_field(
         0, "Seed of weights, dropout and batch order.", minimum=0
     )
@@ -131,6 +168,14 @@ class TrainConfig:
             "be positive",
             self.learning_rate,
         )
+        require(self.ema_decay < 1.0, "ema_decay", "be below 1", self.ema_decay)
+
+    @property
+    def evaluated_weights(self) -> str:
+        """Which weights are evaluated and exported, in words."""
+        if self.ema_decay:
+            return f"average with decay {self.ema_decay}"
+        return "last"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,7 @@ def main(argv: list[str]) -> None:
         "split": split,
         "checkpoint": trained.checkpoint,
         "step": trained.step,
+        "weights": train.evaluated_weights,
         **metrics.to_dict(),
     }
     if values.gauc_weighting != "samples":
@@ -85,6 +86,8 @@ def main(argv: list[str]) -> None:
         result[f"gauc_{values.gauc_weighting}"] = grouped.value
     if values.base_auc is not None:
         result["rela_impr"] = relative_improvement(metrics.auc, values.base_auc)
+    if train.ema_decay:
+        print(f"Weights: {train.evaluated_weights}")
     print(metrics.log_line())
     print(json.dumps(result))
 

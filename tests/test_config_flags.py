@@ -40,6 +40,12 @@ GIVEN = {
         "max_steps": ("10", 10),
         "learning_rate": ("1e-4", 1e-4),
         "embedding_learning_rate": ("2e-3", 2e-3),
+        "learning_rate_schedule": ("cosine", "cosine"),
+        "warmup_steps": ("12", 12),
+        "weight_decay": ("0.02", 0.02),
+        "embedding_weight_decay": ("0.03", 0.03),
+        "clip_norm": ("1.5", 1.5),
+        "ema_decay": ("0.99", 0.99),
         "seed": ("3", 3),
         "mixed_precision": ("true", True),
         "jit_compile": ("false", False),
@@ -157,6 +163,8 @@ def test_no_length_buckets():
         ("--data.length_buckets=9,8", r"--data.length_buckets must be pos"),
         ("--batch_size=0", r"--batch_size must be at least 1\."),
         ("--learning_rate=nan", r"--learning_rate must be positive\."),
+        ("--ema_decay=1", r"--ema_decay must be below 1\."),
+        ("--weight_decay=-1", r"--weight_decay must not be negative\."),
     ],
 )
 def test_a_value_against_a_rule(argument, message):

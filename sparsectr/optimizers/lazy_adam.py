@@ -108,10 +108,13 @@ class LazyAdam(keras.optimizers.Adam):
         Returns:
             That of dense weights, and that of rows of tables.
         """
-        rate = _rate_at(self._learning_rate, step)
-        if self.table_learning_rate is None:
-            return float(rate), float(rate)
-        return float(rate), float(_rate_at(self.table_learning_rate, step))
+        rate = _variable_of(self._learning_rate)
+        table_rate = self.table_learning_rate
+        dense, table = (
+            float(tf.convert_to_tensor(_rate_at(each, step)))
+            for each in (rate, rate if table_rate is None else table_rate)
+        )
+        return dense, table
 
     @contextlib.contextmanager
     def evaluated_weights(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from sparsectr.errors import InputError
+from sparsectr.optimizers.weight_average import WeightAverage
 from sparsectr.quiet_tensorflow import reason_of
 from sparsectr.training.train_step import TrainStep
 
@@ -15,16 +16,17 @@ from sparsectr.training.train_step import TrainStep
 class Checkpointing:
     """Saves and restores all the state of a run.
 
-    That is model, optimizer, step, the seeds of dropout and the running
-    metrics. The reader has none: its order is a pure function of the step.
-    Every weight is saved under its path, so that a checkpoint of another
-    model, or of another version of one, is known by name.
+    That is model, optimizer, average of weights, step, the seeds of dropout
+    and the running metrics. The reader has none: its order is a pure function
+    of the step. Every weight is saved under its path, so that a checkpoint of
+    another model, or of another version of one, is known by name.
 
     Args:
         folder: Where the checkpoints are.
         model: The model.
         optimizer: Its optimizer, built; `None` to restore the model alone.
         train_step: Whose running metrics are saved; `None` likewise.
+        average: The average of the model's weights, if there is one.
         keep: Number of newest checkpoints to keep.
 
     Files:
@@ -37,6 +39,7 @@ class Checkpointing:
         model: Any,
         optimizer: Any = None,
         train_step: TrainStep | None = None,
+        average: WeightAverage | None = None,
         keep: int = 2,
     ) -> None:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -50,6 +53,8 @@ class Checkpointing:
         }
         if optimizer is not None:
             parts["optimizer"] = _values(optimizer.variables)
+        if average is not None:
+            parts["average"] = average.variables
         if train_step is not None:
             parts["auc"] = _values(train_step.auc.variables)
             parts["loss"] = _values(train_step.loss.variables)

@@ -7,6 +7,7 @@ from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.models.ranking_model import RankingModel
+from sparsectr.optimizers.weight_average import WeightAverage
 from sparsectr.schema import DatasetSchema
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
@@ -17,7 +18,8 @@ class TrainedModel(NamedTuple):
     """A model with the weights of a run's best checkpoint, or its last.
 
     Attributes:
-        model: The Keras model.
+        model: The Keras model. Its weights are those that the configuration
+            calls `evaluated_weights`.
         config: The configuration of the run.
         schema: What the model was built from.
         step: Steps that it was trained.
@@ -43,7 +45,10 @@ def load_model(run: RunDirectory) -> TrainedModel:
     config, _ = run.read_config()
     schema = run.read_schema()
     model = config.model.build(schema, config.dtype)
-    checkpointing = Checkpointing(run.checkpoints, model)
+    decay = config.train.ema_decay
+    weights = model.trainable_variables
+    average = WeightAverage(decay, weights) if decay else None
+    checkpointing = Checkpointing(run.checkpoints, model, average=average)
     newest = checkpointing.newest_step
     if newest is None:
         raise InputError(f"{run.location} has no checkpoint yet.")
@@ -52,9 +57,11 @@ def load_model(run: RunDirectory) -> TrainedModel:
         [line for line in run.read_log() if line["step"] <= newest]
     )
     best = best_of(evaluations)
-    step = checkpointing.restore(None if best is None else best.step)
+    step = checkpointing.restore(None if best is None else best.step) or 0
+    if average is not None:
+        average.replace(step)
     return TrainedModel(
-        model, config, schema, step or 0, "last" if best is None else "best"
+        model, config, schema, step, "last" if best is None else "best"
     )
 
 

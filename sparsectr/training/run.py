@@ -50,10 +50,13 @@ def train_and_evaluate(
     else:
         metrics, chosen = trainer.evaluate(), {}
         run.log(step=trainer.num_steps, **metrics.to_dict())
+    weights = config.train.evaluated_weights
+    if config.train.ema_decay:
+        print(f"Weights: {weights}")
     print(metrics.log_line(), flush=True)
     # Resumed when it was done already, it has one of these weights.
     saved_model = run.read_result().get("saved_model")
-    result = _result(trainer, store, metrics)
+    result = {**_result(trainer, store, metrics), "weights": weights}
     run.write_json(
         "result.json", {**result, **chosen, "saved_model": saved_model}
     )

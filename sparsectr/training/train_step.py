@@ -7,7 +7,9 @@ import keras
 import tensorflow as tf
 
 from sparsectr.config import TrainConfig
+from sparsectr.errors import InputError
 from sparsectr.optimizers.lazy_adam import LazyAdam
+from sparsectr.optimizers.rate_schedule import RateSchedule
 
 Batch = Mapping[str, Any]
 
@@ -132,22 +134,55 @@ class TrainStep:
 
 
 def make_train_step(
-    model: Any, config: TrainConfig, strategy: tf.distribute.Strategy
+    model: Any,
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy,
+    num_steps: int | None = None,
 ) -> TrainStep:
     """Returns the step that a configuration asks for, with its optimizer.
 
     Args:
         model: A `RankingModel`.
-        config: Learning rates, and whether XLA compiles the step.
+        config: What the optimizer does, and whether XLA compiles the step.
         strategy: Where it runs. `model` belongs to its scope.
+        num_steps: Steps of the run, which a cosine schedule is laid over.
+
+    Raises:
+        InputError: If the run is not longer than its warm-up.
     """
+    if num_steps is not None and config.warmup_steps >= num_steps:
+        raise InputError(
+            f"--warmup_steps={config.warmup_steps} must be below the "
+            f"{num_steps} steps of the run."
+        )
     with strategy.scope():
         optimizer = LazyAdam(
-            config.learning_rate,
-            table_learning_rate=config.embedding_learning_rate or None,
+            _scheduled(config.learning_rate, config, num_steps),
+            table_learning_rate=_scheduled(
+                config.embedding_learning_rate, config, num_steps
+            )
+            if config.embedding_learning_rate
+            else None,
+            weight_decay=config.weight_decay,
+            table_weight_decay=config.embedding_weight_decay,
+            clip_norm=config.clip_norm,
+            ema_decay=config.ema_decay,
         )
         optimizer.build(model.trainable_variables)
     return TrainStep(model, optimizer, strategy, config.jit_compile)
+
+
+def _scheduled(
+    rate: float, config: TrainConfig, num_steps: int | None
+) -> float | RateSchedule:
+    """Returns a rate, or its schedule where it is not constant."""
+    if config.learning_rate_schedule == "cosine":
+        if num_steps is None:
+            raise ValueError("A cosine schedule needs `num_steps`.")
+        return RateSchedule(rate, config.warmup_steps, num_steps)
+    if config.warmup_steps:
+        return RateSchedule(rate, config.warmup_steps)
+    return rate
 
 
 class PredictStep:

@@ -88,12 +88,16 @@ class Trainer:
         self._scorings: dict[str, tuple[Batches, PredictStep]] = {}
         with strategy.scope():
             self.model = config.model.build(store.schema, config.dtype)
-        self.train_step = make_train_step(self.model, train, strategy)
+        self.train_step = make_train_step(
+            self.model, train, strategy, self.num_steps
+        )
+        self._optimizer = self.train_step.optimizer
         self._checkpointing = Checkpointing(
             run.checkpoints,
             self.model,
-            self.train_step.optimizer,
+            self._optimizer,
             self.train_step,
+            self._optimizer.average,
             keep=train.keep_checkpoints,
         )
         self.train_seconds = 0.0
@@ -151,6 +155,8 @@ class Trainer:
     def evaluate(self, split: str = "test") -> Metrics:
         """Returns the exact metrics of a split or part, nothing dropped.
 
+        They are of the average of the weights, if the run has one.
+
         Raises:
             InputError: If it has no requests.
         """
@@ -164,7 +170,8 @@ class Trainer:
             self._scorings[split] = batches, predict
         batches, predict = self._scorings[split]
         dataset = self._distributed(batches, 0, batches.num_batches)
-        return score_requests(predict, batches, dataset).metrics()
+        with self._optimizer.evaluated_weights():
+            return score_requests(predict, batches, dataset).metrics()
 
     def _restore_validation(self, first: int, log: list[dict[str, Any]]) -> int:
         """Takes up the evaluations before step `first`.
@@ -267,16 +274,21 @@ class Trainer:
     def _log(self, done: int, bar: Progress, events: Any) -> None:
         loss = float(self.train_step.loss.result())
         auc = float(self.train_step.auc.result())
+        rate, table_rate = self._optimizer.rates_after(done - 1)
         bar.advance(done - bar.n, f"loss {loss:.4f}, AUC {auc:.4f}")
         self._run.log(
             step=done,
             loss=loss,
             running_auc=auc,
+            learning_rate=rate,
+            embedding_learning_rate=table_rate,
             seconds=round(self.train_seconds, 3),
         )
         with events.as_default(step=done):
             tf.summary.scalar("train/loss", loss)
             tf.summary.scalar("train/running_auc", auc)
+            tf.summary.scalar("train/learning_rate", rate)
+            tf.summary.scalar("train/embedding_learning_rate", table_rate)
         events.flush()
 
 

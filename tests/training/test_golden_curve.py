@@ -10,6 +10,7 @@ writes it anew.
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from data_pipelines.prepare import prepare
 from data_pipelines.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
+from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer
 from tests.commands import assert_refused
 from tests.tiny_run import (
@@ -33,9 +35,22 @@ FILE = pathlib.Path(__file__).parent.parent / "golden" / "loss_curve.json"
 NUM_STEPS = 10
 
 
-def _train(store: Store, folder: pathlib.Path) -> Trainer:
+OPTIMIZER = {
+    "embedding_learning_rate": 3e-3,
+    "learning_rate_schedule": "cosine",
+    "warmup_steps": 2,
+    "weight_decay": 0.5,
+    "embedding_weight_decay": 0.3,
+    "clip_norm": 0.2,
+    "ema_decay": 0.8,
+}
+"""Everything that the optimizer can do."""
+
+
+def _train(store: Store, folder: pathlib.Path, **values: Any) -> Trainer:
     # Small evaluation batches: each of two devices gets requests.
-    config = change(CONFIG, "train", max_steps=NUM_STEPS, eval_batch_size=32)
+    values = {"max_steps": NUM_STEPS, "eval_batch_size": 32, **values}
+    config = change(CONFIG, "train", **values)
     trainer = make_trainer(config, store, folder)
     trainer.train()
     return trainer
@@ -58,27 +73,34 @@ def test_loss_curve(one_device):
     np.testing.assert_allclose(_curve(one_device[1]), expected, rtol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def two_devices(tiny_folder, tiny_store, command):
+def _train_on_two_devices(store, path, command, *more):
     # In a process of its own: a CPU is divided before anything runs.
-    path = tiny_folder / "two_devices"
     done = command(
         "sparsectr.train",
         *FLAGS,
-        f"--data_dir={tiny_store.path}",
+        f"--data_dir={store.path}",
         f"--workdir={path}",
         f"--max_steps={NUM_STEPS}",
         "--eval_batch_size=32",
         "--num_devices=2",
         "--noexport",
+        *more,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def two_devices(tiny_folder, tiny_store, command):
+    path = tiny_folder / "two_devices"
+    _train_on_two_devices(tiny_store, path, command)
     return path
 
 
-def test_two_devices_give_the_weights_of_one(one_device, two_devices):
-    expected, found = saved_state(one_device[1]), saved_state(two_devices)
-    names = [n for n in expected if n.startswith(("model/", "optimizer/"))]
+def _assert_same_weights(one, two):
+    expected, found = saved_state(one), saved_state(two)
+    parts = ("model/", "optimizer/", "average/")
+    names = [n for n in expected if n.startswith(parts)]
     assert len(names) > 180
     for name in names:
         # The replicas' gradients are added in another order. Adam divides a
@@ -95,6 +117,10 @@ def test_two_devices_give_the_weights_of_one(one_device, two_devices):
         )
 
 
+def test_two_devices_give_the_weights_of_one(one_device, two_devices):
+    _assert_same_weights(one_device[1], two_devices)
+
+
 def test_two_devices_give_the_metrics_of_one(one_device, two_devices):
     trainer, folder = one_device
     *steps, last = logged(two_devices)
@@ -102,6 +128,30 @@ def test_two_devices_give_the_metrics_of_one(one_device, two_devices):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["running_auc"] == pytest.approx(one["running_auc"], abs=1e-3)
     # Evaluation: nothing lost, nothing twice, each score at its label.
+    for name, value in trainer.evaluate().to_dict().items():
+        assert last[name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_all_of_the_optimizer_on_two_devices(
+    tiny_folder, tiny_store, command, tmp_path
+):
+    one, two = tmp_path / "run", tiny_folder / "two_devices_with_all"
+    trainer = _train(tiny_store, one, **OPTIMIZER)
+    flags = [f"--{name}={value}" for name, value in OPTIMIZER.items()]
+    done = _train_on_two_devices(tiny_store, two, command, *flags)
+    _assert_same_weights(one, two)
+    *steps, last = logged(two)
+    rates = [line["learning_rate"] for line in steps]
+    assert rates == [line["learning_rate"] for line in logged(one)]
+    angles = np.arange(NUM_STEPS - 2) * np.pi / (NUM_STEPS - 2)
+    falling = 1e-3 * (1 + np.cos(angles)) / 2
+    assert rates == pytest.approx([0.5e-3, 1e-3, *falling])
+    tables = [line["embedding_learning_rate"] for line in steps]
+    assert tables == pytest.approx([3 * rate for rate in rates])
+    # What is evaluated is the average, and it says so.
+    assert "Weights: average with decay 0.8\n" in done.stdout
+    result = RunDirectory(two).read_result()
+    assert result["weights"] == "average with decay 0.8"
     for name, value in trainer.evaluate().to_dict().items():
         assert last[name] == pytest.approx(value, rel=1e-3), name
 

@@ -106,7 +106,15 @@ def test_log_has_every_step_and_the_metrics(finished_run, result):
     *steps, last = logged(finished_run.path)
     assert [line["step"] for line in steps] == list(range(1, 55))
     for line in steps:
-        assert set(line) == {"time", "step", "loss", "running_auc", "seconds"}
+        assert set(line) == {
+            "time",
+            "step",
+            "loss",
+            "running_auc",
+            "learning_rate",
+            "embedding_learning_rate",
+            "seconds",
+        }
         assert np.isfinite(line["loss"])
         assert 0.0 <= line["running_auc"] <= 1.0
     assert last.pop("step") == 54
@@ -124,8 +132,10 @@ def test_tensorboard_has_every_step(finished_run):
         )
         for value in event.summary.value
     }
-    tags = ("train/loss", "train/running_auc")
-    assert steps == {(tag, step) for tag in tags for step in range(1, 55)}
+    names = ("loss", "running_auc", "learning_rate", "embedding_learning_rate")
+    assert steps == {
+        (f"train/{name}", step) for name in names for step in range(1, 55)
+    }
 
 
 def test_nothing_else_is_left(finished_run):
