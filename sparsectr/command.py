@@ -18,6 +18,8 @@ _INTERRUPTED = 130
 def run(
     main: Callable[[list[str]], int | None],
     whose_flag: Callable[[str], str | None] = lambda name: None,
+    *,
+    arguments: str | None = None,
 ) -> None:
     """Parses the flags, runs `main` and exits.
 
@@ -27,12 +29,14 @@ def run(
     prints the docstring of the main module and its flags.
 
     Args:
-        main: The command. It gets `[program]`, and what it returns is the
-            exit status (`None` for 0).
+        main: The command. It gets `[program]` and its arguments, and what it
+            returns is the exit status (`None` for 0).
         whose_flag: What to say of an unknown flag, by its name.
+        arguments: What the arguments beside the flags are, one at least;
+            `None` for a command whose every option is a flag.
     """
     try:
-        _run(main, whose_flag)
+        _run(main, whose_flag, arguments)
     except SystemExit as exit_:
         _leave_before_tensorflow_io(exit_.code)
         raise
@@ -46,11 +50,14 @@ def run(
 def _run(
     main: Callable[[list[str]], int | None],
     whose_flag: Callable[[str], str | None],
+    arguments: str | None,
 ) -> None:
     try:
         app.run(
             main,
-            flags_parser=functools.partial(_parse_flags, whose_flag=whose_flag),
+            flags_parser=functools.partial(
+                _parse_flags, whose_flag=whose_flag, wanted=arguments
+            ),
         )
     except InputError as error:
         _exit_with_error(str(error))
@@ -74,7 +81,9 @@ def _leave_before_tensorflow_io(status: object) -> None:
 
 
 def _parse_flags(
-    arguments: list[str], whose_flag: Callable[[str], str | None]
+    arguments: list[str],
+    whose_flag: Callable[[str], str | None],
+    wanted: str | None,
 ) -> list[str]:
     try:
         remaining = flags.FLAGS(arguments)
@@ -89,7 +98,10 @@ def _parse_flags(
         # A help flag has answered. absl exits with 1 then, which scripts
         # would read as a failure.
         sys.exit(0)
-    if len(remaining) > 1:
+    if wanted is not None:
+        if len(remaining) == 1:
+            _exit_with_error(f"{wanted} is missing (--help says more)")
+    elif len(remaining) > 1:
         _exit_with_error(
             f"Unexpected argument {remaining[1]!r}: every option is a flag "
             "(--help lists them)"

@@ -8,6 +8,7 @@ from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
+from sparsectr.training.floors import floors
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
 
@@ -40,16 +41,18 @@ def train_and_evaluate(
     print(f"{run.location}: {trainer.num_steps} steps on {data_dir} ({kind})")
     trainer.train(resume=resume)
     metrics = trainer.evaluate()
-    print(metrics.log_line(), flush=True)
+    print(metrics.log_lines(), flush=True)
     run.log(step=trainer.num_steps, **metrics.to_dict())
-    saved_model = run.read_result().get("saved_model")
-    run.write_json("result.json", _result(trainer, store, metrics, saved_model))
+    result = _result(config, trainer, store, metrics)
+    # Resumed when it was done already, it has a SavedModel of these weights.
+    result["saved_model"] = run.read_result().get("saved_model")
+    run.write_json("result.json", result)
     run.publish()
     return metrics
 
 
 def _result(
-    trainer: Trainer, store: Store, metrics: Metrics, saved_model: str | None
+    config: Config, trainer: Trainer, store: Store, metrics: Metrics
 ) -> dict[str, Any]:
     manifest = store.manifest
     requests = trainer.batches.count_requests(trainer.num_steps)
@@ -58,13 +61,20 @@ def _result(
         for table in trainer.model.recipe.tables(store.schema)
     )
     return {
+        "model": config.model.name,
+        "seed": config.train.seed,
+        "step": trainer.num_steps,
         "dataset": manifest["dataset"],
+        # What it was trained and measured on, whoever prepared it and where.
+        "content": manifest.get("content"),
         "data_source": {
             "kind": manifest["data_source"],
             "files": manifest["sources"],
         },
         "split": manifest["split"],
+        "scored": "test",
         "metrics": metrics.to_dict(),
+        "floors": floors(store, "test"),
         "num_parameters": {
             "dense": trainer.model.count_params() - tables,
             "embedding": tables,
@@ -74,6 +84,4 @@ def _result(
             requests / max(trainer.train_seconds, 1e-9), 1
         ),
         "peak_memory_bytes": peak_memory_bytes(),
-        # Resumed when it was done already, it has one of these weights.
-        "saved_model": saved_model,
     }

@@ -1,6 +1,7 @@
 """The folder of a run: what was asked for, and what came out."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -173,19 +174,44 @@ class RunDirectory:
             return {}
         return self._read_json("result.json")
 
+    def add_to_result(self, name: str, value: Any, **of: Any) -> None:
+        """Adds an entry to `result.json`, if it is of the same result.
+
+        Args:
+            name: The entry.
+            value: Its value.
+            **of: Entries that have to be those of the result.
+        """
+        result = self.read_result()
+        if result and all(result.get(key) == of[key] for key in of):
+            self.write_json("result.json", {**result, name: value})
+            self.publish()
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes a JSON file, whole or not at all."""
         target = self.path / name
         partial = target.with_name(f".{name}.{os.getpid()}.partial")
         try:
-            partial.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+            text = json.dumps(values, indent=2, allow_nan=False)
+            partial.write_text(text + "\n", "utf-8")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
 
     def log(self, **values: Any) -> None:
-        """Appends one line to `metrics.jsonl`."""
-        line = json.dumps({"time": round(time.time(), 3), **values})
+        """Appends one line to `metrics.jsonl`.
+
+        A number that is not finite, which JSON does not have, is `None`.
+        """
+        values = {
+            name: None
+            if isinstance(value, float) and not math.isfinite(value)
+            else value
+            for name, value in values.items()
+        }
+        line = json.dumps(
+            {"time": round(time.time(), 3), **values}, allow_nan=False
+        )
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
