@@ -1,10 +1,12 @@
 """What every command line does alike: flags, help, errors, exit status."""
 
+import contextlib
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
@@ -45,6 +47,45 @@ def run(
             traceback.print_exc()
             _leave_before_tensorflow_io(1)
         raise
+
+
+def picture_to_write(flag: str) -> Path | None:
+    """Returns the PNG file that a flag names, if it can be written.
+
+    Called before the work, so that it is not refused after it.
+
+    Raises:
+        InputError: If it is no PNG file, or its folder is not there.
+    """
+    value = flags.FLAGS[flag].value
+    if value is None:
+        return None
+    path = Path(value)
+    if path.suffix != ".png":
+        raise InputError(f"--{flag} must end in .png. Received: {path}")
+    if not path.parent.is_dir():
+        raise InputError(f"--{flag}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise InputError(f"--{flag}: {path} is a folder.")
+    return path
+
+
+@contextlib.contextmanager
+def needs_matplotlib() -> Iterator[None]:
+    """Around an import: says in one line that matplotlib is missing.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise InputError(
+            "The picture needs matplotlib, which the extra `plots` installs: "
+            "pip install 'sparsectr[plots]'"
+        ) from error
 
 
 def _run(
