@@ -168,6 +168,14 @@ class RunDirectory:
                 f"{self.path / 'schema.json'} is damaged: {error}"
             ) from error
 
+    def read_environment(self) -> dict[str, Any]:
+        """Returns versions, devices and commit that the run began with.
+
+        Raises:
+            InputError: If there is no run here.
+        """
+        return self._read_json("environment.json")
+
     def read_result(self) -> dict[str, Any]:
         """Returns `result.json`, or an empty dict if the run is not done."""
         if not (self.path / "result.json").exists():
