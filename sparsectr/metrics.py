@@ -76,9 +76,9 @@ class Metrics:
             f"{what} AUC: {self.auc:.6f} - GAUC: {self.gauc:.6f} - "
             f"logloss: {self.logloss:.6f}\n"
             f"{what} NE: {self.normalized_entropy:.6f} - GAUC by request: "
-            f"{self.gauc_by_request:.6f} - calibration: "
-            f"{self.calibration:.6f} - of one class and skipped: "
-            f"{self.num_groups_skipped} users, "
+            f"{self.gauc_by_request:.6f} (of {self.num_requests_counted}) - "
+            f"calibration: {self.calibration:.6f} - of one class and "
+            f"skipped: {self.num_groups_skipped} users, "
             f"{self.num_requests_skipped} requests"
         )
 

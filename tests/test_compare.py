@@ -27,6 +27,7 @@ METRICS = {
     "normalized_entropy": 0.87,
     "calibration": 1.01,
     "num_candidates": 20361,
+    "num_requests_counted": 60,
 }
 RESULT = {
     "dataset": "kuairand",
@@ -90,8 +91,8 @@ def test_markdown(paths, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     common, floors, *_ = done.stdout.splitlines()
     assert common == (
-        "kuairand (raw files), 20,361 candidates of test, the last day; "
-        "content 01-23"
+        "kuairand (raw files), 20,361 candidates of test (60 requests with "
+        "an order), the last day; content 01-23"
     )
     assert floors.endswith("item_mean 0.6670, user_mean -")
     rows = [

@@ -255,8 +255,8 @@ METRICS = metrics.Metrics(
 def test_log_lines():
     assert METRICS.log_lines().splitlines() == [
         "[Metrics] AUC: 0.652399 - GAUC: 0.576512 - logloss: 0.192445",
-        "[Metrics] NE: 0.950000 - GAUC by request: 0.610000 - calibration: "
-        "1.500000 - of one class and skipped: 1 users, 4 requests",
+        "[Metrics] NE: 0.950000 - GAUC by request: 0.610000 (of 2) - "
+        "calibration: 1.500000 - of one class and skipped: 1 users, 4 requests",
     ]
 
 

@@ -97,6 +97,7 @@ class FinishedRun:
                 **{name: result[name] for name in _PROTOCOL},
                 "data_source": result["data_source"]["kind"],
                 "num_candidates": metrics["num_candidates"],
+                "num_requests_counted": metrics["num_requests_counted"],
             },
             metrics={name: metrics.get(name) for name in METRICS},
             auc_standard_error=metrics.get("auc_standard_error"),
