@@ -119,7 +119,7 @@ def _run(report: dict[str, Any], variant: str, seed: str) -> None:
             (workdir / "environment.json").read_text("utf-8")
         )
     report["data_source"] = result["data_source"]["kind"]
-    report["split"] = result["split"]
+    report["split"] = result["split_rule"]
     report["environment"] = environment
     report["runs"][f"{variant}/{seed}"] = {
         name: result[name] for name in _COPIED

@@ -99,14 +99,19 @@ def main(argv: list[str]) -> None:
         result["floors"] = floors(store, values.split)
     print(metrics.log_lines("frozen history" if values.frozen_history else ""))
     print(json.dumps(result, allow_nan=False))
-    if values.frozen_history:
-        run.add_to_result(
-            "metrics_frozen_history",
-            metrics.to_dict(),
-            step=trained.step,
-            scored=values.split,
-            content=store.manifest.get("content"),
-        )
+    if values.frozen_history and _is_of(
+        run.read_result(), trained.step, values.split, store
+    ):
+        run.add_to_result("metrics_frozen_history", metrics.to_dict())
+
+
+def _is_of(result: Any, step: int, split: str, store: Any) -> bool:
+    """Whether `result.json` is of the same weights and requests."""
+    return (
+        result.get("step") == step
+        and result.get("split") == split
+        and result["data_source"].get("content") == store.manifest["content"]
+    )
 
 
 def _with_options(scores: Any) -> dict[str, Any]:

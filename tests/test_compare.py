@@ -29,12 +29,12 @@ METRICS = {
     "num_candidates": 20361,
     "num_requests_counted": 60,
 }
+SOURCE = {"kind": "raw files", "files": [], "content": "01-23"}
 RESULT = {
     "dataset": "kuairand",
-    "content": "01-23",
-    "data_source": {"kind": "raw files", "files": []},
-    "split": {"rule": "the last day", "test_time": 1651248000},
-    "scored": "test",
+    "data_source": SOURCE,
+    "split": "test",
+    "split_rule": {"rule": "the last day", "test_time": 1651248000},
     "floors": {"item_mean": 0.667, "user_mean": None},
     "num_parameters": {"dense": 1234, "embedding": 56789},
     "train_seconds": 30.25,
@@ -229,15 +229,18 @@ def test_frozen_histories_have_a_column_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"content": "01-24"}, "content (01-23, 01-24)"),
-        ({"scored": "validation"}, "scored (test, validation)"),
+        (
+            {"data_source": {**SOURCE, "content": "01-24"}},
+            "content (01-23, 01-24)",
+        ),
+        ({"split": "validation"}, "split (test, validation)"),
         ({"dataset": "movielens"}, "dataset (kuairand, movielens)"),
         (
-            {"data_source": {"kind": "synthetic sample"}},
+            {"data_source": {**SOURCE, "kind": "synthetic sample"}},
             "data_source (raw files, synthetic sample)",
         ),
         (
-            {"split": {"rule": "the last hour", "test_time": 7}},
+            {"split_rule": {"rule": "the last hour", "test_time": 7}},
             '"the last hour"',
         ),
         ({"metrics": {"num_candidates": 7}}, "num_candidates (20361, 7)"),
@@ -264,9 +267,9 @@ def test_what_is_not_a_finished_run_is_refused(tmp_path):
     path = tmp_path / "run"
     write_run(path, recipe=SparseCTRRecipe(), seed=0, auc=0.7)
     result = json.loads((path / "result.json").read_text())
-    del result["content"], result["floors"]
+    del result["data_source"]["content"], result["floors"]
     RunDirectory(path).write_json("result.json", result)
-    with pytest.raises(InputError, match=r"no content, floors; an earlier"):
+    with pytest.raises(InputError, match=r"no floors, content; an earlier"):
         FinishedRun.read(path)
     (path / "result.json").unlink()
     with pytest.raises(InputError, match=r"no result.json yet: .* --resume"):

@@ -72,9 +72,9 @@ def heading(run: FinishedRun) -> str:
     )
     return (
         f"{protocol['dataset']} ({protocol['data_source']}), "
-        f"{protocol['num_candidates']:,} candidates of {protocol['scored']} "
+        f"{protocol['num_candidates']:,} candidates of {protocol['split']} "
         f"({protocol['num_requests_counted']:,} requests with an order), "
-        f"{protocol['split']['rule']}; content {protocol['content']}\n"
+        f"{protocol['split_rule']['rule']}; content {protocol['content']}\n"
         f"AUC of means of the training part: {floors}"
     )
 

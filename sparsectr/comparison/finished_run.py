@@ -20,10 +20,10 @@ METRICS = (
 )
 """What is compared; the frozen one is there where `evaluate` measured it."""
 
-_PROTOCOL = ("dataset", "content", "split", "scored")
+_PROTOCOL = ("dataset", "split", "split_rule")
 _NEEDED = (
     *_PROTOCOL,
-    *("model", "seed", "metrics", "floors", "data_source"),
+    *("model", "seed", "metrics", "floors", "kind", "content"),
     *("num_parameters", "train_seconds"),
 )
 
@@ -79,7 +79,10 @@ class FinishedRun:
         )
         if not result:
             raise InputError(f"{run.location} has no result.json yet: {again}.")
-        missing = [name for name in _NEEDED if result.get(name) is None]
+        source = result.get("data_source", {})
+        missing = [
+            name for name in _NEEDED if (result | source).get(name) is None
+        ]
         if missing:
             raise InputError(
                 f"{run.location}: result.json has no {', '.join(missing)}; an "
@@ -95,7 +98,8 @@ class FinishedRun:
             settings=dict(_settings(config.to_dict())),
             protocol={
                 **{name: result[name] for name in _PROTOCOL},
-                "data_source": result["data_source"]["kind"],
+                "data_source": source["kind"],
+                "content": source["content"],
                 "num_candidates": metrics["num_candidates"],
                 "num_requests_counted": metrics["num_requests_counted"],
             },

@@ -65,14 +65,13 @@ def _result(
         "seed": config.train.seed,
         "step": trainer.num_steps,
         "dataset": manifest["dataset"],
-        # What it was trained and measured on, whoever prepared it and where.
-        "content": manifest.get("content"),
         "data_source": {
             "kind": manifest["data_source"],
             "files": manifest["sources"],
+            "content": manifest["content"],
         },
-        "split": manifest["split"],
-        "scored": "test",
+        "split": "test",
+        "split_rule": manifest["split"],
         "metrics": metrics.to_dict(),
         "floors": floors(store, "test"),
         "num_parameters": {

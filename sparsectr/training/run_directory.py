@@ -182,16 +182,10 @@ class RunDirectory:
             return {}
         return self._read_json("result.json")
 
-    def add_to_result(self, name: str, value: Any, **of: Any) -> None:
-        """Adds an entry to `result.json`, if it is of the same result.
-
-        Args:
-            name: The entry.
-            value: Its value.
-            **of: Entries that have to be those of the result.
-        """
+    def add_to_result(self, name: str, value: Any) -> None:
+        """Adds an entry to `result.json`, if the run is done."""
         result = self.read_result()
-        if result and all(result.get(key) == of[key] for key in of):
+        if result:
             self.write_json("result.json", {**result, name: value})
             self.publish()
 

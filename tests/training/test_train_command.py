@@ -16,8 +16,7 @@ RESULT_KEYS = {
     "model",
     "seed",
     "step",
-    "content",
-    "scored",
+    "split_rule",
     "floors",
     "dataset",
     "data_source",
@@ -83,11 +82,11 @@ def test_result(result, tiny_store, finished_run):
     assert set(result) == RESULT_KEYS
     assert set(result["metrics"]) == METRIC_KEYS
     assert set(result["num_parameters"]) == {"dense", "embedding"}
-    assert set(result["split"]) == {"rule", "test_time"}
+    assert result["split_rule"] == tiny_store.manifest["split"]
     assert result["dataset"] == "alibaba"
     assert (result["model"], result["seed"]) == ("sparse_ctr", 0)
-    assert (result["step"], result["scored"]) == (54, "test")
-    assert result["content"] == tiny_store.manifest["content"]
+    assert (result["step"], result["split"]) == (54, "test")
+    assert result["data_source"]["content"] == tiny_store.manifest["content"]
     assert sorted(result["floors"]) == sorted(FLOORS)
     for value in result["floors"].values():
         assert 0.0 < value < 1.0
