@@ -410,7 +410,7 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     result_files.check_flags()
     if values.plot:
-        with result_files.needs_matplotlib():
+        with command.needs_matplotlib():
             from benchmarks.attention.length_plot import draw
     workload = Workload(
         lengths=number_flags.ascending("lengths", at_least=2, count=2),

@@ -375,7 +375,7 @@ def main(argv: Sequence[str]) -> None:
     if workload.grpc:
         import_grpc()
     if values.plot:
-        with result_files.needs_matplotlib():
+        with command.needs_matplotlib():
             from benchmarks.serving.plot import draw_latency
     # Of the C library, which this process loads without Python's part.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

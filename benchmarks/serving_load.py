@@ -325,7 +325,7 @@ def main(argv: Sequence[str]) -> int:
     result_files.check_flags()
     import_grpc()
     if values.plot:
-        with result_files.needs_matplotlib():
+        with command.needs_matplotlib():
             from benchmarks.serving.plot import draw_load
     fields = [field.name for field in dataclasses.fields(Workload)]
     workload = Workload(**{name: getattr(values, name) for name in fields})

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from benchmarks.measuring.result_files import needs_matplotlib
 from sparsectr import command
 from sparsectr.errors import InputError
 
@@ -414,7 +413,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(
             f"--input: {source} is not of benchmarks.speed_memory."
         ) from error
-    with needs_matplotlib():
+    with command.needs_matplotlib():
         image = plot(result)
     (folder / f"{_NAME}.md").write_text(text, "utf-8")
     (folder / f"{_NAME}.png").write_bytes(image)

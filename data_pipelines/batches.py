@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from data_pipelines.batch_order import BatchOrder
 from data_pipelines.parts import in_part, is_cut, split_of
+from data_pipelines.request_columns import RequestColumns
 from data_pipelines.shard import Shard
 from data_pipelines.store import Store, shard_name
 from sparsectr.config import DataConfig
@@ -27,11 +28,13 @@ class BatchLabels(NamedTuple):
         mask: bool `[requests, C]`, True for a real candidate.
         label: uint8, one for each True of `mask`, row by row.
         user: int64, row of each one's user among those of all shards.
+        request: int64, number of each one's request over all shards.
     """
 
     mask: Array
     label: Array
     user: Array
+    request: Array
 
 
 class Batches:
@@ -56,6 +59,10 @@ class Batches:
             window and bucket by bucket.
         worker: Which worker this is, from 0.
         num_workers: How many there are.
+        frozen_history: Whether every request has the history that its user
+            had at the first one of the split. Within a user, a click that is
+            in the history leaves fewer to come, so that the AUC of a user is
+            too low for scores that rise with clicks; this takes it away.
 
     Attributes:
         num_requests: Requests of the part that this worker reads.
@@ -87,6 +94,7 @@ class Batches:
         *,
         worker: int = 0,
         num_workers: int = 1,
+        frozen_history: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(
@@ -107,6 +115,7 @@ class Batches:
         self._split = split_of(split)
         self._schema = store.schema
         self._config = config
+        self._frozen_history = frozen_history
         self.batch_size = batch_size
         self.lengths = _padded_lengths(config)
         self._shard = functools.lru_cache(2 * config.shuffle_shards)(
@@ -210,7 +219,12 @@ class Batches:
             mask[target] = True
             label[target] = columns.label[source]
         counts = mask.sum(axis=1)
-        return BatchLabels(mask, label[mask], np.repeat(user, counts))
+        return BatchLabels(
+            mask,
+            label[mask],
+            np.repeat(user, counts),
+            np.repeat(np.asarray(requests, np.int64), counts),
+        )
 
     def batch(
         self, step: int, part: int = 0, num_parts: int = 1
@@ -275,10 +289,20 @@ class Batches:
         """Returns the length bucket of each request of a shard, or of some."""
         columns = shard.splits[self._split]
         start = shard.behavior_offset[columns.user[own]]
-        length = columns.history_end[own] - start
+        length = self._history_end(columns, own) - start
         np.minimum(length, self._config.max_history, out=length)
         bucket = np.searchsorted(self.lengths, length)
         return bucket.astype(np.min_scalar_type(len(self.lengths)))
+
+    def _history_end(
+        self, columns: RequestColumns, own: Array | slice
+    ) -> Array:
+        """Returns where the history of requests of a shard ends."""
+        if not self._frozen_history:
+            return columns.history_end[own]
+        # A user's requests stand together, in the order of time.
+        first = np.searchsorted(columns.user, columns.user[own])
+        return columns.history_end[first]
 
     def _of_shards(self, requests: Array) -> list[tuple[int, Array, Array]]:
         """Returns for each shard concerned: places in the batch, own rows."""
@@ -329,7 +353,8 @@ class Batches:
         batch["request_time"][places] = requests.time[own]
 
         length = batch["behavior_time"].shape[1]
-        row = requests.history_end[own][:, None] + np.arange(-length, 0)
+        end = self._history_end(requests, own)
+        row = end[:, None] + np.arange(-length, 0)
         valid = row >= shard.behavior_offset[user][:, None]  # [rows, L]
         row = row[valid]
         columns = {"time": shard.behavior_time, **shard.behaviors}

@@ -13,7 +13,6 @@ matplotlib: pip install 'sparsectr[plots]'.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -22,31 +21,7 @@ from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.store import Store
 from sparsectr import command
 from sparsectr.config import DataConfig
-from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
-
-
-def _check_output(output: Path) -> None:
-    """Refuses what cannot be written before the work, not after it."""
-    if output.suffix != ".png":
-        raise InputError(f"--output must end in .png. Received: {output}")
-    if not output.parent.is_dir():
-        raise InputError(f"--output: there is no folder {output.parent}.")
-    if output.is_dir():
-        raise InputError(f"--output: {output} is a folder.")
-
-
-def _draw(store: Store, statistics: StoreStatistics, output: Path) -> None:
-    try:
-        from data_pipelines.description.store_picture import draw
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise InputError(
-            "--output needs matplotlib, which the extra `plots` installs: "
-            "pip install 'sparsectr[plots]'"
-        ) from error
-    draw(store, statistics, output)
 
 
 def define_flags() -> None:
@@ -70,14 +45,15 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
-    output = None if values.output is None else Path(values.output)
+    output = command.picture_to_write("output")
     if output is not None:
-        _check_output(output)
+        with command.needs_matplotlib():
+            from data_pipelines.description.store_picture import draw
     store = Store(local_copy(values.data_dir))
     statistics = StoreStatistics(store, max_history=values.max_history)
     print(describe(store, statistics), flush=True)
     if output is not None:
-        _draw(store, statistics, output)
+        draw(store, statistics, output)
         print(f"\n{output}: the same as a picture")
 
 

@@ -83,11 +83,7 @@ def main(argv: list[str]) -> None:
     else:
         output = Path(values.output)
         path = str(export_run(run, values.data_dir, output, xla_buckets))
-    result = run.read_result()
-    if result:
-        result["saved_model"] = path
-        run.write_json("result.json", result)
-        run.publish()
+    run.add_to_result("saved_model", path)
     print(f"SavedModel: {path}")
 
 
@@ -220,7 +216,8 @@ def _absolute(location: str) -> str:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    text = json.dumps(values, indent=2, allow_nan=False)
+    path.write_text(text + "\n", "utf-8")
 
 
 def _export_to(

@@ -1,10 +1,12 @@
 """What every command line does alike: flags, help, errors, exit status."""
 
+import contextlib
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
@@ -18,6 +20,8 @@ _INTERRUPTED = 130
 def run(
     main: Callable[[list[str]], int | None],
     whose_flag: Callable[[str], str | None] = lambda name: None,
+    *,
+    arguments: str | None = None,
 ) -> None:
     """Parses the flags, runs `main` and exits.
 
@@ -27,12 +31,14 @@ def run(
     prints the docstring of the main module and its flags.
 
     Args:
-        main: The command. It gets `[program]`, and what it returns is the
-            exit status (`None` for 0).
+        main: The command. It gets `[program]` and its arguments, and what it
+            returns is the exit status (`None` for 0).
         whose_flag: What to say of an unknown flag, by its name.
+        arguments: What the arguments beside the flags are, one at least;
+            `None` for a command whose every option is a flag.
     """
     try:
-        _run(main, whose_flag)
+        _run(main, whose_flag, arguments)
     except SystemExit as exit_:
         _leave_before_tensorflow_io(exit_.code)
         raise
@@ -43,14 +49,56 @@ def run(
         raise
 
 
+def picture_to_write(flag: str) -> Path | None:
+    """Returns the PNG file that a flag names, if it can be written.
+
+    Called before the work, so that it is not refused after it.
+
+    Raises:
+        InputError: If it is no PNG file, or its folder is not there.
+    """
+    value = flags.FLAGS[flag].value
+    if value is None:
+        return None
+    path = Path(value)
+    if path.suffix != ".png":
+        raise InputError(f"--{flag} must end in .png. Received: {path}")
+    if not path.parent.is_dir():
+        raise InputError(f"--{flag}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise InputError(f"--{flag}: {path} is a folder.")
+    return path
+
+
+@contextlib.contextmanager
+def needs_matplotlib() -> Iterator[None]:
+    """Around an import: says in one line that matplotlib is missing.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise InputError(
+            "The picture needs matplotlib, which the extra `plots` installs: "
+            "pip install 'sparsectr[plots]'"
+        ) from error
+
+
 def _run(
     main: Callable[[list[str]], int | None],
     whose_flag: Callable[[str], str | None],
+    arguments: str | None,
 ) -> None:
     try:
         app.run(
             main,
-            flags_parser=functools.partial(_parse_flags, whose_flag=whose_flag),
+            flags_parser=functools.partial(
+                _parse_flags, whose_flag=whose_flag, wanted=arguments
+            ),
         )
     except InputError as error:
         _exit_with_error(str(error))
@@ -74,7 +122,9 @@ def _leave_before_tensorflow_io(status: object) -> None:
 
 
 def _parse_flags(
-    arguments: list[str], whose_flag: Callable[[str], str | None]
+    arguments: list[str],
+    whose_flag: Callable[[str], str | None],
+    wanted: str | None,
 ) -> list[str]:
     try:
         remaining = flags.FLAGS(arguments)
@@ -89,7 +139,10 @@ def _parse_flags(
         # A help flag has answered. absl exits with 1 then, which scripts
         # would read as a failure.
         sys.exit(0)
-    if len(remaining) > 1:
+    if wanted is not None:
+        if len(remaining) == 1:
+            _exit_with_error(f"{wanted} is missing (--help says more)")
+    elif len(remaining) > 1:
         _exit_with_error(
             f"Unexpected argument {remaining[1]!r}: every option is a flag "
             "(--help lists them)"

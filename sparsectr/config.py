@@ -202,7 +202,7 @@ class Config:
 
     def to_json(self) -> str:
         """Returns the configuration as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":

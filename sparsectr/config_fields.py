@@ -1,6 +1,7 @@
 """Fields of a configuration: a default, a help text and simple rules."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def require(condition: bool, name: str, rule: str, value: Any) -> None:
 
 
 def check_fields(config: Any) -> None:
-    """Checks minimum and choices of every field of a configuration.
+    """Checks every field of a configuration: finite, minimum, choices.
 
     Raises:
         ValueError: If a value is not among them. It names the field.
@@ -42,6 +43,8 @@ def check_fields(config: Any) -> None:
         value = getattr(config, each.name)
         minimum = each.metadata.get("minimum")
         choices = each.metadata.get("choices")
+        if isinstance(value, float):
+            require(math.isfinite(value), each.name, "be finite", value)
         if minimum is not None:
             rule = f"be at least {minimum}" if minimum else "not be negative"
             require(value >= minimum, each.name, rule, value)

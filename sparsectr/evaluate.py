@@ -1,19 +1,32 @@
 """Exact metrics of a trained model.
 
     python -m sparsectr.evaluate --workdir=runs/movielens --base_auc=0.7564
+    python -m sparsectr.evaluate --workdir=runs/kuairand --frozen_history
 
-`--base_auc` is that of the model to compare with, on the same requests.
+`--base_auc` is that of the model to compare with, on the same requests. Prints
+two lines of metrics and all of them as JSON, with the floors: the AUC of simple
+means of the training part (sparsectr/training/floors.py).
 
 Scored are the weights of the best evaluation where the run was one of
 `--validation`, and the last ones otherwise; `checkpoint` in what is printed
 says which.
+
+`--frozen_history` gives every request the history that its user had at the
+first one of the split. Within a user, a click that is in the history leaves
+fewer to come, so that over a period in which histories grow the AUC of a user
+is too low for scores that rise with clicks. These are numbers of another kind:
+they say so, and stand in result.json beside the others, as
+`metrics_frozen_history`.
 """
 
 import json
+import math
+from typing import Any
 
 from absl import flags
 
 from sparsectr import command
+from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
 
@@ -41,30 +54,45 @@ def define_flags() -> None:
         None,
         "AUC of a base model, for RelaImpr; the paper's is DIN.",
     )
+    flags.DEFINE_boolean(
+        "frozen_history",
+        False,
+        "Score with the histories that users had at their first request.",
+    )
 
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
+    if values.base_auc is not None and not 0.5 < values.base_auc <= 1.0:
+        raise InputError(
+            "--base_auc must be above 0.5 and at most 1. "
+            f"Received: {values.base_auc}"
+        )
     import_tensorflow_quietly()
 
     from data_pipelines.batches import Batches
     from data_pipelines.reader import element_spec, read
-    from sparsectr.metrics import gauc, relative_improvement
     from sparsectr.training.devices import make_strategy
+    from sparsectr.training.floors import floors
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
     from sparsectr.training.scoring import score_requests
     from sparsectr.training.train_step import PredictStep
 
     run = RunDirectory.of(values.workdir)
-    trained = load_model(run)
     store = open_store(run, values.data_dir)
+    trained = load_model(run)
     train = trained.config.train
     split = values.split or ("validation" if train.validation else "test")
     batches = Batches(
-        store, split, trained.config.data, train.eval_batch_size, None
+        store,
+        split,
+        trained.config.data,
+        train.eval_batch_size,
+        None,
+        frozen_history=values.frozen_history,
     )
     spec = element_spec(batches, batches.batch_size)
     predict = PredictStep(trained.model, make_strategy(1), spec)
@@ -72,24 +100,62 @@ def main(argv: list[str]) -> None:
         predict, batches, read(batches, 0, batches.num_batches)
     )
     metrics = scores.metrics()
-    result = {
+    result: dict[str, Any] = {
         "split": split,
+        "history": "frozen" if values.frozen_history else "as it was",
         "checkpoint": trained.checkpoint,
         "step": trained.step,
         "weights": train.evaluated_weights,
-        **metrics.to_dict(),
+        **_with_options(scores),
     }
-    if values.gauc_weighting != "samples":
-        grouped = gauc(
-            scores.labels, scores.logits, scores.users, values.gauc_weighting
-        )
-        result[f"gauc_{values.gauc_weighting}"] = grouped.value
-    if values.base_auc is not None:
-        result["rela_impr"] = relative_improvement(metrics.auc, values.base_auc)
+    if split in ("validation", "test"):  # whose labels the means do not know
+        result["floors"] = floors(store, split)
     if train.ema_decay:
         print(f"Weights: {train.evaluated_weights}")
-    print(metrics.log_line())
-    print(json.dumps(result))
+    print(metrics.log_lines("frozen history" if values.frozen_history else ""))
+    print(json.dumps(result, allow_nan=False))
+    if values.frozen_history and _is_of(
+        run.read_result(), trained.step, split, store
+    ):
+        run.add_to_result("metrics_frozen_history", metrics.to_dict())
+
+
+def _is_of(result: Any, step: int, split: str, store: Any) -> bool:
+    """Whether `result.json` is of the same weights and requests."""
+    return (
+        result.get("step") == step
+        and result.get("split") == split
+        and result["data_source"].get("content") == store.manifest["content"]
+    )
+
+
+def _with_options(scores: Any) -> dict[str, Any]:
+    """Returns the metrics of `Scores`, and what the flags ask for beside."""
+    from sparsectr.metrics import gauc, relative_improvement
+
+    values = flags.FLAGS
+    found = scores.metrics().to_dict()
+    more = {}  # By name: the value, and the metric it is undefined with.
+    weighting = values.gauc_weighting
+    if weighting != "samples":
+        labels, logits = scores.labels, scores.logits
+        for name, groups, min_size in (
+            ("gauc", scores.users, 1),
+            ("gauc_by_request", scores.requests, 2),
+        ):
+            grouped = gauc(labels, logits, groups, weighting, min_size)
+            more[f"{name}_{weighting}"] = grouped.value, name
+    if values.base_auc is not None:
+        auc = math.nan if found["auc"] is None else found["auc"]
+        improvement = relative_improvement(auc, values.base_auc)
+        more["rela_impr"] = improvement, "auc"
+    for name, (value, like) in more.items():
+        if math.isnan(value):
+            found[name] = None
+            found["undefined"][name] = found["undefined"][like]
+        else:
+            found[name] = value
+    return found
 
 
 if __name__ == "__main__":

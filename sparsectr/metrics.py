@@ -23,7 +23,8 @@ class GroupedAUC:
     Args:
         value: The mean; NaN if every group was skipped.
         num_groups: Groups that count.
-        num_groups_skipped: Groups of one class, which have no AUC.
+        num_groups_skipped: Groups of one class, which have no AUC. Those
+            that are too small are in neither number.
     """
 
     value: float
@@ -33,41 +34,83 @@ class GroupedAUC:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What a run reports.
+    """What a run reports. NaN is what the candidates do not define.
 
     Args:
         auc: Exact AUC over all candidates.
+        auc_standard_error: Its standard error, over users.
         gauc: AUC per user, weighted by the user's candidates.
+        gauc_by_request: AUC per request of at least two candidates, weighted
+            by them: the order that a user sees.
         logloss: Mean binary cross-entropy.
+        normalized_entropy: `logloss` over that of the mean label.
         calibration: Mean prediction / mean label.
         num_candidates: Candidates behind the numbers.
         num_groups_skipped: Users of one class, left out of `gauc`.
+        num_requests_counted: Requests behind `gauc_by_request`.
+        num_requests_skipped: Requests of at least two candidates, all of one
+            class, left out of it.
     """
 
     auc: float
+    auc_standard_error: float
     gauc: float
+    gauc_by_request: float
     logloss: float
+    normalized_entropy: float
     calibration: float
     num_candidates: int
     num_groups_skipped: int
+    num_requests_counted: int
+    num_requests_skipped: int
 
-    def log_line(self) -> str:
-        """Returns the line that logs and tools read."""
+    def log_lines(self, history: str = "") -> str:
+        """Returns what logs and tools read: two lines.
+
+        Args:
+            history: What the histories were, where they were not those that
+                the users had: numbers of another kind, named so.
+        """
+        what = f"[Metrics, {history}]" if history else "[Metrics]"
         return (
-            f"[Metrics] AUC: {self.auc:.6f} - GAUC: {self.gauc:.6f} - "
-            f"logloss: {self.logloss:.6f}"
+            f"{what} AUC: {self.auc:.6f} - GAUC: {self.gauc:.6f} - "
+            f"logloss: {self.logloss:.6f}\n"
+            f"{what} NE: {self.normalized_entropy:.6f} - GAUC by request: "
+            f"{self.gauc_by_request:.6f} (of {self.num_requests_counted}) - "
+            f"calibration: {self.calibration:.6f} - of one class and "
+            f"skipped: {self.num_groups_skipped} users, "
+            f"{self.num_requests_skipped} requests"
         )
 
-    def to_dict(self) -> dict[str, float | int | None]:
-        """Returns the values for JSON, which has no NaN: `None` instead."""
-        return {
-            name: value if math.isfinite(value) else None
-            for name, value in dataclasses.asdict(self).items()
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values for JSON, which has no NaN: `None` instead.
+
+        Where there is one, `undefined` says of each why.
+        """
+        values = dataclasses.asdict(self)
+        undefined = {
+            name: _WHY_UNDEFINED[name]
+            for name, value in values.items()
+            if math.isnan(value)
         }
+        values |= dict.fromkeys(undefined)
+        return {**values, "undefined": undefined} if undefined else values
+
+
+_ONE_CLASS = "the labels are of one class"
+_WHY_UNDEFINED = {
+    "auc": _ONE_CLASS,
+    "auc_standard_error": "the labels are of one class, or of one user",
+    "gauc": "no user has labels of both classes",
+    "gauc_by_request": "no request of at least two candidates has labels of "
+    "both classes",
+    "normalized_entropy": _ONE_CLASS,
+    "calibration": "there is no click",
+}
 
 
 def compute_metrics(
-    labels: ArrayLike, logits: ArrayLike, users: ArrayLike
+    labels: ArrayLike, logits: ArrayLike, users: ArrayLike, requests: ArrayLike
 ) -> Metrics:
     """Returns all metrics of the candidates.
 
@@ -75,19 +118,26 @@ def compute_metrics(
         labels: 0 or 1, `[n]`.
         logits: Scores before the sigmoid, `[n]`.
         users: User of each candidate, `[n]`.
+        requests: Request of each candidate, `[n]`.
 
     Raises:
         InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
         ValueError: If the shapes differ.
     """
     per_user = gauc(labels, logits, users)
+    by_request = gauc(labels, logits, requests, min_size=2)
     return Metrics(
         auc=auc(labels, logits),
+        auc_standard_error=auc_standard_error(labels, logits, users),
         gauc=per_user.value,
+        gauc_by_request=by_request.value,
         logloss=log_loss(labels, logits),
+        normalized_entropy=normalized_entropy(labels, logits),
         calibration=calibration(labels, logits),
         num_candidates=np.size(np.asarray(labels)),
         num_groups_skipped=per_user.num_groups_skipped,
+        num_requests_counted=by_request.num_groups,
+        num_requests_skipped=by_request.num_groups_skipped,
     )
 
 
@@ -123,13 +173,62 @@ def auc(labels: ArrayLike, predictions: ArrayLike) -> float:
     return float(counts.auc()[0])
 
 
+def auc_standard_error(
+    labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike
+) -> float:
+    """Returns the standard error of the AUC, were other groups drawn.
+
+    A candidate moves the AUC by the share of the other class that it stands
+    on the right side of (DeLong et al. 1988); those of one user are not
+    independent, so they are added up first (Obuchowski 1997). It is what a
+    bootstrap over groups tends to, without drawing.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        predictions: Scores of any scale, `[n]`.
+        groups: Group of each candidate, such as its user, `[n]`.
+
+    Returns:
+        The standard error; NaN if the labels are of one class or all of one
+        group.
+
+    Raises:
+        InputError: If a prediction is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ.
+
+    Cost:
+        O(n log n).
+    """
+    labels, predictions = _check(labels, predictions)
+    _check_shape("groups", np.asarray(groups), labels)
+    _, group = np.unique(groups, return_inverse=True)
+    num_groups = int(group.max()) + 1
+    num_positives = int(labels.sum())
+    num_negatives = labels.size - num_positives
+    if num_groups == 1 or not num_positives or not num_negatives:
+        return math.nan
+    _, run = np.unique(predictions, return_inverse=True)
+    positives = np.bincount(run, labels)
+    negatives = np.bincount(run, ~labels)
+    below = np.cumsum(negatives) - negatives / 2
+    above = num_positives - np.cumsum(positives) + positives / 2
+    right = np.where(
+        labels, below[run] / num_negatives, above[run] / num_positives
+    )
+    share = np.where(labels, num_positives, num_negatives)
+    moved = np.bincount(group, (right - auc(labels, predictions)) / share)
+    variance = num_groups / (num_groups - 1) * np.square(moved).sum()
+    return math.sqrt(variance)
+
+
 def gauc(
     labels: ArrayLike,
     predictions: ArrayLike,
     groups: ArrayLike,
     weighting: Weighting = "samples",
+    min_size: int = 1,
 ) -> GroupedAUC:
-    """Returns the mean of the AUCs of groups, such as users.
+    """Returns the mean of the AUCs of groups, such as users or requests.
 
     Args:
         labels: 0 or 1, `[n]`.
@@ -137,6 +236,7 @@ def gauc(
         groups: Group of each candidate, in any order, `[n]`.
         weighting: Weight of a group: "samples" for its candidates,
             "positives" for its clicks, "none" for 1.
+        min_size: Groups of fewer candidates are left out, and not counted.
 
     Raises:
         InputError: If a prediction is NaN, a label is not 0 or 1, or n is 0.
@@ -154,7 +254,8 @@ def gauc(
     is_new_group[1:] = groups[1:] != groups[:-1]
     counts = _count_pairs(labels[order], predictions[order], is_new_group)
 
-    keep = (counts.positives > 0) & (counts.negatives > 0)
+    is_group = counts.positives + counts.negatives >= min_size
+    keep = is_group & (counts.positives > 0) & (counts.negatives > 0)
     num_groups = int(keep.sum())
     weights = _group_weights(counts, weighting)[keep]
     value = (
@@ -165,7 +266,7 @@ def gauc(
     return GroupedAUC(
         value=value,
         num_groups=num_groups,
-        num_groups_skipped=keep.size - num_groups,
+        num_groups_skipped=int(is_group.sum()) - num_groups,
     )
 
 
@@ -184,6 +285,28 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     labels, logits = _check(labels, logits)
     logits = logits.astype(np.float64)
     return float(np.logaddexp(0.0, np.where(labels, -logits, logits)).mean())
+
+
+def normalized_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Returns the log loss over that of the mean label as every prediction.
+
+    Args:
+        labels: 0 or 1, `[n]`.
+        logits: Scores before the sigmoid, `[n]`.
+
+    Returns:
+        Below 1 for what is better than the mean; NaN for labels of one class.
+
+    Raises:
+        InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
+        ValueError: If the shapes differ.
+    """
+    loss = log_loss(labels, logits)
+    mean = float(np.mean(np.asarray(labels, np.float64)))
+    if mean in (0.0, 1.0):
+        return math.nan
+    entropy = -mean * math.log(mean) - (1.0 - mean) * math.log1p(-mean)
+    return loss / entropy
 
 
 def calibration(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -208,10 +331,14 @@ def relative_improvement(auc: float, base_auc: float) -> float:
     """Returns RelaImpr = (AUC - 0.5) / (AUC_base - 0.5) - 1.
 
     Raises:
-        ValueError: If `base_auc` is 0.5, which nothing can be relative to.
+        ValueError: If `base_auc` is not above 0.5, which nothing can be
+            better than by a share, or above 1.
     """
-    if base_auc == 0.5:
-        raise ValueError("`base_auc` must not be 0.5. Received: base_auc=0.5")
+    if not 0.5 < base_auc <= 1.0:
+        raise ValueError(
+            "`base_auc` must be above 0.5 and at most 1. "
+            f"Received: base_auc={base_auc}"
+        )
     return (auc - 0.5) / (base_auc - 0.5) - 1.0
 
 

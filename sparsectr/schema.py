@@ -227,7 +227,7 @@ class DatasetSchema:
 
     def to_json(self) -> str:
         """Returns the schema as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DatasetSchema":

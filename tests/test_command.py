@@ -1,3 +1,4 @@
+import functools
 import subprocess
 import sys
 import textwrap
@@ -22,12 +23,12 @@ WHAT = flags.DEFINE_enum("what", None, ["{names}"], "What happens.")
 
 
 def main(argv):
-    assert len(argv) == 1
+    print(*argv[1:], end="")
 {body}
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main{more})
 '''
 
 CASES = {
@@ -43,33 +44,39 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
+def _write(path, more):
     body = "".join(
         f"if WHAT.value == {name!r}:\n    {statement}\n"
         for name, statement in CASES.items()
     )
-    path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(
         PROGRAM.format(
-            names='", "'.join(CASES), body=textwrap.indent(body, "    ")
+            names='", "'.join(CASES),
+            body=textwrap.indent(body, "    "),
+            more=more,
         )
     )
     return path
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return _write(tmp_path_factory.mktemp("program") / "program.py", "")
+
+
+def _call(path, repository, *arguments):
+    return subprocess.run(
+        [sys.executable, path, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(repository)},
+    )
+
+
 @pytest.fixture
 def run(program, repository):
-    def call(*arguments):
-        return subprocess.run(
-            [sys.executable, program, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            env={"PYTHONPATH": str(repository)},
-        )
-
-    return call
+    return functools.partial(_call, program, repository)
 
 
 @pytest.mark.parametrize(
@@ -122,3 +129,14 @@ def test_help_is_the_docstring_and_the_flags(run):
     assert "--what: <nothing|status|" in result.stdout
     assert "--logtostderr" not in result.stdout
     assert result.stderr == ""
+
+
+def test_arguments_beside_the_flags(tmp_path, repository):
+    path = _write(tmp_path / "program.py", ", arguments='FILE'")
+
+    call = functools.partial(_call, path, repository)
+    done = call("one", "--what=nothing", "two")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one two", "")
+    done = call("--what=nothing")
+    assert done.returncode == 2
+    assert done.stderr == "error: FILE is missing (--help says more)\n"

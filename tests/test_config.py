@@ -91,7 +91,8 @@ BAD = [
         for name in NOT_NEGATIVE
     ],
     (TrainConfig, "learning_rate", 0.0, "`learning_rate` must be positive."),
-    (TrainConfig, "learning_rate", float("nan"), "must be positive."),
+    (TrainConfig, "learning_rate", float("nan"), "must be finite."),
+    (TrainConfig, "embedding_learning_rate", float("inf"), "must be finite."),
     (SparseCTRRecipe, "num_heads", 5, "`num_heads` must divide width=32."),
     (
         SparseCTRRecipe,

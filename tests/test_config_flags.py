@@ -162,7 +162,7 @@ def test_no_length_buckets():
         ("--model.num_heads=7", r"--model.num_heads must divide width=32\."),
         ("--data.length_buckets=9,8", r"--data.length_buckets must be pos"),
         ("--batch_size=0", r"--batch_size must be at least 1\."),
-        ("--learning_rate=nan", r"--learning_rate must be positive\."),
+        ("--learning_rate=nan", r"--learning_rate must be finite\."),
         ("--ema_decay=1", r"--ema_decay must be below 1\."),
         ("--weight_decay=-1", r"--weight_decay must not be negative\."),
     ],

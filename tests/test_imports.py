@@ -23,7 +23,12 @@ OPS = (*TYPES, "sparsectr.ops")
 LAYERS = (*OPS, "sparsectr.layers")
 MODELS = (*LAYERS, "sparsectr.models")
 
-COMMANDS = ("sparsectr.train", "sparsectr.evaluate", "sparsectr.predict")
+COMMANDS = (
+    "sparsectr.train",
+    "sparsectr.evaluate",
+    "sparsectr.predict",
+    "sparsectr.compare",
+)
 
 # What a module may import of the project, by its longest matching prefix.
 MAY_IMPORT = {
@@ -77,6 +82,8 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/config*.py",
     "sparsectr/model_*.py",
     "sparsectr/command.py",
+    "sparsectr/compare.py",
+    "sparsectr/comparison/*.py",
     "sparsectr/metrics.py",
     "sparsectr/progress.py",
     "sparsectr/errors.py",

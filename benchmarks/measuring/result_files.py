@@ -1,7 +1,6 @@
 """The flags --output and --plot of a benchmark, and what they write."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +34,3 @@ def write(result: Mapping[str, Any]) -> None:
     if flags.FLAGS.output:
         path = Path(flags.FLAGS.output)
         RunDirectory(path.parent).write_json(path.name, result)
-
-
-@contextlib.contextmanager
-def needs_matplotlib() -> Iterator[None]:
-    """Around an import: says in one line that matplotlib is missing.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise InputError(
-            "The plot needs matplotlib, which the extra `plots` installs: "
-            "pip install 'sparsectr[plots]'"
-        ) from error

@@ -450,7 +450,8 @@ def _add(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def _write_json(path: Path, values: Any, indent: int | None = 2) -> None:
     hidden = path.with_name(f".{path.name}.partial")
-    hidden.write_text(json.dumps(values, indent=indent) + "\n", "utf-8")
+    text = json.dumps(values, indent=indent, allow_nan=False)
+    hidden.write_text(text + "\n", "utf-8")
     hidden.replace(path)
 
 

@@ -10,6 +10,7 @@ from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
+from sparsectr.training.floors import floors
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
 from sparsectr.training.validation import VALIDATION, final_run
@@ -46,19 +47,32 @@ def train_and_evaluate(
     if trainer.validation is not None and trainer.validation.best is not None:
         best = trainer.validation.best
         metrics = best.metrics
-        chosen = _chosen(config, str(data_dir), trainer, store, best.step)
+        split, step = VALIDATION, best.step
+        chosen = _chosen(config, str(data_dir), trainer, store, step)
     else:
         metrics, chosen = trainer.evaluate(), {}
+        split, step = "test", trainer.num_steps_done
         run.log(step=trainer.num_steps, **metrics.to_dict())
     weights = config.train.evaluated_weights
     if config.train.ema_decay:
         print(f"Weights: {weights}")
-    print(metrics.log_line(), flush=True)
+    print(metrics.log_lines(), flush=True)
     # Resumed when it was done already, it has one of these weights.
     saved_model = run.read_result().get("saved_model")
-    result = {**_result(trainer, store, metrics), "weights": weights}
     run.write_json(
-        "result.json", {**result, **chosen, "saved_model": saved_model}
+        "result.json",
+        {
+            "model": config.model.name,
+            "seed": config.train.seed,
+            "step": step,
+            "split": split,
+            "weights": weights,
+            "metrics": metrics.to_dict(),
+            "floors": floors(store, split),
+            **_facts(trainer, store),
+            **chosen,
+            "saved_model": saved_model,
+        },
     )
     run.publish()
     return metrics
@@ -86,14 +100,14 @@ def _chosen(
         f"{shlex.join(final['flags'])}"
     )
     return {
-        "split": VALIDATION,
         "best_step": step,
         "num_steps": trainer.num_steps_done,
         "final_run": final,
     }
 
 
-def _result(trainer: Trainer, store: Store, metrics: Metrics) -> dict[str, Any]:
+def _facts(trainer: Trainer, store: Store) -> dict[str, Any]:
+    """Returns what was trained on, and what it took."""
     manifest = store.manifest
     requests = trainer.batches.count_requests(trainer.num_steps_done)
     tables = sum(
@@ -105,10 +119,9 @@ def _result(trainer: Trainer, store: Store, metrics: Metrics) -> dict[str, Any]:
         "data_source": {
             "kind": manifest["data_source"],
             "files": manifest["sources"],
+            "content": manifest["content"],
         },
-        "split": "test",
         "split_rule": manifest["split"],
-        "metrics": metrics.to_dict(),
         "num_parameters": {
             "dense": trainer.model.count_params() - tables,
             "embedding": tables,

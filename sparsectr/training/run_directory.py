@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -168,25 +169,52 @@ class RunDirectory:
                 f"{self.path / 'schema.json'} is damaged: {error}"
             ) from error
 
+    def read_environment(self) -> dict[str, Any]:
+        """Returns versions, devices and commit that the run began with.
+
+        Raises:
+            InputError: If there is no run here.
+        """
+        return self._read_json("environment.json")
+
     def read_result(self) -> dict[str, Any]:
         """Returns `result.json`, or an empty dict if the run is not done."""
         if not (self.path / "result.json").exists():
             return {}
         return self._read_json("result.json")
 
+    def add_to_result(self, name: str, value: Any) -> None:
+        """Adds an entry to `result.json`, if the run is done."""
+        result = self.read_result()
+        if result:
+            self.write_json("result.json", {**result, name: value})
+            self.publish()
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes a JSON file, whole or not at all."""
         target = self.path / name
         partial = target.with_name(f".{name}.{os.getpid()}.partial")
         try:
-            partial.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+            text = json.dumps(values, indent=2, allow_nan=False)
+            partial.write_text(text + "\n", "utf-8")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
 
     def log(self, **values: Any) -> None:
-        """Appends one line to `metrics.jsonl`."""
-        line = json.dumps({"time": round(time.time(), 3), **values})
+        """Appends one line to `metrics.jsonl`.
+
+        A number that is not finite, which JSON does not have, is `None`.
+        """
+        values = {
+            name: None
+            if isinstance(value, float) and not math.isfinite(value)
+            else value
+            for name, value in values.items()
+        }
+        line = json.dumps(
+            {"time": round(time.time(), 3), **values}, allow_nan=False
+        )
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 

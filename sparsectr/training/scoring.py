@@ -20,15 +20,19 @@ class Scores(NamedTuple):
         labels: uint8.
         logits: float32.
         users: int64, rows of the users in the store.
+        requests: int64, numbers of the requests.
     """
 
     labels: Array
     logits: Array
     users: Array
+    requests: Array
 
     def metrics(self) -> Metrics:
         """Returns the exact metrics."""
-        return compute_metrics(self.labels, self.logits, self.users)
+        return compute_metrics(
+            self.labels, self.logits, self.users, self.requests
+        )
 
 
 def score_requests(predict: Any, batches: Batches, dataset: Any) -> Scores:
@@ -51,7 +55,7 @@ def score_requests(predict: Any, batches: Batches, dataset: Any) -> Scores:
             known = batches.labels(step, logits.shape[1])
             # Rows that only fill up the last batch of a bucket are cut off.
             logits = logits[: len(known.mask)][known.mask]
-            parts.append((known.label, logits, known.user))
+            parts.append((known.label, logits, known.user, known.request))
             bar.advance(1)
     return Scores(
         *(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -327,7 +327,9 @@ def test_labels_agree_with_the_batch(
     batches = Batches(store, split, CONFIG, BATCH_SIZE, seed)
     for step in _epoch(batches):
         batch = batches.batch(step)
-        mask, label, user = batches.labels(step, batch["label"].shape[1])
+        mask, label, user, request = batches.labels(
+            step, batch["label"].shape[1]
+        )
         numbers, _ = batches.requests(step)
         np.testing.assert_array_equal(
             mask, batch["candidate_mask"][: len(numbers)]
@@ -341,9 +343,12 @@ def test_labels_agree_with_the_batch(
         ]
         rows = {id_: row for row, id_ in enumerate(_user_ids(store))}
         assert user.tolist() == [
-            rows[request["raw_user"]]
-            for request in requests
-            for _ in request["label"]
+            rows[one["raw_user"]] for one in requests for _ in one["label"]
+        ]
+        assert request.tolist() == [
+            number
+            for number, one in zip(numbers.tolist(), requests, strict=True)
+            for _ in one["label"]
         ]
         users, times = batches.users(step)
         assert users.tolist() == [r["raw_user"] for r in requests]

@@ -33,6 +33,15 @@ def test_flag(flag, said, command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("value", ["0.5", "0.45", "1.01", "nan"])
+def test_a_base_that_nothing_can_be_compared_with(value, command):
+    # Before the work: there is not even a run.
+    done = command(
+        "sparsectr.evaluate", "--workdir=nowhere", f"--base_auc={value}"
+    )
+    assert_refused(done, "--base_auc must be above 0.5 and at most 1", value)
+
+
 def test_no_store(command, tmp_path):
     done = command(
         "sparsectr.train",

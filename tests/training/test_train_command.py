@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from tests.commands import run
 from tests.tiny_run import CONFIG, FINISHED_FLAGS, change, logged
 
 RESULT_KEYS = {
+    "model",
+    "seed",
+    "step",
+    "split_rule",
+    "floors",
     "dataset",
     "data_source",
     "split",
-    "split_rule",
     "metrics",
     "num_parameters",
     "train_seconds",
@@ -25,12 +30,18 @@ RESULT_KEYS = {
 }
 METRIC_KEYS = {
     "auc",
+    "auc_standard_error",
     "gauc",
+    "gauc_by_request",
     "logloss",
+    "normalized_entropy",
     "calibration",
     "num_candidates",
     "num_groups_skipped",
+    "num_requests_counted",
+    "num_requests_skipped",
 }
+FLOORS = ("item_mean", "user_mean", "user_recent_mean", "item_and_user_means")
 METRICS_LINE = re.compile(
     r"^\[Metrics\] AUC: (0\.\d{6}) - GAUC: 0\.\d{6} - logloss: \d+\.\d{6}$",
     re.MULTILINE,
@@ -71,9 +82,14 @@ def test_result(result, tiny_store, finished_run):
     assert set(result) == RESULT_KEYS
     assert set(result["metrics"]) == METRIC_KEYS
     assert set(result["num_parameters"]) == {"dense", "embedding"}
-    assert result["split"] == "test"
     assert result["split_rule"] == tiny_store.manifest["split"]
     assert result["dataset"] == "alibaba"
+    assert (result["model"], result["seed"]) == ("sparse_ctr", 0)
+    assert (result["step"], result["split"]) == (54, "test")
+    assert result["data_source"]["content"] == tiny_store.manifest["content"]
+    assert sorted(result["floors"]) == sorted(FLOORS)
+    for value in result["floors"].values():
+        assert 0.0 < value < 1.0
     for source in result["data_source"]["files"]:
         assert source["bytes"] > 0
     counts = tiny_store.manifest["counts"]
@@ -158,23 +174,73 @@ def test_evaluate_gives_the_same_metrics(finished_run, result, command):
     done = command(
         "sparsectr.evaluate",
         f"--workdir={finished_run.path}",
-        "--base_auc=0.45",
+        "--base_auc=0.55",
         "--gauc_weighting=none",
     )
     assert done.returncode == 0, done.stderr
-    line, values = done.stdout.splitlines()
+    *lines, values = done.stdout.splitlines()
     (printed,) = METRICS_LINE.findall(finished_run.stdout)
-    assert METRICS_LINE.findall(line) == [printed]
+    assert METRICS_LINE.findall("\n".join(lines)) == [printed]
     found = json.loads(values)
-    assert found["split"] == "test"
+    assert (found["split"], found["history"]) == ("test", "as it was")
     assert found["checkpoint"] == "last"
+    assert found["floors"] == result["floors"]
     assert found["step"] == 54
     assert {key: found[key] for key in METRIC_KEYS} == pytest.approx(
         result["metrics"], rel=1e-6
     )
     assert 0.0 < found["gauc_none"] < 1.0
+    assert 0.0 < found["gauc_by_request_none"] < 1.0
     auc = result["metrics"]["auc"]
-    assert found["rela_impr"] == pytest.approx((auc - 0.5) / (0.45 - 0.5) - 1)
+    assert found["rela_impr"] == pytest.approx((auc - 0.5) / (0.55 - 0.5) - 1)
+
+
+def test_evaluate_with_frozen_histories(
+    finished_run, result, command, tmp_path
+):
+    # A copy: the result gets one more entry.
+    path = tmp_path / "run"
+    shutil.copytree(finished_run.path, path)
+    done = command(
+        "sparsectr.evaluate", f"--workdir={path}", "--frozen_history"
+    )
+    assert done.returncode == 0, done.stderr
+    # Not to be taken for the metrics with the histories as they were.
+    assert METRICS_LINE.findall(done.stdout) == []
+    assert done.stdout.startswith("[Metrics, frozen history] AUC: 0.")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["history"] == "frozen"
+    # The histories grow within the test, and so the scores change.
+    assert found["gauc"] != pytest.approx(result["metrics"]["gauc"], abs=1e-6)
+    kept = json.loads((path / "result.json").read_text())
+    frozen = kept.pop("metrics_frozen_history")
+    assert kept == result
+    assert frozen == {key: found[key] for key in METRIC_KEYS}
+
+
+def test_evaluate_says_why_there_is_no_number(
+    finished_run, tiny_store, command, tmp_path
+):
+    # As many requests, but nobody clicks.
+    store = tmp_path / "store"
+    shutil.copytree(tiny_store.path, store)
+    for path in store.glob("shard-*/test/candidate_label.npy"):
+        np.save(path, np.zeros_like(np.load(path)))
+    done = command(
+        "sparsectr.evaluate",
+        f"--workdir={finished_run.path}",
+        f"--data_dir={store}",
+        "--base_auc=0.6",
+        "--gauc_weighting=positives",
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.splitlines()[-1]
+    assert "NaN" not in text
+    found = json.loads(text)
+    undefined = {name for name, value in found.items() if value is None}
+    assert {"auc", "gauc", "gauc_positives", "rela_impr"} <= undefined
+    assert set(found["undefined"]) == undefined
+    assert found["floors"] == dict.fromkeys(FLOORS)
 
 
 def test_print_config_needs_no_tensorflow(tmp_path):
@@ -197,6 +263,7 @@ def test_print_config_needs_no_tensorflow(tmp_path):
     [
         ("sparsectr.train", "--model.num_chunks"),
         ("sparsectr.evaluate", "--gauc_weighting"),
+        ("sparsectr.compare", "--json"),
         ("export.saved_model", "--output"),
         ("export.verify", "--data_dir"),
     ],

@@ -1,0 +1,1 @@
+"""What `sparsectr.compare` is made of."""
