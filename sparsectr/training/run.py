@@ -3,11 +3,13 @@
 from typing import Any
 
 from data_pipelines.store import Store
+from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
+from sparsectr.training.load_model import check_same_store
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
 
@@ -32,8 +34,10 @@ def train_and_evaluate(
     """
     prepare_process(config.train.seed, config.train.num_devices)
     store = Store(local_copy(data_dir))
-    if not (resume and run.exists):
-        run.create(config, store.schema, data_dir)
+    if resume and run.exists:
+        check_same_store(run, store)
+    else:
+        run.create(config, StoreIdentity.of(store), data_dir)
     strategy = make_strategy(config.train.num_devices)
     trainer = Trainer(config, store, run, strategy)
     kind = store.manifest["data_source"]
@@ -62,6 +66,8 @@ def _result(
         "data_source": {
             "kind": manifest["data_source"],
             "files": manifest["sources"],
+            "content": manifest["content"],
+            "num_shards": len(store.shards),
         },
         "split": manifest["split"],
         "metrics": metrics.to_dict(),
