@@ -1,12 +1,12 @@
 """Reads one part of a raw table and sends its rows to the shards of users."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -133,27 +133,33 @@ def write_part(task: PartTask) -> ScanReport:
     partial = task.folder.with_name(f".{task.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    file_format = pyarrow.dataset.IpcFileFormat()
-    pyarrow.dataset.write_dataset(
-        task.scan.rows(task.split, report),
-        partial,
-        schema=task.scan.schema,
-        format=file_format,
-        file_options=file_format.make_write_options(compression="lz4"),
-        partitioning=_partitioning(),
-        max_partitions=task.scan.num_shards,
-        max_open_files=task.scan.num_shards + 1,
-        basename_template="{i}.arrow",
-    )
+    _write_by_shard(task.scan.rows(task.split, report), partial)
     (partial / _REPORT).write_text(json.dumps(dataclasses.asdict(report)))
     partial.rename(task.folder)
     return report
 
 
-def _partitioning() -> Any:
-    return pyarrow.dataset.partitioning(
-        pa.schema([(SHARD, pa.int32())]), flavor="hive"
-    )
+def _write_by_shard(batches: Iterator[pa.RecordBatch], folder: Path) -> None:
+    """Writes batches, each of one shard, to one file a shard.
+
+    Not by `pyarrow.dataset.write_dataset`: its threads go on reading from the
+    iterator when the disk is full, and a process that ends then hangs or
+    aborts.
+    """
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with contextlib.ExitStack() as stack:
+        writers: dict[int, pa.RecordBatchWriter] = {}
+        for batch in batches:
+            shard = batch[SHARD][0].as_py()
+            batch = batch.drop_columns([SHARD])
+            if shard not in writers:
+                path = folder / f"{SHARD}={shard}" / "0.arrow"
+                path.parent.mkdir()
+                file = stack.enter_context(pa.OSFile(str(path), "wb"))
+                writers[shard] = stack.enter_context(
+                    pa.ipc.new_file(file, batch.schema, options=options)
+                )
+            writers[shard].write_batch(batch)
 
 
 def shard_folders(folder: Path, shard: int) -> list[Path]:

@@ -1,4 +1,5 @@
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from data_pipelines.preparation.scan import (
 from data_pipelines.prepare import MAX_SHARDS
 from data_pipelines.raw.csv_reader import CsvReader
 from data_pipelines.raw.raw_rows import RawRows
-from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.raw.raw_table import RawTable, Split
 from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError
 
@@ -180,3 +181,29 @@ def test_reports_add_up() -> None:
     report.add(3, {"a": 1})
     report.add(4, {"a": 2, "b": 0})
     assert report == ScanReport(num_read=7, dropped={"a": 3, "b": 0})
+
+
+def test_nothing_reads_on_when_the_disk_is_full(
+    table: RawTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A process that ends while another thread reads hangs or aborts.
+    threads = []
+
+    def read(self: RawTable, split: Split) -> Iterator[RawRows]:
+        for number in range(60):
+            threads.append(threading.current_thread())
+            user_id = np.random.default_rng(number).integers(0, 1 << 40, 999)
+            rows = pa.table({"place": user_id, "user_id": user_id})
+            yield RawRows(rows, 999 * number, str)
+
+    monkeypatch.setattr(RawTable, "read", read)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            _write(table, tmp_path / "parts", 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert set(threads) == {threading.main_thread()}
+    assert len(threads) < 60
+    assert not (tmp_path / "parts" / "000").exists()
