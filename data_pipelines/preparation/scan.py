@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class Scan:
 
     def rows(
         self, split: Split, report: ScanReport
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch]:
         """Yields the rows of a part; all of a batch are of one shard.
 
         Args:
@@ -79,9 +79,10 @@ class Scan:
             InputError: If a row is not as documented.
         """
         schema = self.schema
-        for rows in self.table.read(split):
-            report.add(rows.num_read, rows.dropped)
-            yield from self._by_shard(rows, schema)
+        with contextlib.closing(self.table.read(split)) as parts:
+            for rows in parts:
+                report.add(rows.num_read, rows.dropped)
+                yield from self._by_shard(rows, schema)
 
     def _by_shard(
         self, rows: RawRows, schema: pa.Schema
@@ -139,7 +140,7 @@ def write_part(task: PartTask) -> ScanReport:
     return report
 
 
-def _write_by_shard(batches: Iterator[pa.RecordBatch], folder: Path) -> None:
+def _write_by_shard(batches: Generator[pa.RecordBatch], folder: Path) -> None:
     """Writes batches, each of one shard, to one file a shard.
 
     Not by `pyarrow.dataset.write_dataset`: its threads go on reading from the
@@ -148,6 +149,7 @@ def _write_by_shard(batches: Iterator[pa.RecordBatch], folder: Path) -> None:
     """
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(batches))
         writers: dict[int, pa.RecordBatchWriter] = {}
         for batch in batches:
             shard = batch[SHARD][0].as_py()
