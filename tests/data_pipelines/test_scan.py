@@ -184,12 +184,8 @@ def test_reports_add_up() -> None:
     assert report == ScanReport(num_read=7, dropped={"a": 3, "b": 0})
 
 
-@pytest.mark.parametrize("fault", ["full disk", "bad row"])
-def test_nothing_reads_on_after_an_error(
-    fault: str,
-    table: RawTable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_nothing_reads_on_when_the_disk_is_full(
+    table: RawTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A process that ends while another thread reads hangs or aborts.
     begun, ended = [], []
@@ -204,21 +200,18 @@ def test_nothing_reads_on_after_an_error(
 
     monkeypatch.setattr(SourceStream, "readinto", slow)
     monkeypatch.setattr("data_pipelines.raw.csv_reader._BLOCK_BYTES", 1 << 16)
-    place = -1 if fault == "bad row" else 1
     path = table.sources[0].path
     random = np.random.default_rng(3)
     users = random.integers(0, 1 << 60, 200_000).tolist()
-    lines = [f"{place},{user}\n" for user in users]
+    lines = [f"1,{user}\n" for user in users]
     path.write_text("place,user_id\n" + "".join(lines))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises((OSError, InputError)) as caught:
+        with pytest.raises(OSError, match="File too large"):
             _write(table, tmp_path / "parts", 1 << 30)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    expected = "is negative" if fault == "bad row" else "File too large"
-    assert expected in str(caught.value)
     assert len(begun) == len(ended)
     num_read = len(begun)
     time.sleep(0.2)
