@@ -118,6 +118,13 @@ def _run(report: dict[str, Any], variant: str, seed: str) -> None:
         environment = json.loads(
             (workdir / "environment.json").read_text("utf-8")
         )
+    content = result["data_source"]["content"]
+    if report.setdefault("content", content) != content:
+        raise InputError(
+            f"{values.output} has runs on another store than this one at "
+            f"{values.data_dir or 'data/' + values.dataset}; name another "
+            "--output."
+        )
     report["data_source"] = result["data_source"]["kind"]
     report["split"] = result["split_rule"]
     report["environment"] = environment

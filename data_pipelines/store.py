@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.content_digest import digest, shard_content
 from data_pipelines.new_folder import new_folder
 from data_pipelines.parts import count_rows
 from data_pipelines.shard import Shard, add_nested
@@ -85,11 +86,15 @@ class Store:
         spec = self.schema.table(table)
         if spec.kind == "hashed":
             return Vocabulary(spec)
-        path = self.path / "vocabularies" / f"{table}.json"
+        path = self.vocabulary_file(table)
         try:
             return Vocabulary(spec, json.loads(path.read_text("utf-8")))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
+
+    def vocabulary_file(self, table: str) -> Path:
+        """Returns the file of a vocabulary's values."""
+        return self.path / "vocabularies" / f"{table}.json"
 
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Returns the vocabulary of every table, by its name."""
@@ -128,7 +133,10 @@ def write_store(
                 for shard in shards
             ]
         ),
-        details=details,
+        details={
+            "content": digest([shard_content(shard) for shard in shards]),
+            **details,
+        },
     )
     with new_folder(path) as folder:
         (folder / "vocabularies").mkdir()

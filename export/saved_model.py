@@ -30,6 +30,7 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.store_identity import StoreIdentity
 from export.contract.buckets import Buckets
 from export.contract.signature import signature_json, signatures
 from export.requests.logged_requests import logged_batches
@@ -176,6 +177,7 @@ def write_model(
         config.model,
         fingerprint=graph.fingerprint,
         buckets=buckets.to_dict(),
+        vocabularies=StoreIdentity.of(store).vocabularies,
         xla_buckets=xla_buckets,
     )
     _write_json(extra / "signature.json", description)
@@ -192,8 +194,8 @@ def _write_history(run: Any, data_dir: str | None, extra: Path) -> None:
     """Writes what a version was made from, and how good it was."""
     from sparsectr.training.run_directory import environment
 
-    for name in ("config.json", "schema.json", "environment.json"):
-        shutil.copy(run.path / name, extra / name)
+    for name in ("config", "schema", "store", "environment"):
+        shutil.copy(run.path / f"{name}.json", extra)
     result = run.read_result()
     if result:
         # Another version's path, or none.

@@ -102,6 +102,7 @@ def verify(path: Path, workdir: str | None, data_dir: str | None) -> None:
                     )
                 answers = read_answers(Path(folder))
                 _check_weights(path, answers)
+                _check_vocabularies(path, answers)
                 cases = compare(session, answers)
                 problem = check_states(session, answers.batches[0].requests)
                 if problem:
@@ -174,6 +175,17 @@ def _check_weights(path: Path, answers: Answers) -> None:
             raise InputError(
                 f"{path}: the weight {name}, {value.dtype} {value.shape}, is "
                 "none of the Keras model: altered, or of another checkpoint."
+            )
+
+
+def _check_vocabularies(path: Path, answers: Answers) -> None:
+    """Compares what the ids of the version mean with what the run learned."""
+    found = read_extra(path, "signature.json")["vocabularies"]
+    for table, digest in answers.vocabularies.items():
+        if found.get(table) != digest:
+            raise InputError(
+                f"{path}: the vocabulary of {table} is not that of the run, "
+                "so its ids mean other things. Export the run anew."
             )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from configs.models.mean_pooling import MeanPoolingRecipe
 from configs.models.sparse_ctr import SparseCTRRecipe
-from sparsectr.config import Config, DataConfig, TrainConfig
+from sparsectr.config import CONTRACT, Config, DataConfig, TrainConfig
 
 CLASSES = [SparseCTRRecipe, DataConfig, TrainConfig]
 
@@ -151,7 +151,7 @@ MODEL = {"name": "sparse_ctr"}
 
 
 def test_from_dict_fills_in_defaults():
-    values = {"contract": 2, "dataset": "alibaba", "model": MODEL}
+    values = {"contract": CONTRACT, "dataset": "alibaba", "model": MODEL}
     expected = Config(dataset="alibaba", model=SparseCTRRecipe())
     assert Config.from_dict(values) == expected
 
@@ -166,12 +166,12 @@ def test_from_dict_fills_in_defaults():
         ({"model": {"name": "din2"}}, "must be one of .*mean_pooling.*'din2'"),
         ({"model": {"name": "mean_pooling", "num_heads": 1}}, "'num_heads'"),
         ({"train": {"epochs": 0}}, "`epochs` must be at least"),
-        ({"contract": None}, "of contract 1 .* reads 2: train anew"),
-        ({"contract": 3}, "of contract 3 "),
+        ({"contract": None}, f"of contract 1 .* reads {CONTRACT}: train anew"),
+        ({"contract": CONTRACT + 1}, f"of contract {CONTRACT + 1} "),
     ],
 )
 def test_from_bad_dict(values, message):
-    given = {"contract": 2, "dataset": "a", "model": MODEL, **values}
+    given = {"contract": CONTRACT, "dataset": "a", "model": MODEL, **values}
     given = {name: v for name, v in given.items() if v is not None}
     with pytest.raises(ValueError, match=message):
         Config.from_dict(given)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.prepare import prepare
 from data_pipelines.store import Store
+from data_pipelines.store_identity import StoreIdentity
 from data_pipelines.synthetic_alibaba import write_sample
 from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.training.devices import make_strategy
@@ -77,7 +78,7 @@ def make_trainer(config: Config, store: Store, folder: pathlib.Path) -> Trainer:
     """Returns a trainer of a new run, seeded like the command."""
     keras.utils.set_random_seed(config.train.seed)
     run_directory = RunDirectory(folder)
-    run_directory.create(config, store.schema, store.path)
+    run_directory.create(config, StoreIdentity.of(store), store.path)
     return Trainer(config, store, run_directory, make_strategy(1))
 
 

@@ -28,7 +28,7 @@ import dataclasses
 import datetime
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ class ElemeReader:
 
     def read(
         self, source: SourceFile, start: int = 0, end: int | None = None
-    ) -> Iterator[RawRows]:
+    ) -> Generator[RawRows]:
         """Yields the rows whose lines begin in a range, in their order.
 
         Raises:

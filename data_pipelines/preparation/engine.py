@@ -47,7 +47,7 @@ class Engine(Protocol):
 
 
 class EmbeddedEngine:
-    """This machine: a pool of processes and Arrow's partitioned writer.
+    """This machine: a pool of processes.
 
     The processes start with the first work that is worth more than one, and
     end with the block that the engine is the context of.

@@ -1,12 +1,12 @@
 """Reads one part of a raw table and sends its rows to the shards of users."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +68,7 @@ class Scan:
 
     def rows(
         self, split: Split, report: ScanReport
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch]:
         """Yields the rows of a part; all of a batch are of one shard.
 
         Args:
@@ -79,9 +79,10 @@ class Scan:
             InputError: If a row is not as documented.
         """
         schema = self.schema
-        for rows in self.table.read(split):
-            report.add(rows.num_read, rows.dropped)
-            yield from self._by_shard(rows, schema)
+        with contextlib.closing(self.table.read(split)) as parts:
+            for rows in parts:
+                report.add(rows.num_read, rows.dropped)
+                yield from self._by_shard(rows, schema)
 
     def _by_shard(
         self, rows: RawRows, schema: pa.Schema
@@ -133,27 +134,34 @@ def write_part(task: PartTask) -> ScanReport:
     partial = task.folder.with_name(f".{task.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    file_format = pyarrow.dataset.IpcFileFormat()
-    pyarrow.dataset.write_dataset(
-        task.scan.rows(task.split, report),
-        partial,
-        schema=task.scan.schema,
-        format=file_format,
-        file_options=file_format.make_write_options(compression="lz4"),
-        partitioning=_partitioning(),
-        max_partitions=task.scan.num_shards,
-        max_open_files=task.scan.num_shards + 1,
-        basename_template="{i}.arrow",
-    )
+    _write_by_shard(task.scan.rows(task.split, report), partial)
     (partial / _REPORT).write_text(json.dumps(dataclasses.asdict(report)))
     partial.rename(task.folder)
     return report
 
 
-def _partitioning() -> Any:
-    return pyarrow.dataset.partitioning(
-        pa.schema([(SHARD, pa.int32())]), flavor="hive"
-    )
+def _write_by_shard(batches: Generator[pa.RecordBatch], folder: Path) -> None:
+    """Writes batches, each of one shard, to one file a shard.
+
+    Not by `pyarrow.dataset.write_dataset`: its threads go on reading from the
+    iterator when the disk is full, and a process that ends then hangs or
+    aborts.
+    """
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(batches))
+        writers: dict[int, pa.RecordBatchWriter] = {}
+        for batch in batches:
+            shard = batch[SHARD][0].as_py()
+            batch = batch.drop_columns([SHARD])
+            if shard not in writers:
+                path = folder / f"{SHARD}={shard}" / "0.arrow"
+                path.parent.mkdir()
+                file = stack.enter_context(pa.OSFile(str(path), "wb"))
+                writers[shard] = stack.enter_context(
+                    pa.ipc.new_file(file, batch.schema, options=options)
+                )
+            writers[shard].write_batch(batch)
 
 
 def shard_folders(folder: Path, shard: int) -> list[Path]:

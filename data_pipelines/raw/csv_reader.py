@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, suppress
 from typing import IO
 
 import pyarrow as pa
@@ -13,7 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from data_pipelines.raw.raw_rows import RawRows
-from data_pipelines.raw.source_file import BYTE_ORDER_MARK, SourceFile
+from data_pipelines.raw.source_file import (
+    BYTE_ORDER_MARK,
+    SourceFile,
+    SourceStream,
+)
 from sparsectr.errors import InputError
 
 # What arrow takes for numbers, but 0x1F.
@@ -100,7 +105,7 @@ class CsvReader:
 
     def read(
         self, source: SourceFile, start: int = 0, end: int | None = None
-    ) -> Iterator[RawRows]:
+    ) -> Generator[RawRows]:
         """Yields the rows whose lines begin in a range, in their order.
 
         Args:
@@ -124,16 +129,20 @@ class CsvReader:
                 # Arrow would skip it, but not in the midst of a range.
                 raise InputError(f"{where(start)}: {_MARK_FAULT}.")
             try:
-                for batch in self._parse(self._text(file), names):
-                    if stream.num_bad_bytes:
-                        # A carriage return ends a row of arrow's.
-                        raise self._locate(source, start, end, _NOT_LINES)
-                    rows = RawRows(
-                        pa.Table.from_batches([batch]), start + num_rows, where
-                    )
-                    self._check(rows)
-                    num_rows += len(batch)
-                    yield rows
+                text = self._text(file)
+                with closing(self._parse(stream, text, names)) as batches:
+                    for batch in batches:
+                        if stream.num_bad_bytes:
+                            # A carriage return ends a row of arrow's.
+                            raise self._locate(source, start, end, _NOT_LINES)
+                        rows = RawRows(
+                            pa.Table.from_batches([batch]),
+                            start + num_rows,
+                            where,
+                        )
+                        self._check(rows)
+                        num_rows += len(batch)
+                        yield rows
             except pa.ArrowInvalid as error:
                 raise self._locate(source, start, end, str(error)) from error
             if stream.last_line and not stream.last_line.endswith(b"\n"):
@@ -183,10 +192,11 @@ class CsvReader:
                 rows.require(pc.is_valid(column), f"`{name}` is missing", name)
 
     def _parse(
-        self, text: IO[bytes], names: list[str]
-    ) -> Iterator[pa.RecordBatch]:
+        self, stream: SourceStream, text: IO[bytes], names: list[str]
+    ) -> Generator[pa.RecordBatch]:
+        batches: Iterable[pa.RecordBatch] = ()
         try:
-            yield from pyarrow.csv.open_csv(
+            batches = pyarrow.csv.open_csv(
                 text,
                 pyarrow.csv.ReadOptions(
                     column_names=names,
@@ -205,9 +215,17 @@ class CsvReader:
                     strings_can_be_null=True,
                 ),
             )
+            yield from batches
         except pa.ArrowInvalid as error:
             if "Empty CSV file" not in str(error):
                 raise
+        finally:
+            # Arrow reads ahead in a thread of its own. A process that ends
+            # while that waits for Python hangs or aborts.
+            stream.stop()
+            with suppress(pa.ArrowInvalid):
+                for _ in batches:
+                    pass
 
     def _text(self, file: IO[bytes]) -> IO[bytes]:
         if len(self.file_format.delimiter) == 1:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,7 +71,7 @@ class ParquetReader:
 
     def read(
         self, source: SourceFile, start: int = 0, end: int | None = None
-    ) -> Iterator[RawRows]:
+    ) -> Generator[RawRows]:
         """Yields the rows of a range of row groups, in their order.
 
         Args:

@@ -1,7 +1,8 @@
 """A raw table: its files, how they are read, and what their rows become."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ class Reader(Protocol):
 
     def read(
         self, source: SourceFile, start: int = 0, end: int | None = None
-    ) -> Iterator[RawRows]:
+    ) -> Generator[RawRows]:
         """Yields the rows of one of them, numbered from at least `start`."""
 
     def where(self, source: SourceFile, start: int, row: int) -> str:
@@ -81,7 +82,7 @@ class RawTable:
             for start, end in self.reader.ranges(source, range_bytes)
         ]
 
-    def read(self, split: Split) -> Iterator[RawRows]:
+    def read(self, split: Split) -> Generator[RawRows]:
         """Yields the converted rows of a part.
 
         Their numbers ascend in the order of the files and of their lines.
@@ -90,10 +91,13 @@ class RawTable:
             InputError: If a row is not as documented.
         """
         source = self.sources[split.file]
-        for rows in self.reader.read(source, split.start, split.end):
-            self.convert(rows)
-            rows.row += split.file << _FILE_SHIFT
-            yield rows
+        read = self.reader.read(source, split.start, split.end)
+        # Or a part that is refused would be read ahead until the process ends.
+        with contextlib.closing(read) as parts:
+            for rows in parts:
+                self.convert(rows)
+                rows.row += split.file << _FILE_SHIFT
+                yield rows
 
     def read_all(self, range_bytes: int = 1 << 30) -> pa.Table:
         """Returns all rows; for tables that are known to be small."""

@@ -188,6 +188,10 @@ class SourceStream(io.RawIOBase):
             self._progress.close()
         super().close()
 
+    def stop(self) -> None:
+        """Lets it end here for whoever reads on."""
+        self._is_done = True
+
     # The type of a buffer is a name that Python has from 3.12 on.
     def readinto(self, buffer: Any) -> int:
         """Reads the next bytes into `buffer` and returns how many."""

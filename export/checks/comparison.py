@@ -1,5 +1,6 @@
 """A loaded SavedModel against the answers of the Keras model."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ class Answers(NamedTuple):
         drawn: The like with ids drawn from the whole of every table.
         weight_bytes: Size of all weights.
         weights: Their digests.
+        vocabularies: Those of the run's vocabularies, by table.
         limit: Largest difference in probability that is allowed.
     """
 
@@ -52,6 +54,7 @@ class Answers(NamedTuple):
     drawn: list[Batch]
     weight_bytes: int
     weights: frozenset[str]
+    vocabularies: Mapping[str, str]
     limit: float = LIMIT
 
 
@@ -102,6 +105,7 @@ def read_answers(folder: Path) -> Answers:
                 batches[True],
                 int(arrays["weight_bytes"]),
                 frozenset(arrays["weights"].tolist()),
+                json.loads(str(arrays["vocabularies"])),
                 MIXED_LIMIT if arrays["is_mixed"] else LIMIT,
             )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

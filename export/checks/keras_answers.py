@@ -8,13 +8,14 @@ does, and never sees the SavedModel. The folder gets `requests.tfrecord`,
 batches of the very same requests as they were logged, which a client would
 send, and `answers.npz`: for each of them `<number>/probability`,
 `<number>/mask`, `<number>/label` and `<number>/is_drawn`, of all weights
-`weight_bytes`, their size, and `weights`, their digests, and `is_mixed`,
-whether the model computes in bfloat16.
+`weight_bytes`, their size, and `weights`, their digests, `is_mixed`, whether
+the model computes in bfloat16, and `vocabularies`, their digests as JSON.
 
 Last come batches with values drawn from the whole of every table, since those
 of a few requests are mostly the frequent ones.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> None:
         "weight_bytes": sum(weight.nbytes for weight in weights),
         "is_mixed": trained.config.train.mixed_precision,
         "weights": [weight_digest(weight) for weight in weights],
+        "vocabularies": json.dumps(run.read_store().vocabularies),
     }
     batches = list(logged_batches(store, trained.config.data, _BATCH_SIZE))
     # The longest and the shortest histories.

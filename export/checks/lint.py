@@ -101,11 +101,13 @@ def read_contract(path: Path) -> tuple[Contract, list[str]]:
     config_values = dict(read_extra(path, "config.json"))
     config_values.pop("data_dir", None)
     written = read_extra(path, "signature.json")
+    store_values = read_extra(path, "store.json")
     try:
         schema = DatasetSchema.from_dict(schema_values)
         config = Config.from_dict(config_values)
         fingerprint = written["fingerprint"]
         buckets = Buckets.from_dict(written["buckets"])
+        vocabularies = store_values["vocabularies"]
         compiled = [
             xla_bucket(name)
             for name in written["signatures"]
@@ -118,13 +120,15 @@ def read_contract(path: Path) -> tuple[Contract, list[str]]:
         config.model,
         fingerprint=fingerprint,
         buckets=buckets.to_dict(),
+        vocabularies=vocabularies,
         xla_buckets=compiled,
     )
     problems = []
     # Through JSON, which has lists where Python has tuples.
     if json.loads(json.dumps(expected)) != written:
         problems.append(
-            "signature.json is not what schema.json and config.json ask for"
+            "signature.json is not what schema.json, store.json and "
+            "config.json ask for"
         )
     return signatures(schema, config.model, compiled), problems
 

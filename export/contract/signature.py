@@ -217,6 +217,7 @@ def signature_json(
     *,
     fingerprint: int,
     buckets: Mapping[str, Any],
+    vocabularies: Mapping[str, str],
     xla_buckets: Sequence[tuple[int, int, int]] = (),
 ) -> dict[str, Any]:
     """Returns the content of `signature.json`.
@@ -226,6 +227,7 @@ def signature_json(
         recipe: The model.
         fingerprint: What its states carry.
         buckets: The shapes that requests are padded to.
+        vocabularies: SHA-256 of the values behind the ids, by table.
         xla_buckets: B, L and C of each compiled signature.
     """
     return {
@@ -233,6 +235,7 @@ def signature_json(
         "version": FORMAT_VERSION,
         "fingerprint": fingerprint,
         "buckets": buckets,
+        "vocabularies": dict(vocabularies),
         "signatures": {
             name: {
                 "inputs": [dataclasses.asdict(tensor) for tensor in inputs],

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from data_pipelines.store import Store
+from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
@@ -66,20 +67,47 @@ def load_model(run: RunDirectory) -> TrainedModel:
 
 
 def open_store(run: RunDirectory, data_dir: str | None) -> Store:
-    """Opens the store of a run.
+    """Opens the store of a run, or another one whose ids mean the same.
 
     Args:
         run: The run.
         data_dir: Where the store is; `None` for where it was in training.
 
     Raises:
-        InputError: If there is none, or its ids are not those of the run.
+        InputError: If there is none, or its ids are not those of the run; or
+            if there is another one by now where it was in training.
     """
     _, trained_on = run.read_config()
     store = Store(local_copy(data_dir or trained_on))
-    if store.schema != run.read_schema():
+    expected, found = run.read_store(), StoreIdentity.of(store)
+    problem = expected.other_ids(found)
+    if problem is not None:
         raise InputError(
-            f"{store.path} is not what {run.location} was trained on: the "
-            "schemas differ, so the ids mean other things."
+            f"{store.path} is not what {run.location} was trained on: "
+            f"{problem}, so the ids mean other things. Name its own store by "
+            "--data_dir, or train anew on this one."
+        )
+    problem = expected.other_rows(found)
+    if problem is not None and data_dir is None:
+        raise InputError(
+            f"{store.path} is not what {run.location} was trained on any "
+            f"more: {problem}. Name its own store by --data_dir, or this one "
+            "if it is meant."
         )
     return store
+
+
+def check_same_store(run: RunDirectory, store: Store) -> None:
+    """Checks that a run can go on with a store.
+
+    Raises:
+        InputError: If the store would give other batches than its own one.
+    """
+    expected, found = run.read_store(), StoreIdentity.of(store)
+    problem = expected.other_ids(found) or expected.other_rows(found)
+    if problem is not None:
+        raise InputError(
+            f"--resume cannot go on with {run.location} on {store.path}: "
+            f"{problem}. Name the store that it began with by --data_dir, or "
+            "train anew in another --workdir."
+        )

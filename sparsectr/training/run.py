@@ -5,12 +5,14 @@ from typing import Any
 
 from data_pipelines.batches import Batches
 from data_pipelines.store import Store
+from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
 from sparsectr.training.floors import floors
+from sparsectr.training.load_model import check_same_store
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
 from sparsectr.training.validation import VALIDATION, final_run
@@ -37,8 +39,10 @@ def train_and_evaluate(
     """
     prepare_process(config.train.seed, config.train.num_devices)
     store = Store(local_copy(data_dir))
-    if not (resume and run.exists):
-        run.create(config, store.schema, data_dir)
+    if resume and run.exists:
+        check_same_store(run, store)
+    else:
+        run.create(config, StoreIdentity.of(store), data_dir)
     strategy = make_strategy(config.train.num_devices)
     trainer = Trainer(config, store, run, strategy)
     kind = store.manifest["data_source"]
@@ -120,6 +124,7 @@ def _facts(trainer: Trainer, store: Store) -> dict[str, Any]:
             "kind": manifest["data_source"],
             "files": manifest["sources"],
             "content": manifest["content"],
+            "num_shards": len(store.shards),
         },
         "split_rule": manifest["split"],
         "num_parameters": {

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
@@ -112,14 +113,14 @@ class RunDirectory:
         return (self.path / "config.json").exists()
 
     def create(
-        self, config: Config, schema: DatasetSchema, data_dir: Location
+        self, config: Config, store: StoreIdentity, data_dir: Location
     ) -> None:
         """Begins a run.
 
         Args:
             config: What is asked for.
-            schema: What the model is built from.
-            data_dir: The store.
+            store: What it is trained on, which gives the schema.
+            data_dir: Where that is.
 
         Raises:
             InputError: If the folder holds a run already.
@@ -129,7 +130,8 @@ class RunDirectory:
             raise _holds_a_run(self.location)
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("environment.json", environment())
-        self.write_json("schema.json", json.loads(schema.to_json()))
+        self.write_json("schema.json", json.loads(store.schema.to_json()))
+        self.write_json("store.json", store.to_dict())
         # The last of them: a run exists from here on.
         if not is_remote(data_dir):
             data_dir = Path(data_dir).absolute()
@@ -176,6 +178,21 @@ class RunDirectory:
             InputError: If there is no run here.
         """
         return self._read_json("environment.json")
+
+    def read_store(self) -> StoreIdentity:
+        """Returns what the store was that the run was trained on.
+
+        Raises:
+            InputError: If there is no run here.
+        """
+        try:
+            return StoreIdentity(
+                schema=self.read_schema(), **self._read_json("store.json")
+            )
+        except TypeError as error:
+            raise InputError(
+                f"{self.path / 'store.json'} is damaged: {error}"
+            ) from error
 
     def read_result(self) -> dict[str, Any]:
         """Returns `result.json`, or an empty dict if the run is not done."""

@@ -1,6 +1,8 @@
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,7 @@ from data_pipelines.prepare import MAX_SHARDS
 from data_pipelines.raw.csv_reader import CsvReader
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.raw_table import RawTable
-from data_pipelines.raw.source_file import SourceFile
+from data_pipelines.raw.source_file import SourceFile, SourceStream
 from sparsectr.errors import InputError
 
 NUM_SHARDS = 5
@@ -126,7 +128,7 @@ def test_a_part_is_written_once(
 ) -> None:
     first = _write(table, tmp_path / "parts", 500)
 
-    def fail(self: RawTable, split: object) -> Iterator[RawRows]:
+    def fail(self: RawTable, split: object) -> Generator[RawRows]:
         raise AssertionError("read again")
 
     monkeypatch.setattr(RawTable, "read", fail)
@@ -180,3 +182,38 @@ def test_reports_add_up() -> None:
     report.add(3, {"a": 1})
     report.add(4, {"a": 2, "b": 0})
     assert report == ScanReport(num_read=7, dropped={"a": 3, "b": 0})
+
+
+def test_nothing_reads_on_when_the_disk_is_full(
+    table: RawTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A process that ends while another thread reads hangs or aborts.
+    begun, ended = [], []
+    readinto = SourceStream.readinto
+
+    def slow(stream: SourceStream, buffer: Any) -> int:
+        begun.append(stream)
+        time.sleep(0.05)
+        size = readinto(stream, buffer)
+        ended.append(stream)
+        return size
+
+    monkeypatch.setattr(SourceStream, "readinto", slow)
+    monkeypatch.setattr("data_pipelines.raw.csv_reader._BLOCK_BYTES", 1 << 16)
+    path = table.sources[0].path
+    random = np.random.default_rng(3)
+    users = random.integers(0, 1 << 60, 200_000).tolist()
+    lines = [f"1,{user}\n" for user in users]
+    path.write_text("place,user_id\n" + "".join(lines))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            _write(table, tmp_path / "parts", 1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(begun) == len(ended)
+    num_read = len(begun)
+    time.sleep(0.2)
+    assert len(begun) == num_read
+    assert not (tmp_path / "parts" / "000").exists()

@@ -44,9 +44,14 @@ def test_files_of_a_version(finished_run, tiny_store):
     }
     assert {path.name for path in (version / "assets.extra").iterdir()} == {
         *("signature.json", "schema.json", "config.json", "environment.json"),
-        *("result.json", "origin.json", "tf_serving_warmup_requests"),
+        *(
+            "result.json",
+            "origin.json",
+            "store.json",
+            "tf_serving_warmup_requests",
+        ),
     }
-    for name in ("config", "schema", "environment"):
+    for name in ("config", "schema", "store", "environment"):
         copied = json.loads((finished_run.path / f"{name}.json").read_text())
         assert _extra(version, name) == copied
     result = finished_run.run.read_result()

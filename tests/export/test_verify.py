@@ -157,7 +157,7 @@ BATCH = Batch(
     mask=np.array([[True, True, True], [True, True, False]]),
     label=np.array([[0, 1, 0], [0, 1, 0]], np.float32),
 )
-ANSWERS = comparison.Answers([BATCH, BATCH], [BATCH], 0, frozenset())
+ANSWERS = comparison.Answers([BATCH, BATCH], [BATCH], 0, frozenset(), {})
 
 
 def test_cases():
@@ -235,7 +235,7 @@ def test_pairs_within_the_limit_are_undecided():
     close = BATCH.probability.copy()
     close[0, 2] = np.float32(0.5) - np.float32(1e-6)  # Beside a click.
     batch = BATCH._replace(probability=close)
-    answers = comparison.Answers([batch], [batch], 0, frozenset())
+    answers = comparison.Answers([batch], [batch], 0, frozenset(), {})
     (case, *_) = compare(Served(), answers)
     # One pair of the 2 x 3 of clicks and others.
     assert case.undecided == pytest.approx(1 / 6)

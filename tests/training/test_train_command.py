@@ -158,6 +158,7 @@ def test_nothing_else_is_left(finished_run):
     assert {path.name for path in finished_run.path.iterdir()} == {
         "config.json",
         "schema.json",
+        "store.json",
         "environment.json",
         "checkpoints",
         "tensorboard",

@@ -268,7 +268,7 @@ def test_nothing_in_a_good_version(found):
         ),
         (
             "other_signature_json",
-            ["signature.json is not what schema.json and config.json ask for"],
+            ["signature.json is not what schema.json, store.json and config"],
         ),
     ],
 )

@@ -64,10 +64,15 @@ def test_compiled_signature_has_one_shape(bucket):
 
 def test_every_tensor_is_described():
     described = signature_json(
-        SCHEMA, CONFIG, fingerprint=5, buckets={"batch_sizes": [1]}
+        SCHEMA,
+        CONFIG,
+        fingerprint=5,
+        buckets={"batch_sizes": [1]},
+        vocabularies={"brand": "0f"},
     )
     assert described["fingerprint"] == 5
     assert described["buckets"] == {"batch_sizes": [1]}
+    assert described["vocabularies"] == {"brand": "0f"}
     for signature in described["signatures"].values():
         for tensor in [*signature["inputs"], *signature["outputs"]]:
             assert tensor["meaning"]
@@ -85,7 +90,9 @@ def test_every_raw_value_says_what_means_missing():
             for table in SCHEMA.tables
         ),
     )
-    described = signature_json(text, CONFIG, fingerprint=5, buckets={})
+    described = signature_json(
+        text, CONFIG, fingerprint=5, buckets={}, vocabularies={}
+    )
     spaces = {
         tensor["name"]: tensor["id_space"]["missing"]
         for tensor in described["signatures"]["serving_default"]["inputs"]
