@@ -72,6 +72,7 @@ def encode_user(inputs):
         "state_keys": np.full((rows, 1, length, 1), 0.5, np.float32),
         "state_values": np.zeros((rows, 1, length, 1), np.float32),
         "state_key_time": inputs["behavior_time"],
+        "state_key_has_fraction": np.zeros((rows, length), bool),
         "state_key_position": np.zeros((rows, length), np.int32),
         "state_key_mask": inputs["behavior_time"] > 0,
         "state_user": np.zeros((rows, 32), np.float32),
