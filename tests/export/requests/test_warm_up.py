@@ -181,6 +181,12 @@ def test_examples_have_no_padding():
     assert len(_parsed(examples_of(REQUESTS)[0])["candidate_price"]) == 2
 
 
+def test_a_text_that_is_none():
+    request = {"user_home": "a\ud83d", "request_time": 1}
+    with pytest.raises(InputError, match="`user_home` has half of a character"):
+        serialized_example(request)
+
+
 def test_empty_lists_keep_their_kind():
     example = tf.train.Example.FromString(
         serialized_example(
