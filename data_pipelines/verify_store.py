@@ -11,12 +11,11 @@ from data_pipelines.content_digest import digest, shard_content
 from data_pipelines.parts import count_rows
 from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
-from data_pipelines.raw.raw_dataset import LATEST_TIME
 from data_pipelines.shard import SPLITS, Shard, add_nested
 from data_pipelines.store import Store, shard_name
 from sparsectr.errors import InputError
 from sparsectr.progress import Progress
-from sparsectr.schema import CategoricalField, DatasetSchema
+from sparsectr.schema import LATEST_TIME, CategoricalField, DatasetSchema
 
 
 def verify_store(path: Path) -> str:

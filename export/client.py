@@ -59,6 +59,7 @@ from export.contract.signature import (
     WHOLE_PASS,
 )
 from sparsectr.errors import InputError
+from sparsectr.utf8 import to_utf8
 
 _FIRST_PAUSE = 0.02
 """Seconds before the first retry; they double with each."""
@@ -97,7 +98,8 @@ class Client:
 
     Raises:
         InputError: If the server is none, if gRPC is not installed, if the
-            label is empty, or if a version comes with it.
+            label is empty, or if a version comes with it, or if one of these
+            texts is none.
         ValueError: If a number is out of range.
     """
 
@@ -126,6 +128,9 @@ class Client:
                 "`label` must not be empty, and comes without a version. "
                 f"Received: label={label!r}, version={version}"
             )
+        to_utf8(server, "`server`")
+        to_utf8(model_name, "`model_name`")
+        to_utf8(label or "", "`label`")
         self.server = server
         self.timeout_seconds = timeout_seconds
         self.retries = retries

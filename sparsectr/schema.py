@@ -21,6 +21,9 @@ OUT_OF_VOCABULARY_ID = 1
 NUM_RESERVED_IDS = 2
 """First id of a real value."""
 
+LATEST_TIME = 4_102_444_800
+"""Unix seconds of the year 2100: from it on a time is not in seconds."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

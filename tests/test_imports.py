@@ -18,6 +18,7 @@ TYPES = (
     "sparsectr.config_fields",
     "sparsectr.model_recipe",
     "sparsectr.model_registry",
+    "sparsectr.utf8",
 )
 OPS = (*TYPES, "sparsectr.ops")
 LAYERS = (*OPS, "sparsectr.layers")

@@ -1,6 +1,7 @@
 """The reference itself, against cases worked out by hand."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -41,11 +42,11 @@ def test_time_chunks(
     assert reference.time_chunks(times, num_chunks) == chunks
 
 
-def test_chunk_time_rounds_up() -> None:
-    assert reference.chunk_time([10, 11]) == 11
+def test_chunk_time_is_exact() -> None:
+    assert reference.chunk_time([10, 11]) == Fraction(21, 2)
     assert reference.chunk_time([10, 12]) == 11
-    assert reference.chunk_time([10, 10, 11]) == 11
-    assert reference.chunk_time(np.array([1_494_604_800] * 3)) == 1_494_604_800
+    assert reference.chunk_time([10, 10, 11]) == Fraction(31, 3)
+    assert reference.chunk_time(np.array([T] * 3)) == T
 
 
 def test_initial_slopes_are_geometric() -> None:
@@ -59,10 +60,14 @@ class TestTemporalBias:
     @pytest.mark.parametrize(
         ("difference", "bucket"),
         [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (7, 2), (8, 3)]
-        + [(2**k, k) for k in (15, 24, 29, 30)]
-        + [(2**k - 1, k - 1) for k in (15, 24, 29, 30)],
+        + [(2**k, k) for k in (15, 24, 29, 30, 31)]
+        + [(2**k - 1, k - 1) for k in (15, 24, 29, 30, 31)]
+        # Of the mean of two: half a second below and above.
+        + [(Fraction(15, 2), 2), (Fraction(17, 2), 3), (Fraction(1, 2), 0)],
     )
-    def test_bucket_is_exact(self, difference: int, bucket: int) -> None:
+    def test_bucket_is_exact(
+        self, difference: int | Fraction, bucket: int
+    ) -> None:
         query, key = MONDAY + difference, MONDAY
         for pair in ((query, key), (key, query)):
             bias = reference.temporal_bias(*pair, [1.0, 0.5], [0, 0], [0, 0], 0)
@@ -73,6 +78,7 @@ class TestTemporalBias:
         [
             (0, 0),
             (HOUR - 1, 0),
+            (HOUR - Fraction(1, 2), 0),
             (HOUR, 1),
             (12 * HOUR, 12),
             (24 * HOUR - 1, 23),
@@ -81,7 +87,7 @@ class TestTemporalBias:
         ],
     )
     def test_hour_is_a_half_sine_of_a_day(
-        self, difference: int, hour: int
+        self, difference: int | Fraction, hour: int
     ) -> None:
         bias = reference.temporal_bias(
             MONDAY + difference, MONDAY, [0], [2.0], [0], 0
@@ -92,6 +98,7 @@ class TestTemporalBias:
         # In UTC+8 Saturday begins on Friday 16:00 UTC.
         saturday = MONDAY + 4 * DAY + 16 * HOUR
         assert not reference.is_weekend(saturday - 1, 8)
+        assert not reference.is_weekend(saturday - Fraction(1, 2), 8)
         assert reference.is_weekend(saturday, 8)
         assert reference.is_weekend(saturday + 2 * DAY - 1, 8)
         assert not reference.is_weekend(saturday + 2 * DAY, 8)

@@ -122,7 +122,7 @@ def plan_all_rows(
     index = ops.arange(length + num_candidates, dtype="int32")
     causal = ops.expand_dims(index, 0) <= ops.expand_dims(index, 1)
     valid = ops.logical_and(time > 0, index < length)
-    places = Places(time, position, valid)
+    places = Places(time, position, valid, ops.zeros_like(valid))
     all_rows = QueryBlock(
         0,
         None,

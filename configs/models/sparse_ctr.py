@@ -89,7 +89,16 @@ class SparseCTRRecipe(ModelRecipe):
                 StateTensor("keys", "float32", rows, "Keys of every block"),
                 StateTensor("values", "float32", rows, "Values of every block"),
                 StateTensor(
-                    "key_time", "int64", (times,), "Unix seconds of the keys"
+                    "key_time",
+                    "int64",
+                    (times,),
+                    "Unix seconds of the keys, rounded down",
+                ),
+                StateTensor(
+                    "key_has_fraction",
+                    "bool",
+                    (times,),
+                    "True for a key a fraction of a second after its time",
                 ),
                 StateTensor(
                     "key_position",

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from data_pipelines.raw.csv_reader import CsvReader
 from data_pipelines.raw.raw_dataset import (
     EXACT_TIME,
-    LATEST_TIME,
     RawDataset,
     earlier_impressions,
 )
@@ -36,6 +35,7 @@ from data_pipelines.raw.split_rule import (
 )
 from sparsectr.errors import InputError
 from sparsectr.schema import (
+    LATEST_TIME,
     CategoricalField,
     DatasetSchema,
     DenseField,

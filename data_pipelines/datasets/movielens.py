@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from data_pipelines.raw.csv_reader import CsvFormat, CsvReader
 from data_pipelines.raw.raw_dataset import (
-    LATEST_TIME,
     RawDataset,
     earlier_impressions,
 )
@@ -26,7 +25,12 @@ from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import LastFraction
-from sparsectr.schema import CategoricalField, DatasetSchema, Table
+from sparsectr.schema import (
+    LATEST_TIME,
+    CategoricalField,
+    DatasetSchema,
+    Table,
+)
 
 TRAIN_FRACTION = 0.9
 LIKED = 4

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 from data_pipelines.datasets.schema_file import TIME_UNITS
 from data_pipelines.raw.casting import cast
-from data_pipelines.raw.raw_dataset import EXACT_TIME, LATEST_TIME
+from data_pipelines.raw.raw_dataset import EXACT_TIME
 from data_pipelines.raw.raw_rows import RawRows
+from sparsectr.schema import LATEST_TIME
 
 Integers = npt.NDArray[np.int64]
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.raw.raw_dataset import LATEST_TIME
 from data_pipelines.raw.split_rule import (
     FromTime,
     LastDay,
@@ -22,6 +21,7 @@ from data_pipelines.raw.split_rule import (
     start_of_day,
 )
 from sparsectr.errors import InputError
+from sparsectr.schema import LATEST_TIME
 
 _FIELD_KINDS = (
     "user_fields",

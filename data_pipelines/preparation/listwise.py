@@ -20,13 +20,9 @@ from data_pipelines.preparation.tables import (
     look_up,
     stable_order,
 )
-from data_pipelines.raw.raw_dataset import (
-    EXACT_TIME,
-    LATEST_TIME,
-    RawDataset,
-)
+from data_pipelines.raw.raw_dataset import EXACT_TIME, RawDataset
 from sparsectr.errors import InputError
-from sparsectr.schema import DatasetSchema
+from sparsectr.schema import LATEST_TIME, DatasetSchema
 
 Array = npt.NDArray[Any]
 
@@ -206,9 +202,11 @@ def _check_times(name: str, column: pa.ChunkedArray) -> None:
     limits = pc.min_max(column)
     low, high = limits["min"].as_py(), limits["max"].as_py()
     if column.null_count or not 0 < low <= high < LATEST_TIME:
+        shown = low if column.null_count or low <= 0 else high
+        hint = " Milliseconds?" if shown == high >= LATEST_TIME else ""
         raise InputError(
             f"The {name} have a time that is not in Unix seconds: "
-            f"{low if column.null_count or low <= 0 else high}."
+            f"{shown}.{hint}"
         )
 
 

@@ -11,10 +11,6 @@ from data_pipelines.raw.split_rule import SplitRule
 from data_pipelines.vocabulary import arrow_type
 from sparsectr.schema import CategoricalField, DatasetSchema
 
-LATEST_TIME = 4_102_444_800
-"""Unix seconds of the year 2100: beyond it a time is not in seconds."""
-
-
 EXACT_TIME = "__exact_time"
 """Column of integers that order rows as their times do, finer than seconds."""
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from export.calling.transport import Array, TensorType
 from sparsectr.errors import InputError
+from sparsectr.schema import LATEST_TIME
+from sparsectr.utf8 import to_utf8
 
 Request = Mapping[str, Any]
 """One request: the inputs of a signature without their batch axis.
@@ -41,9 +43,10 @@ def check_request(
 
     Raises:
         InputError: If an input is missing or unknown, if a value is not of
-            its type, or an integer too large for it, if
-            lengths differ, if times are not in order or not positive, or if
-            a behavior is not before the request.
+            its type, or an integer too large for it, if a text cannot be
+            sent as UTF-8, if lengths differ, if times are not in order, not
+            positive or after 2100, or if a behavior is not before the
+            request.
     """
     for name in inputs:
         if name not in request:
@@ -147,6 +150,7 @@ def _check_texts(array: Array, where: str) -> None:
     for text in array.flat:
         if not isinstance(text, str | bytes):
             raise InputError(f"{where} must be text. Received: {text!r}")
+        to_utf8(text, where)
 
 
 def _to_numbers(array: Array, dtype: "np.dtype[Any]", where: str) -> Array:
@@ -181,6 +185,7 @@ def _check_times(arrays: Mapping[str, Array], where: str) -> None:
                 f"{where}: `{BEHAVIOR_TIME}` has {times.min()}; times are "
                 "Unix seconds, above 0, and histories come without padding."
             )
+        _check_is_in_seconds(times.max(), f"{where}: `{BEHAVIOR_TIME}`")
         if np.any(times[1:] < times[:-1]):
             index = int(np.argmax(times[1:] < times[:-1])) + 1
             raise InputError(
@@ -189,8 +194,17 @@ def _check_times(arrays: Mapping[str, Array], where: str) -> None:
             )
     request_time = arrays.get(REQUEST_TIME)
     if request_time is not None:
+        _check_is_in_seconds(request_time, f"{where}: `{REQUEST_TIME}`")
         newest = 0 if times is None or not times.size else int(times[-1])
         check_is_after(request_time, newest, where)
+
+
+def _check_is_in_seconds(time: Any, where: str) -> None:
+    if time >= LATEST_TIME:
+        raise InputError(
+            f"{where} has {time}, which is after 2100; times are Unix "
+            "seconds. Are these milliseconds?"
+        )
 
 
 def check_is_after(request_time: Array, newest: int, where: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from export.messages.message_classes import Messages, message_classes
+from sparsectr.utf8 import to_utf8
 
 _PACKAGE = "sparsectr.example"
 
@@ -34,6 +35,9 @@ def serialized_example(request: Mapping[str, Any]) -> bytes:
     Args:
         request: A value, or a flat array without padding, for each input of
             the listwise signature.
+
+    Raises:
+        InputError: If a text is none. It names the input.
     """
     example = _Example()
     for name, value in request.items():
@@ -41,8 +45,7 @@ def serialized_example(request: Mapping[str, Any]) -> bytes:
         feature = example.features.feature.add(key=name).value
         if array.dtype.kind in "OSU":
             feature.bytes_list.value.extend(
-                text.encode() if isinstance(text, str) else text
-                for text in array.tolist()
+                to_utf8(text, f"`{name}`") for text in array.tolist()
             )
         elif array.dtype.kind == "f":
             # Also an empty list says what kind it is.

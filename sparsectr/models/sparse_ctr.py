@@ -163,6 +163,7 @@ class SparseCTR(RankingModel):
             "keys": ops.stack(keys, axis=1),  # [B, blocks, S, d]
             "values": ops.stack(values, axis=1),
             "key_time": plan.keys.time,
+            "key_has_fraction": plan.keys.has_fraction,
             "key_position": plan.keys.position
             + ops.zeros_like(plan.keys.time, dtype="int32"),
             "key_mask": plan.key_mask,
@@ -199,6 +200,7 @@ class SparseCTR(RankingModel):
                 state["key_time"],
                 state["key_position"],
                 key_mask[:, :num_placed],
+                state["key_has_fraction"],
             ),
             key_mask.shape[1],
         )

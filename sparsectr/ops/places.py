@@ -14,11 +14,13 @@ class Places(NamedTuple):
     """Time, position and validity of rows.
 
     Attributes:
-        time: int64 `[B, N]`, Unix seconds, 0 for padding.
+        time: int64 `[B, N]`, Unix seconds, rounded down; 0 for padding.
         position: int32, broadcasts to `[B, N]`, counted back from the
             request: 0 for a candidate, 1 for the newest behaviour. Padding
             on the left moves none.
         valid: bool `[B, N]`; False for padding.
+        has_fraction: bool `[B, N]`, True where the exact time, which is the
+            mean of several, is a fraction of a second after `time`.
 
     Keys that differ from query to query have one more axis: `[B, Q, N]`.
     """
@@ -26,6 +28,7 @@ class Places(NamedTuple):
     time: Tensor
     position: Tensor
     valid: Tensor
+    has_fraction: Tensor
 
 
 def places_of_history(behavior_time: Tensor) -> Places:
@@ -37,7 +40,10 @@ def places_of_history(behavior_time: Tensor) -> Places:
     length = ops.shape(behavior_time)[1]
     position = length - ops.arange(length, dtype="int32")
     return Places(
-        behavior_time, ops.expand_dims(position, 0), behavior_time > 0
+        behavior_time,
+        ops.expand_dims(position, 0),
+        behavior_time > 0,
+        ops.zeros_like(behavior_time, dtype="bool"),
     )
 
 
@@ -49,5 +55,8 @@ def places_of_request(request_time: Tensor) -> Places:
     """
     time = ops.expand_dims(request_time, 1)
     return Places(
-        time, ops.zeros_like(time, dtype="int32"), ops.ones_like(time, "bool")
+        time,
+        ops.zeros_like(time, dtype="int32"),
+        ops.ones_like(time, dtype="bool"),
+        ops.zeros_like(time, dtype="bool"),
     )

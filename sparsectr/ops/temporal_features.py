@@ -4,22 +4,20 @@ Axes: B batch, Q queries, S keys.
 """
 
 import math
-from typing import Any
 
 from keras import ops
 
+from sparsectr.ops.places import Places
+from sparsectr.ops.tensor import Tensor
+
 SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 86400
-
-# Differences are taken in int32; 2^30 s are 34 years. Padding (time 0) lies
-# beyond that and is masked wherever it is read.
-_LONGEST_GAP = 2**30
 
 _MANTISSA_BITS = 23
 _EXPONENT_BIAS = 127
 
 
-def is_weekend(time: Any, utc_offset_hours: int) -> Any:
+def is_weekend(time: Tensor, utc_offset_hours: int) -> Tensor:
     """Whether a time is a Saturday or a Sunday where the data comes from.
 
     Args:
@@ -34,8 +32,8 @@ def is_weekend(time: Any, utc_offset_hours: int) -> Any:
     return (day + 3) % 7 >= 5
 
 
-def floor_log2(value: Any) -> Any:
-    """Exact `floor(log2(value))` of positive integers.
+def floor_log2(half: Tensor) -> Tensor:
+    """Exact `floor(log2(max(value, 1)))` of `half = value // 2`.
 
     Clearing every bit that stands below another set bit leaves a number
     `y` with `2^k <= y < 1.5 * 2^k`: rounding it to float32 cannot reach the
@@ -43,23 +41,22 @@ def floor_log2(value: Any) -> Any:
     would say the same and take several times as long.
 
     Args:
-        value: int32 or int64 tensor, at least 1.
+        half: int32 tensor, at least 0.
 
     Returns:
-        float32 tensor of whole numbers, like `value`.
+        float32 tensor of whole numbers, like `half`.
     """
-    one = ops.ones_like(value)
-    cleared = ops.bitwise_and(
-        value, ops.bitwise_not(ops.right_shift(value, one))
-    )
+    cleared = ops.bitwise_and(half, ops.bitwise_not(ops.right_shift(half, 1)))
     # `view` wants to know the size of the last axis.
     number = ops.expand_dims(ops.cast(cleared, "float32"), -1)
     bits = ops.squeeze(ops.view(number, "int32"), -1)
-    exponent = ops.right_shift(bits, _MANTISSA_BITS) - _EXPONENT_BIAS
-    return ops.cast(exponent, "float32")
+    # That of a value is one more than that of its half. The bits of 0, the
+    # half of 0 and 1, are all 0.
+    exponent = ops.right_shift(bits, _MANTISSA_BITS) - (_EXPONENT_BIAS - 1)
+    return ops.cast(ops.maximum(exponent, 0), "float32")
 
 
-def hour_wave(hour: Any) -> Any:
+def hour_wave(hour: Tensor) -> Tensor:
     """`sin(pi * hour / 24)` for hours from 0 to 24.
 
     The Taylor series of the cosine around noon, to 1e-8: XLA's sine, made
@@ -79,21 +76,27 @@ def hour_wave(hour: Any) -> Any:
     return wave
 
 
-def time_gaps(query_time: Any, key_time: Any) -> Any:
-    """Absolute differences of two tensors of times that broadcast.
+def half_gaps(query_time: Tensor, keys: Places) -> Tensor:
+    """Exact differences of times, halved so that int32 holds 136 years.
+
+    Eqs. 12 and 13 read no more of a difference than its half, rounded down:
+    powers of two and hours are whole numbers of two seconds, but for the
+    first.
 
     Args:
         query_time: int64 tensor, Unix seconds.
-        key_time: int64 tensor, Unix seconds.
+        keys: Places whose times broadcast with it.
 
     Returns:
-        int32 tensor, seconds, at most 2^30.
+        int32 tensor, `floor(|query_time - key time| / 2)`.
     """
-    gap = ops.abs(query_time - key_time)
-    return ops.cast(ops.minimum(gap, _LONGEST_GAP), "int32")
+    earliest = keys.time
+    latest = earliest + ops.cast(keys.has_fraction, earliest.dtype)
+    gap = ops.maximum(query_time - latest, earliest - query_time)
+    return ops.cast(ops.right_shift(gap, 1), "int32")
 
 
-def _runtime_one(time: Any) -> Any:
+def _runtime_one(time: Tensor) -> Tensor:
     """A 1 that no compiler knows, for what is to be computed only once.
 
     XLA computes cheap producers again wherever they are read: here for every
@@ -111,17 +114,17 @@ def _runtime_one(time: Any) -> Any:
 
 
 def temporal_features(
-    query_time: Any, key_time: Any, utc_offset_hours: int
-) -> tuple[Any, Any, Any]:
+    query_time: Tensor, keys: Places, utc_offset_hours: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of Eqs. 12 to 14 that no weight enters.
 
-    With `dt = |query_time - key_time|` in seconds: `floor(log2(max(dt, 1)))`,
+    With `dt = |query_time - key time|` in seconds: `floor(log2(max(dt, 1)))`,
     `sin(pi * ((dt // 3600) mod 24) / 24)`, and 1 where one of the two is on a
     weekend and the other is not.
 
     Args:
         query_time: int64 `[B, Q, 1]`, Unix seconds.
-        key_time: int64 `[B, 1, S]` or `[B, Q, S]`, Unix seconds.
+        keys: Places of the keys, `[B, 1, S]` or `[B, Q, S]`.
         utc_offset_hours: The data set's time zone.
 
     Returns:
@@ -129,17 +132,17 @@ def temporal_features(
 
     Numerics:
         Times are integers until the difference is taken; float32 holds Unix
-        time only to 128 s.
+        time only to 128 s. Differences are exact for times from 1970 to 2100.
     """
-    gap = time_gaps(query_time, key_time)
-    log_gap = floor_log2(ops.maximum(gap, 1))
-    wave = hour_wave((gap // SECONDS_PER_HOUR) % 24)
+    half = half_gaps(query_time, keys)
+    log_gap = floor_log2(half)
+    wave = hour_wave((half // (SECONDS_PER_HOUR // 2)) % 24)
     weekend_differs = ops.cast(
         ops.not_equal(
             is_weekend(query_time, utc_offset_hours),
-            is_weekend(key_time, utc_offset_hours),
+            is_weekend(keys.time, utc_offset_hours),
         ),
         "float32",
     )
-    once = _runtime_one(key_time)
+    once = _runtime_one(keys.time)
     return log_gap / once, wave / once, weekend_differs / once

@@ -74,6 +74,18 @@ BAD_REQUESTS = {
         "`request_time` 1000000000 is not after the newest behavior",
     ),
     "future": ({"request_time": 1}, "not after the newest behavior, at"),
+    "milliseconds": (
+        {"behavior_time": [10**12 + n for n in range(5)]},
+        "`behavior_time` has 1000000000004, which is after 2100.*milliseconds",
+    ),
+    "a request in milliseconds": (
+        {"request_time": 10**12},
+        "`request_time` has 1000000000000, which is after 2100.*milliseconds",
+    ),
+    "half of a character": (
+        {"user_city": "a\ud83d"},
+        r"`user_city` has half of a character.*Received: 'a\\ud83d'",
+    ),
     "no time": (
         {"request_time": 0, "behavior_time": [], "behavior_brand": []},
         "`request_time` 0 is not a time in Unix seconds",
@@ -81,12 +93,13 @@ BAD_REQUESTS = {
 }
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("case", BAD_REQUESTS)
-def test_bad_requests_are_not_sent(double, case):
+def test_bad_requests_are_not_sent(double, case, transport):
     changes, message = BAD_REQUESTS[case]
     bad = {**make_request(0), **changes}
     bad = {name: value for name, value in bad.items() if value is not None}
-    with Client(double.grpc_server) as client:
+    with Client(getattr(double, transport)) as client:
         with pytest.raises(InputError, match=f"^request 8.*{message}"):
             client.score_requests([make_request(1), bad], first_index=7)
         # The client is as good as before.

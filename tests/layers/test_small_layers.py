@@ -13,6 +13,7 @@ from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction_layer import PredictionLayer
 from sparsectr.layers.swiglu import SwiGLU
+from sparsectr.ops.places import Places
 from sparsectr.ops.temporal_features import temporal_features
 from sparsectr.schema import (
     CategoricalField,
@@ -39,7 +40,11 @@ def test_rel_temporal_equals_the_equations() -> None:
     random = np.random.default_rng(0)
     key_time = NOW - random.integers(0, 10**6, size=(1, 1, keys))
     query_time = np.array([[[NOW], [NOW - 70_000]]])
-    bias = layer(*temporal_features(query_time, key_time, 8)).numpy()
+    nothing = np.zeros(0)
+    keys_places = Places(
+        key_time, nothing, nothing, np.zeros(key_time.shape, bool)
+    )
+    bias = layer(*temporal_features(query_time, keys_places, 8)).numpy()
     slopes = [
         weight.numpy()
         for weight in (

@@ -23,10 +23,14 @@ SHORT_AND_FULL = [LENGTH, 0, 1]
 
 
 def _check(
-    schema: DatasetSchema, config: SparseCTRRecipe, seed: int, num_valid: Any
+    schema: DatasetSchema,
+    config: SparseCTRRecipe,
+    seed: int,
+    num_valid: Any,
+    **changed: np.ndarray,
 ) -> None:
     model = random_model(schema, config, seed)
-    inputs = make_requests(seed, num_valid, schema)
+    inputs = make_requests(seed, num_valid, schema) | changed
     logits = model(inputs).logits.numpy()
     expected = reference.forward(
         reference_weights(model), inputs, schema, config
@@ -79,3 +83,20 @@ def test_sparsity(num_chunks: int, num_transition: int, num_local: int) -> None:
 def test_time_zones(utc_offset_hours: int) -> None:
     schema = dataclasses.replace(SCHEMA, utc_offset_hours=utc_offset_hours)
     _check(schema, CONFIG, 6, SHORT_AND_FULL)
+
+
+def test_means_between_two_days_and_gaps_of_a_century() -> None:
+    """A mean at Friday 23:59:59.5 is no Saturday's, and no gap is cut off."""
+    saturday, end = 1_494_604_800, 4_102_444_800  # in UTC+8; and 2100
+    times = np.zeros((3, LENGTH), np.int64)
+    times[0, -2:] = saturday - 1, saturday
+    times[1, -3:] = 1, end - 3, end - 2
+    times[2, -3:] = 1, 2**31, 2**31 + 2**30
+    _check(
+        SCHEMA,
+        dataclasses.replace(CONFIG, num_chunks=1),
+        7,
+        [2, 3, 3],
+        behavior_time=times,
+        request_time=np.array([saturday + 1, end - 1, end - 1]),
+    )

@@ -93,7 +93,7 @@ def test_times_and_features_are_those_of_float32() -> None:
         tf.float32,
         tf.bfloat16,
     ]
-    for name in ("key_time", "key_mask"):
+    for name in ("key_time", "key_has_fraction", "key_mask"):
         np.testing.assert_array_equal(states[1][name], states[0][name])
     history = places_of_history(tf.constant(inputs["behavior_time"]))
     rows = tf.zeros((*history.time.shape, CONFIG.width))

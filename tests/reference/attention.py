@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.models.sparse_ctr import SparseCTRRecipe
-from tests.reference.times import chunk_time, temporal_bias, time_chunks
+from tests.reference.times import Time, chunk_time, temporal_bias, time_chunks
 
 Array = NDArray[np.float64]
 Weights = Mapping[str, Any]
 
-Bias = Callable[[int, int | None], Array]
+Bias = Callable[[int, Time | None], Array]
 """(time of query, time of key) -> bias of each head [H]."""
 
 
@@ -44,7 +44,7 @@ def rel_temporal(
     variant B1.
     """
 
-    def bias(query_time: int, key_time: int | None) -> Array:
+    def bias(query_time: int, key_time: Time | None) -> Array:
         if key_time is None or config.encoding == "none":
             return np.zeros(config.num_heads)
         return temporal_bias(
@@ -64,7 +64,7 @@ def attend(
     keys: Array,
     values: Array,
     query_times: Sequence[int],
-    key_times: Sequence[int | None],
+    key_times: Sequence[Time | None],
     visible: Sequence[Sequence[int]],
     bias: Bias,
     num_heads: int,
@@ -241,7 +241,7 @@ def local_attention(
     """
     times = query_times_of(behavior_times, request_time, len(queries))
     known = visible_positions(times, len(keys))
-    key_times: list[int | None] = list(times[: len(keys)])
+    key_times: list[Time | None] = list(times[: len(keys)])
     visible = [known[n][-config.num_local :] for n in range(len(queries))]
     if user_key is not None:
         # The user is one more key, behind the behaviours and without a time.

@@ -1,14 +1,18 @@
 """Times: TimeChunking (3.4.1) and RelTemporal (Eqs. 12 to 15).
 
-Times are Unix seconds in Python integers, which never round.
+Times are Unix seconds in Python integers, and means of them in fractions:
+neither ever rounds.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Time = int | Fraction
 
 SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
@@ -45,20 +49,14 @@ def time_chunks(
     return list(itertools.pairwise(bounds))
 
 
-def chunk_time(times: Sequence[int] | NDArray[np.int64]) -> int:
-    """Mean time of a chunk's behaviours, rounded up to a whole second (3.5.4).
-
-    A chunk is only read by queries at or after its end. There, rounding the
-    mean up rounds the difference down, which changes neither the floor in
-    Eq. 12 nor the one in Eq. 13.
-    """
-    total = sum(int(time) for time in times)
-    return -(-total // len(times))
+def chunk_time(times: Sequence[int] | NDArray[np.int64]) -> Fraction:
+    """Mean time of a chunk's behaviours (3.5.4), exact."""
+    return Fraction(sum(int(time) for time in times), len(times))
 
 
-def is_weekend(time: int, utc_offset_hours: int) -> bool:
+def is_weekend(time: Time, utc_offset_hours: int) -> bool:
     """W(t) of Eq. 14: Saturday or Sunday in the data set's own time zone."""
-    local_time = int(time) + utc_offset_hours * SECONDS_PER_HOUR
+    local_time = math.floor(time) + utc_offset_hours * SECONDS_PER_HOUR
     days = local_time // SECONDS_PER_DAY
     # 1970-01-01 was a Thursday, three days after a Monday.
     weekday = (days + 3) % 7
@@ -76,8 +74,8 @@ def initial_slopes(num_heads: int) -> NDArray[np.float64]:
 
 
 def temporal_bias(
-    query_time: int,
-    key_time: int,
+    query_time: Time,
+    key_time: Time,
     slopes_time: ArrayLike,
     slopes_hour: ArrayLike,
     slopes_weekend: ArrayLike,
@@ -96,9 +94,10 @@ def temporal_bias(
     Returns:
         The bias of each head, `[H]`.
     """
-    difference = abs(int(query_time) - int(key_time))
-    # The bit length gives the floor of log2 without a float in between.
-    bucket = max(difference, 1).bit_length() - 1
+    difference = abs(Fraction(query_time) - Fraction(key_time))
+    bucket = 0
+    while 2 ** (bucket + 1) <= difference:
+        bucket += 1
     hour = (difference // SECONDS_PER_HOUR) % 24
     differs = is_weekend(query_time, utc_offset_hours) != is_weekend(
         key_time, utc_offset_hours

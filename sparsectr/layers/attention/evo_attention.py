@@ -157,6 +157,7 @@ class EvoAttention(Attention):
             gather_rows(history.time, newest_index),
             length - newest_index,
             newest_mask,
+            ops.zeros_like(newest_mask),
         )
         keys = Places(
             *(
@@ -198,11 +199,15 @@ class EvoAttention(Attention):
         )  # [B, L, P + m P]
         valid = index >= ops.expand_dims(chunks.start[:, :1], 1)  # [B, L, 1]
         steps = range(self.num_local)
+        near_valid = ops.concatenate(
+            [shift(valid, n) for n in reversed(steps)], axis=2
+        )
         near = Places(
             windows(history.time, self.num_local),
             ops.expand_dims(history.position, 2)
             + ops.arange(self.num_local - 1, -1, -1, dtype="int32"),
-            ops.concatenate([shift(valid, n) for n in reversed(steps)], axis=2),
+            near_valid,
+            ops.zeros_like(near_valid),
         )  # [B, L, w]
         user = ops.full_like(valid, self.has_user)
         return HistoryPlan(

@@ -21,8 +21,8 @@ class Chunks(NamedTuple):
         end: int32 `[B, P]`, one past its newest; `start` if it is empty.
         weights: float32 `[B, P, L]`, 1 / size for the members of a chunk, so
             that a product with it is the mean of a chunk.
-        place: Places of the chunks, `[B, P]`: mean time, rounded up, and
-            position of the newest member.
+        place: Places of the chunks, `[B, P]`: mean time, and position of the
+            newest member.
         transition_index: int32 `[B, m P]`, indices of the last m behaviours
             of each chunk, chunk by chunk, oldest first.
         transition_place: Places of those, `[B, m P]`, not valid where a chunk
@@ -92,17 +92,22 @@ class Chunking(keras.layers.Layer):
         history = Places(*history)
         start, end = self.cut(history, rows)
         length = ops.shape(history.time)[1]
-        mean_time, weights = _summarize(history.time, start, end)
+        mean_time, has_fraction, weights = _summarize(history.time, start, end)
         index, is_member = self._last_members(start, end)
         index = ops.where(is_member, index, 0)
         return Chunks(
             start=start,
             end=end,
             weights=weights,
-            place=Places(mean_time, length - end + 1, end > start),
+            place=Places(
+                mean_time, length - end + 1, end > start, has_fraction
+            ),
             transition_index=index,
             transition_place=Places(
-                gather_rows(history.time, index), length - index, is_member
+                gather_rows(history.time, index),
+                length - index,
+                is_member,
+                ops.zeros_like(is_member),
             ),
         )
 
@@ -126,16 +131,16 @@ class Chunking(keras.layers.Layer):
             start=chunks,
             end=chunks,
             weights=(*chunks, length),
-            place=Places(*[chunks] * 3),
+            place=Places(*[chunks] * 4),
             transition_index=transition,
-            transition_place=Places(*[transition] * 3),
+            transition_place=Places(*[transition] * 4),
         )
 
     def compute_output_spec(
         self, history: Places, rows: Tensor | None = None
     ) -> Chunks:
         shapes = self.compute_output_shape([x.shape for x in history])
-        place = ("int64", "int32", "bool")
+        place = ("int64", "int32", "bool", "bool")
 
         def places(of: Places) -> Places:
             return Places(*map(keras.KerasTensor, of, place))
@@ -161,8 +166,13 @@ class Chunking(keras.layers.Layer):
 
 def _summarize(
     behavior_time: Tensor, start: Tensor, end: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Returns mean times `[B, P]` and mean weights `[B, P, L]`."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns mean times, what they leave out, and weights of the means.
+
+    Returns:
+        int64 `[B, P]`, rounded down; bool `[B, P]`, whether they were
+        rounded; float32 `[B, P, L]`.
+    """
     index = ops.arange(ops.shape(behavior_time)[1], dtype="int32")
     member = ops.logical_and(
         index >= ops.expand_dims(start, 2), index < ops.expand_dims(end, 2)
@@ -171,10 +181,9 @@ def _summarize(
     total = ops.sum(
         ops.where(member, ops.expand_dims(behavior_time, 1), 0), axis=2
     )  # [B, P]
-    # Rounded up: then the floors of Eqs. 12 and 13 are those of the exact
-    # mean, because nothing older than a chunk's end ever reads it.
-    mean = -((-total) // ops.cast(size, total.dtype))
+    divisor = ops.cast(size, total.dtype)
+    mean = total // divisor
     weights = ops.where(
         member, 1.0 / ops.expand_dims(ops.cast(size, "float32"), 2), 0.0
     )
-    return mean, weights
+    return mean, total > mean * divisor, weights

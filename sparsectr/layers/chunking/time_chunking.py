@@ -3,6 +3,8 @@
 Axes: B batch, L history length, P chunks, K gaps.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -13,8 +15,9 @@ from sparsectr.ops.tensor import Tensor
 # Bits of the smallest normal float32: what lies below may be taken for 0.
 _SMALLEST_NORMAL_BITS = 1 << 23
 
-# Seconds, 67 years. With the above, the bits of the largest float32.
-_LONGEST_GAP = (1 << 31) - (1 << 24) - 1
+# How many normal float32 are positive, and how many are negative: enough for
+# gaps of 135 years.
+_NUM_NORMALS = (1 << 31) - (1 << 24)
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -55,10 +58,10 @@ class TimeChunking(Chunking):
         num_cuts = self.num_chunks - 1
         gap = ops.pad(gap, [(0, 0), (num_cuts, 0)], constant_values=-1)
         order, place = ops.top_k(
-            _as_ordered_floats(ops.flip(gap, axis=1)), num_cuts
+            as_ordered_floats(ops.flip(gap, axis=1)), num_cuts
         )  # [B, P - 1]
         cut = length - 1 - ops.cast(place, "int32")
-        cut = ops.sort(ops.where(order > 0.0, cut, length), axis=1)
+        cut = ops.sort(ops.where(order > -math.inf, cut, length), axis=1)
 
         start = ops.concatenate([first, cut], axis=1)  # [B, P]
         end = ops.concatenate(
@@ -67,23 +70,25 @@ class TimeChunking(Chunking):
         return start, end
 
 
-def _as_ordered_floats(gap: Tensor) -> Tensor:
-    """Floats in the very order of the gaps, and 0 for what is none.
+def as_ordered_floats(gap: Tensor) -> Tensor:
+    """Floats in the very order of the gaps.
 
     Compilers have a fast top_k for floats alone: XLA's on a CPU takes a tenth
-    of the time of the one for integers. The bits of a positive float, read
-    as an integer, are in the order of the floats; 2^23 more than the gap are
-    those of a normal float up to gaps of 67 years, and longer ones are
-    taken for that.
+    of the time of the one for integers. The bits of positive floats, read as
+    integers, are in the order of the floats, those of negative ones in the
+    reverse: so the gaps are numbered from the lowest normal float to the
+    highest.
 
     Args:
         gap: int64 `[B, K]`, seconds, -1 for none.
 
     Returns:
-        float32 `[B, K]`, positive where there is a gap.
+        float32 `[B, K]`, -inf where there is no gap.
     """
-    bits = ops.cast(ops.minimum(gap, _LONGEST_GAP), "int32")
-    bits = ops.where(bits < 0, 0, bits + _SMALLEST_NORMAL_BITS)
+    number = gap - _NUM_NORMALS
+    size = ops.cast(ops.where(number < 0, -1 - number, number), "int32")
     # `view` wants to know the size of the last axis.
-    floats = ops.view(ops.expand_dims(bits, -1), "float32")
-    return ops.squeeze(floats, -1)
+    bits = ops.expand_dims(size + _SMALLEST_NORMAL_BITS, -1)
+    floats = ops.squeeze(ops.view(bits, "float32"), -1)
+    floats = ops.where(number < 0, -floats, floats)
+    return ops.where(gap < 0, -math.inf, floats)

@@ -81,11 +81,10 @@ class RelTemporal(Encoding):
         self, queries: Places, keys: Places, num_unplaced: int = 0
     ) -> Features:
         """Returns the three quantities, float32 `[B, Q, S + num_unplaced]`."""
-        key_time = keys.time
-        if len(key_time.shape) == 2:
-            key_time = ops.expand_dims(key_time, 1)
+        if len(keys.time.shape) == 2:
+            keys = Places(*(ops.expand_dims(x, 1) for x in keys))
         features = temporal_features(
-            ops.expand_dims(queries.time, 2), key_time, self.utc_offset_hours
+            ops.expand_dims(queries.time, 2), keys, self.utc_offset_hours
         )
         if not num_unplaced:
             return features

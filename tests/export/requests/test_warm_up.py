@@ -72,6 +72,7 @@ def encode_user(inputs):
         "state_keys": np.full((rows, 1, length, 1), 0.5, np.float32),
         "state_values": np.zeros((rows, 1, length, 1), np.float32),
         "state_key_time": inputs["behavior_time"],
+        "state_key_has_fraction": np.zeros((rows, length), bool),
         "state_key_position": np.zeros((rows, length), np.int32),
         "state_key_mask": inputs["behavior_time"] > 0,
         "state_user": np.zeros((rows, 32), np.float32),
@@ -178,6 +179,12 @@ def test_examples_have_no_padding():
     assert _parsed(second)["user_home"] == ["süd".encode()]
     assert _parsed(second)["candidate_item"] == [41, 42]
     assert len(_parsed(examples_of(REQUESTS)[0])["candidate_price"]) == 2
+
+
+def test_a_text_that_is_none():
+    request = {"user_home": "a\ud83d", "request_time": 1}
+    with pytest.raises(InputError, match="`user_home` has half of a character"):
+        serialized_example(request)
 
 
 def test_empty_lists_keep_their_kind():

@@ -1,5 +1,6 @@
 """TimeChunking against the reference, and its corner cases by hand."""
 
+import math
 from typing import Any
 
 import hypothesis
@@ -9,7 +10,10 @@ import tensorflow as tf
 from hypothesis import strategies
 
 from sparsectr.layers.chunking.chunking import Chunks
-from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.chunking.time_chunking import (
+    TimeChunking,
+    as_ordered_floats,
+)
 from sparsectr.ops.places import places_of_history
 from tests import reference
 from tests.make_requests import make_requests
@@ -33,9 +37,12 @@ def _check(chunks: Chunks, behavior_time: np.ndarray) -> None:
     """Compares with the reference, history by history."""
     start, end = chunks.start.numpy(), chunks.end.numpy()
     time, weights = chunks.place.time.numpy(), chunks.weights.numpy()
+    has_fraction = chunks.place.has_fraction.numpy()
     np.testing.assert_array_equal(chunks.place.valid, end > start)
     index = chunks.transition_index.numpy()
-    transition_time, _, mask = (x.numpy() for x in chunks.transition_place)
+    place = chunks.transition_place
+    transition_time, mask = place.time.numpy(), place.valid.numpy()
+    assert not place.has_fraction.numpy().any()
     batch, num_chunks = start.shape
     length = behavior_time.shape[1]
     num_transition = index.shape[1] // num_chunks
@@ -54,7 +61,9 @@ def _check(chunks: Chunks, behavior_time: np.ndarray) -> None:
                 assert not mask[b, rows].any()
                 assert not weights[b, p].any()
                 continue
-            assert time[b, p] == reference.chunk_time(times[low:high])
+            exact = reference.chunk_time(times[low:high])
+            assert time[b, p] == math.floor(exact)
+            assert has_fraction[b, p] == (time[b, p] != exact)
             mean = np.zeros(length)
             mean[low:high] = 1.0 / (high - low)
             np.testing.assert_allclose(weights[b, p], mean, rtol=1e-6)
@@ -126,23 +135,38 @@ def test_of_equal_gaps_the_more_recent_is_cut() -> None:
     assert _bounds(tied, 2) == [(0, 3), (3, 4)]
 
 
-@pytest.mark.parametrize("gap", [1, 2, 127, 2**24, 2**30, 2**31 - 2**24 - 2])
-def test_gaps_of_any_size_are_told_apart_to_the_second(gap: int) -> None:
-    # As float32 values, the upper ones would be equal; as float32 bits, the
-    # lower ones would be subnormal, which XLA takes for 0.
-    start = 2**31  # so that the times stay positive
-    times = [start, start + gap + 1, start + 2 * gap + 1]
+# Around the ends of the two halves of float32, and of the valid times.
+_GAPS = [
+    *(0, 1, 2, 127, 2**24, 2**30, 2**31, 4_102_444_797),
+    *(2**31 - 2**24 + n for n in (-3, -2, -1, 0, 1)),
+]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gaps_are_in_order_over_all_valid_times(jit_compile: bool) -> None:
+    # As float32 values, the upper ones would be equal; as float32 bits, some
+    # would be subnormal, which XLA takes for 0.
+    compiled = tf.function(as_ordered_floats, jit_compile=jit_compile)
+    gaps = sorted({gap + n for gap in _GAPS for n in (0, 1)})
+    floats = compiled(tf.constant([[-1, *gaps]], tf.int64)).numpy()[0]
+    assert floats[0] == -np.inf
+    assert np.all(np.diff(floats) > 0)
+    assert np.all(np.abs(floats[1:]) >= np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize("gap", [1, 2**24, 2**31 - 2])
+def test_gaps_are_told_apart_to_the_second(gap: int) -> None:
+    times = [1, gap + 2, 2 * gap + 2]
     assert _bounds(times, 2) == [(0, 1), (1, 3)]
-    assert _bounds([start, start + gap, start + 2 * gap + 1], 2) == [
-        (0, 2),
-        (2, 3),
-    ]
+    assert _bounds([1, gap + 1, 2 * gap + 2], 2) == [(0, 2), (2, 3)]
 
 
-def test_gaps_of_more_than_67_years_count_as_equal() -> None:
-    times = [1, 2**32, 2**33]
-    assert _bounds(times, 2) == [(0, 2), (2, 3)]
-    assert _bounds([1, 2**33, 2**33 + 2**32], 2) == [(0, 2), (2, 3)]
+def test_the_longest_gap_cuts() -> None:
+    # A century, and 68 years behind 32.
+    last = 4_102_444_799
+    assert _bounds([1, last - 1, last], 2) == [(0, 1), (1, 3)]
+    assert _bounds([1, 10**9, last], 2) == [(0, 2), (2, 3)]
+    assert _bounds([1, last - 10**9, last], 2) == [(0, 1), (1, 3)]
 
 
 @pytest.mark.parametrize("padding", [0, 1, 3])
@@ -159,17 +183,22 @@ def test_a_short_history_has_empty_chunks_at_the_end() -> None:
     assert _bounds([0, 0, 0], 2) == [(3, 3), (3, 3)]
 
 
-def test_mean_time_is_exact_and_rounded_up() -> None:
+def test_mean_time_is_exact() -> None:
     # float32 would hold none of these seconds apart.
-    times = np.array([[NOW, NOW + 1, NOW + 3, NOW + 7]])
-    chunks = _chunks(times, 1)
-    assert chunks.place.time.numpy().tolist() == [[NOW + 3]]
-    assert chunks.place.time.dtype == tf.int64
+    times = np.array(
+        [[NOW, NOW + 1, NOW + 3, NOW + 7], [NOW, NOW + 1, NOW + 3, NOW + 8]]
+    )
+    place = _chunks(times, 1).place
+    assert place.time.numpy().tolist() == [[NOW + 2], [NOW + 3]]
+    assert place.has_fraction.numpy().tolist() == [[True], [False]]
+    assert place.time.dtype == tf.int64
 
 
 def test_mean_time_of_a_long_history_does_not_overflow() -> None:
     times = np.full((1, 4096), NOW, "int64")
-    assert _chunks(times, 1).place.time.numpy().tolist() == [[NOW]]
+    place = _chunks(times, 1).place
+    assert place.time.numpy().tolist() == [[NOW]]
+    assert not place.has_fraction.numpy().any()
 
 
 @pytest.mark.parametrize("name", ["num_chunks", "num_transition"])
