@@ -140,8 +140,8 @@ def _write(
 
     import_tensorflow_quietly()
 
-    from export.graph.raw_ids import RawIds
     from export.graph.serving_graph import ServingGraph
+    from sparsectr.prediction.raw_ids import RawIds
     from sparsectr.training.run_directory import environment
 
     schema = made_schema(num_rows)

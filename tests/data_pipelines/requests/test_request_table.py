@@ -3,12 +3,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from export.calling.transport import TensorType
-from export.requests.request_table import (
+from data_pipelines.requests.request_table import (
     RequestTable,
     score_writer,
     write_requests,
 )
+from data_pipelines.requests.tensor_type import TensorType
 from sparsectr.errors import InputError
 
 INPUTS = {

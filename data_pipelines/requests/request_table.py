@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from export.calling.padding import BEHAVIOR_TIME, REQUEST_TIME, Request
-from export.calling.transport import Array, TensorType
-from export.contract.signature import (
+from data_pipelines.requests.padding import BEHAVIOR_TIME, REQUEST_TIME, Request
+from data_pipelines.requests.raw_tensors import (
     MISSING_INTEGER,
     MISSING_TEXT,
     PROBABILITY,
 )
+from data_pipelines.requests.tensor_type import Array, TensorType
 from sparsectr.errors import InputError
 
 _TIMES = (BEHAVIOR_TIME, REQUEST_TIME)
