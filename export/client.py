@@ -402,7 +402,8 @@ def main(argv: list[str]) -> None:
 
 
 def _score_file(client: Client, path: Path, output: Path) -> int:
-    from data_pipelines.requests.request_table import RequestTable, score_writer
+    from data_pipelines.requests.request_table import RequestTable
+    from data_pipelines.requests.score_writer import score_writer
     from sparsectr.progress import Progress
 
     table = RequestTable(path, client.inputs())
