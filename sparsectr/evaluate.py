@@ -9,6 +9,7 @@ import json
 
 from absl import flags
 
+from data_pipelines.parquet_writer import check_output
 from sparsectr import command
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
@@ -26,6 +27,12 @@ def define_flags() -> None:
         ["samples", "positives", "none"],
         "Weight of a user in GAUC: candidates, clicks, or all alike.",
     )
+    flags.DEFINE_string(
+        "predictions",
+        None,
+        "Parquet file to write the score of every candidate to; "
+        "docs/requests.md has its columns.",
+    )
     flags.DEFINE_float(
         "base_auc",
         None,
@@ -37,11 +44,14 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     del argv  # Every option is a flag.
     values = flags.FLAGS
+    if values.predictions is not None:
+        check_output(values.predictions)
     import_tensorflow_quietly()
 
     from data_pipelines.batches import Batches
     from data_pipelines.reader import element_spec, read
     from sparsectr.metrics import gauc, relative_improvement
+    from sparsectr.prediction.recorded import recorded
     from sparsectr.training.devices import make_strategy
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
@@ -57,9 +67,10 @@ def main(argv: list[str]) -> None:
     )
     spec = element_spec(batches, batches.batch_size)
     predict = PredictStep(trained.model, make_strategy(1), spec)
-    scores = score_requests(
-        predict, batches, read(batches, 0, batches.num_batches)
-    )
+    with recorded(predict, values.predictions, batches, store) as record:
+        scores = score_requests(
+            record, batches, read(batches, 0, batches.num_batches)
+        )
     metrics = scores.metrics()
     result = {"split": values.split, "step": trained.step, **metrics.to_dict()}
     if values.gauc_weighting != "samples":

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from data_pipelines.parquet_writer import check_output
 from data_pipelines.requests.padding import check_request
 from data_pipelines.requests.request_table import RequestTable, request_tables
-from data_pipelines.requests.score_writer import check_output, score_writer
+from data_pipelines.requests.score_writer import score_writer
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
-from sparsectr.file_systems.paths import is_remote
 from sparsectr.progress import Progress
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
@@ -89,11 +89,7 @@ def _check_flags() -> None:
         raise InputError("Name a run by --workdir or a version by --model.")
     if values.model is not None and values.data_dir is not None:
         raise InputError("--data_dir is for --workdir: a version needs none.")
-    if is_remote(values.output):
-        raise InputError(
-            f"--output: {values.output} must be a file on this machine."
-        )
-    check_output(Path(values.output))
+    check_output(values.output)
 
 
 def _scorer() -> "Scorer":
