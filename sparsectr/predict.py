@@ -33,6 +33,9 @@ from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 if TYPE_CHECKING:
     from sparsectr.prediction.scorer import Scorer
 
+BATCH_SIZE = 64
+"""Requests that are computed together, if no flag says otherwise."""
+
 _READ_VALUES = 1 << 21
 """Of a file that are read, and sorted by shape, at a time; whole rows."""
 
@@ -58,7 +61,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
     flags.DEFINE_integer(
         "batch_size",
-        64,
+        BATCH_SIZE,
         "Requests that are computed together, at most.",
         lower_bound=1,
     )

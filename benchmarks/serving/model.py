@@ -50,12 +50,12 @@ def raw_inputs(
     vocabularies = made_vocabularies(schema)
     shape = num_behaviors, num_candidates
     return [
-        _raw(schema, vocabularies, batch)
+        raw_values(schema, vocabularies, batch)
         for batch in _made_batches(schema, shape, num_requests)
     ]
 
 
-def _raw(
+def raw_values(
     schema: DatasetSchema, vocabularies: Mapping[str, Vocabulary], batch: Inputs
 ) -> Inputs:
     """Returns the made values of made ids, all of which stand for one."""
