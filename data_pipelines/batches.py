@@ -13,6 +13,7 @@ import numpy.typing as npt
 from data_pipelines.batch_order import BatchOrder
 from data_pipelines.parts import in_part, is_cut, split_of
 from data_pipelines.request_columns import RequestColumns
+from data_pipelines.requests.buckets import least_bucket
 from data_pipelines.shard import Shard
 from data_pipelines.store import Store, shard_name
 from sparsectr.config import DataConfig
@@ -266,7 +267,7 @@ class Batches:
             offset = self._shard(index).splits[self._split].candidate_offset
             counts = offset[own + 1] - offset[own]
             num_candidates = max(num_candidates, int(counts.max()))
-        return _round_up(num_candidates, self._config.candidate_buckets)
+        return least_bucket(self._config.candidate_buckets, num_candidates)
 
     def _read(
         self, requests: Array, rows: int, length: int, width: int
@@ -385,11 +386,3 @@ def _padded_lengths(config: DataConfig) -> Array:
     """Returns the padded lengths, ascending, the largest last."""
     buckets = [n for n in config.length_buckets if n < config.max_history]
     return np.array([*buckets, config.max_history])
-
-
-def _round_up(count: int, buckets: tuple[int, ...]) -> int:
-    """Returns the bucket that holds `count`, or a multiple of the last."""
-    for bucket in buckets:
-        if count <= bucket:
-            return bucket
-    return -(-count // buckets[-1]) * buckets[-1]

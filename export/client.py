@@ -5,8 +5,7 @@ r"""Scores of a model server, by gRPC or REST, without TensorFlow.
 
 sends the requests of a Parquet file and writes its rows with one more column,
 `probability`. A server given as host:port is called by gRPC, one given as
-http://host:port by REST. `export.requests.request_table` says what the file
-holds.
+http://host:port by REST. docs/requests.md says what the file holds.
 `--signature` names the signature.json of the version: the shapes to pad to,
 and how much of a history is read.
 
@@ -23,19 +22,19 @@ gRPC, and nothing else: what the command needs is imported where it is used.
 
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 
-from export.calling.grpc_transport import GrpcTransport
-from export.calling.padding import (
+from data_pipelines.requests.buckets import Buckets
+from data_pipelines.requests.padding import (
     BEHAVIOR_TIME,
     REQUEST_TIME,
     Request,
+    by_shape,
     check_is_after,
     check_request,
     keep_newest,
@@ -43,21 +42,13 @@ from export.calling.padding import (
     num_candidates,
     pad,
 )
+from data_pipelines.requests.raw_tensors import PROBABILITY
+from data_pipelines.requests.tensor_type import Array, TensorType
+from export.calling.grpc_transport import GrpcTransport
 from export.calling.server_error import ServerError
-from export.calling.transport import (
-    Array,
-    ServedSignature,
-    TensorType,
-    Transport,
-)
+from export.calling.transport import ServedSignature, Transport
 from export.calling.user_state import StaleStateError, UserState
-from export.contract.buckets import Buckets
-from export.contract.signature import (
-    ENCODE_USER,
-    PROBABILITY,
-    SCORE,
-    WHOLE_PASS,
-)
+from export.contract.signature import ENCODE_USER, SCORE, WHOLE_PASS
 from sparsectr.errors import InputError
 from sparsectr.utf8 import to_utf8
 
@@ -198,7 +189,10 @@ class Client:
             for index, request in enumerate(requests)
         ]
         scores: list[Array] = [np.zeros(0, np.float32)] * len(checked)
-        for (length, candidates), members in self._batches(checked):
+        most = self.buckets.batch_sizes[-1]
+        for (length, candidates), members in by_shape(
+            checked, self.buckets, lambda _: most
+        ):
             rows = [checked[index] for index in members]
             size = self.buckets.batch_of(len(rows))
             rows += rows[-1:] * (size - len(rows))
@@ -285,22 +279,6 @@ class Client:
         if self._max_behaviors is None:
             return arrays
         return keep_newest(arrays, self._max_behaviors)
-
-    def _batches(
-        self, checked: list[dict[str, Array]]
-    ) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """Yields L and C of a batch and the indices of its requests."""
-        groups = defaultdict(list)
-        for index, arrays in enumerate(checked):
-            shape = (
-                self.buckets.length_of(num_behaviors(arrays)),
-                self.buckets.candidates_of(num_candidates(arrays)),
-            )
-            groups[shape].append(index)
-        largest = self.buckets.batch_sizes[-1]
-        for shape, members in groups.items():
-            for start in range(0, len(members), largest):
-                yield shape, members[start : start + largest]
 
     def _signature(
         self, name: str, *, read_again: bool = False
@@ -429,7 +407,8 @@ def main(argv: list[str]) -> None:
 
 
 def _score_file(client: Client, path: Path, output: Path) -> int:
-    from export.requests.request_table import RequestTable, score_writer
+    from data_pipelines.requests.request_table import RequestTable
+    from data_pipelines.requests.score_writer import score_writer
     from sparsectr.progress import Progress
 
     table = RequestTable(path, client.inputs())

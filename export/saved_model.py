@@ -30,8 +30,8 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.requests.buckets import Buckets
 from data_pipelines.store_identity import StoreIdentity
-from export.contract.buckets import Buckets
 from export.contract.signature import signature_json, signatures
 from export.requests.logged_requests import logged_batches
 from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
@@ -154,8 +154,8 @@ def write_model(
         InputError: If the store keeps no logged requests.
         OSError: If it cannot be written.
     """
-    from export.graph.raw_ids import RawIds
     from export.graph.serving_graph import ServingGraph
+    from sparsectr.prediction.raw_ids import RawIds
 
     vocabularies = store.vocabularies()
     buckets = Buckets.for_config(config)

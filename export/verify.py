@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from data_pipelines.requests.raw_tensors import PROBABILITY
 from export.checks.c_api import SavedModelSession
 from export.checks.comparison import (
     Answers,
@@ -35,7 +36,6 @@ from export.checks.comparison import (
 )
 from export.checks.lint import lint, read_extra, read_variables
 from export.checks.weight_digest import weight_digest
-from export.contract.signature import PROBABILITY
 from export.requests.warm_up import FILE_NAME, read_warm_up
 from sparsectr import command
 from sparsectr.errors import InputError

@@ -25,6 +25,7 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.parquet_writer import check_output
 from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
@@ -49,6 +50,12 @@ def define_flags() -> None:
         ["samples", "positives", "none"],
         "Weight of a user in GAUC: candidates, clicks, or all alike.",
     )
+    flags.DEFINE_string(
+        "predictions",
+        None,
+        "Parquet file to write the score of every candidate to; "
+        "docs/requests.md has its columns.",
+    )
     flags.DEFINE_float(
         "base_auc",
         None,
@@ -70,10 +77,13 @@ def main(argv: list[str]) -> None:
             "--base_auc must be above 0.5 and at most 1. "
             f"Received: {values.base_auc}"
         )
+    if values.predictions is not None:
+        check_output(values.predictions)
     import_tensorflow_quietly()
 
     from data_pipelines.batches import Batches
     from data_pipelines.reader import element_spec, read
+    from sparsectr.prediction.recorded import recorded
     from sparsectr.training.devices import make_strategy
     from sparsectr.training.floors import floors
     from sparsectr.training.load_model import load_model, open_store
@@ -96,9 +106,10 @@ def main(argv: list[str]) -> None:
     )
     spec = element_spec(batches, batches.batch_size)
     predict = PredictStep(trained.model, make_strategy(1), spec)
-    scores = score_requests(
-        predict, batches, read(batches, 0, batches.num_batches)
-    )
+    with recorded(predict, values.predictions, batches, store) as record:
+        scores = score_requests(
+            record, batches, read(batches, 0, batches.num_batches)
+        )
     metrics = scores.metrics()
     result: dict[str, Any] = {
         "split": split,

@@ -96,6 +96,7 @@ WITHOUT_TENSORFLOW = [
     "export/checks/c_api.py",
     "export/requests/logged_requests.py",
     "export/contract/signature.py",
+    "data_pipelines/requests/*.py",
 ]
 
 

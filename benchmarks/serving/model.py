@@ -50,12 +50,12 @@ def raw_inputs(
     vocabularies = made_vocabularies(schema)
     shape = num_behaviors, num_candidates
     return [
-        _raw(schema, vocabularies, batch)
+        raw_values(schema, vocabularies, batch)
         for batch in _made_batches(schema, shape, num_requests)
     ]
 
 
-def _raw(
+def raw_values(
     schema: DatasetSchema, vocabularies: Mapping[str, Vocabulary], batch: Inputs
 ) -> Inputs:
     """Returns the made values of made ids, all of which stand for one."""
@@ -140,8 +140,8 @@ def _write(
 
     import_tensorflow_quietly()
 
-    from export.graph.raw_ids import RawIds
     from export.graph.serving_graph import ServingGraph
+    from sparsectr.prediction.raw_ids import RawIds
     from sparsectr.training.run_directory import environment
 
     schema = made_schema(num_rows)

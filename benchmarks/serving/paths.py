@@ -13,15 +13,10 @@ import numpy as np
 import psutil
 
 from benchmarks.serving.model import Array, Inputs, split_inputs
+from data_pipelines.requests.raw_tensors import PROBABILITY
 from export.calling.grpc_transport import GrpcTransport
 from export.checks.c_api import SavedModelSession
-from export.contract.signature import (
-    ENCODE_USER,
-    PROBABILITY,
-    SCORE,
-    WHOLE_PASS,
-    xla_name,
-)
+from export.contract.signature import ENCODE_USER, SCORE, WHOLE_PASS, xla_name
 
 WHOLE, COMPILED, ENCODE = "whole", "compiled", "encode"
 FROM_STATE, POINTWISE = "score", "pointwise"

@@ -11,10 +11,9 @@ hash of the user's raw id and of the request's place among the user's own
 decides. So the choice depends on the rows alone, and not on engine, shards
 and processes, and fewer requests are the first rows of more.
 
-In which form: a Parquet file, one request a row, in the layout that
-`export.requests.request_table` reads. Values are those that the data set's
-module has read, from before a code or an id was made of them, and null where
-one is missing.
+In which form: a Parquet file in the layout of docs/requests.md. Values are
+those that the data set's module has read, from before a code or an id was made
+of them, and null where one is missing.
 
     user_<field>, request_time             plain columns
     behavior_<field>, behavior_time        lists, the newest `MOST_BEHAVIORS`

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from data_pipelines.requests.tensor_type import Array, TensorType
 from export.calling.server_error import ServerError
-from export.calling.transport import Array, ServedSignature, TensorType
+from export.calling.transport import ServedSignature
 from export.messages.predict_messages import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,

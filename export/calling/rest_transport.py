@@ -11,8 +11,9 @@ import numpy as np
 import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from data_pipelines.requests.tensor_type import Array, TensorType
 from export.calling.server_error import ServerError
-from export.calling.transport import Array, ServedSignature, TensorType
+from export.calling.transport import ServedSignature
 from sparsectr.errors import InputError
 
 # The server turns INVALID_ARGUMENT, FAILED_PRECONDITION and OUT_OF_RANGE all

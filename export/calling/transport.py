@@ -1,30 +1,9 @@
 """What the client needs of a way to reach a server."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-
-Array = np.ndarray[Any, Any]
-
-
-class TensorType(NamedTuple):
-    """Type of a tensor: NumPy's name or "string", and -1 for an open size."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    def holds(self, array: Array) -> bool:
-        """Returns whether an array has this type."""
-        dtype = "string" if array.dtype == object else array.dtype.name
-        return (
-            dtype == self.dtype
-            and array.ndim == len(self.shape)
-            and all(
-                expected in (-1, size)
-                for expected, size in zip(self.shape, array.shape, strict=True)
-            )
-        )
+from data_pipelines.requests.tensor_type import Array, TensorType
 
 
 class ServedSignature(NamedTuple):

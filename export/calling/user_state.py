@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.calling.transport import Array
+from data_pipelines.requests.tensor_type import Array
 
 _NEWEST_TIME = "newest_time"
 

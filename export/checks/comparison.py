@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.requests.raw_tensors import PROBABILITY
 from export.checks.c_api import SavedModelSession
 from export.checks.keras_answers import ANSWERS, REQUESTS
 from export.checks.lint_graph import XLA_PREFIX, xla_bucket
@@ -17,7 +18,6 @@ from export.contract.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,
-    PROBABILITY,
     SCORE,
     WHOLE_PASS,
 )

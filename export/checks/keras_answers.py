@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 from absl import flags
 
+from data_pipelines.requests.raw_tensors import PROBABILITY
 from data_pipelines.vocabulary import Vocabulary
 from export.checks.weight_digest import weight_digest
-from export.contract.signature import PROBABILITY, WHOLE_PASS
+from export.contract.signature import WHOLE_PASS
 from export.requests.logged_requests import LoggedBatch, logged_batches
 from export.requests.warm_up import write_warm_up
 from sparsectr import command

@@ -8,6 +8,8 @@ from typing import Any
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
+from data_pipelines.requests.buckets import Buckets
+from data_pipelines.requests.raw_tensors import Tensor
 from export.checks.c_api import (
     Signature,
     TensorInfo,
@@ -21,12 +23,7 @@ from export.checks.lint_graph import (
     xla_bucket,
 )
 from export.checks.weight_digest import weight_digest
-from export.contract.buckets import Buckets
-from export.contract.signature import (
-    Tensor,
-    signature_json,
-    signatures,
-)
+from export.contract.signature import signature_json, signatures
 from export.messages.graph_messages import SavedModel
 from export.requests.warm_up import FILE_NAME, MAX_RECORDS, read_warm_up
 from sparsectr.config import Config

@@ -27,17 +27,22 @@ another request of the same call, unless it says that the call fails:
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipelines.requests.raw_tensors import (
+    PROBABILITY,
+    RIGHT_PADDING,
+    Tensor,
+    behavior_inputs,
+    candidate_inputs,
+    user_inputs,
+)
 from sparsectr.model_recipe import ModelRecipe
-from sparsectr.schema import CategoricalField, DatasetSchema
+from sparsectr.schema import DatasetSchema
 
 FORMAT = "sparsectr-signature"
 FORMAT_VERSION = 1
-
-PROBABILITY = "probability"
-"""Name of the output, float32 `[B, C]`."""
 
 WHOLE_PASS = "serving_default"
 ENCODE_USER = "encode_user"
@@ -49,88 +54,8 @@ STATE_PREFIX = "state_"
 
 FINGERPRINT = STATE_PREFIX + "fingerprint"
 
-MISSING_INTEGER = -(2**63)
-"""Raw value of an integer that is missing."""
-
-MISSING_TEXT = ""
-"""Raw value of a text that is missing."""
-
-_LEFT = (
-    "left: oldest to newest, the last column is the newest behavior; any "
-    "value where behavior_time is 0"
-)
-_LEFT_TIME = "left: oldest to newest, 0 before the oldest"
-_RIGHT = "right: any value behind the last candidate, scores there mean nothing"
-
-_KINDS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
-    "user": (("B",), "profile", None),
-    "behavior": (("B", "L"), "behaviors", _LEFT),
-    "candidate": (("B", "C"), "candidates", _RIGHT),
-}
-"""Shape of the raw values of a prefix, whose they are, and their padding."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One input or output of a signature.
-
-    Args:
-        name: Its name.
-        dtype: Name of its NumPy dtype, or "string".
-        shape: An int or the letter of an axis for each dimension.
-        meaning: What it is, in a sentence.
-        padding: How it is padded; `None` if it is not.
-        id_space: For raw values of a table: the table, its kind, size and
-            value type, and the value that means missing.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[str | int, ...]
-    meaning: str
-    padding: str | None = None
-    id_space: Mapping[str, Any] | None = None
-
-
 Signature = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Inputs and outputs."""
-
-
-def user_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
-    """Returns the raw profile."""
-    return tuple(_raw(schema, "user", schema.user_fields))
-
-
-def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
-    """Returns the raw history and its times."""
-    return (
-        *_raw(schema, "behavior", schema.behavior_fields),
-        Tensor(
-            "behavior_time",
-            "int64",
-            ("B", "L"),
-            "Unix seconds of the behaviors, all before the request",
-            _LEFT_TIME,
-        ),
-    )
-
-
-def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
-    """Returns the raw candidates and the time that they are shown."""
-    return (
-        Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
-        *_raw(schema, "candidate", schema.candidate_fields),
-        *(
-            Tensor(
-                f"candidate_{dense.name}",
-                "float32",
-                ("B", "C"),
-                f"{dense.name} of the candidates as logged, NaN if missing",
-                _RIGHT,
-            )
-            for dense in schema.candidate_dense_fields
-        ),
-    )
 
 
 def state_tensors(
@@ -179,7 +104,7 @@ def signatures(
         "float32",
         ("B", "C"),
         "Probability of a click",
-        _RIGHT,
+        RIGHT_PADDING,
     )
     found: dict[str, Signature] = {WHOLE_PASS: (whole, (probability,))}
     state = state_tensors(schema, recipe)
@@ -246,37 +171,6 @@ def signature_json(
             ).items()
         },
     }
-
-
-def _raw(
-    schema: DatasetSchema,
-    prefix: str,
-    fields: Sequence[CategoricalField],
-) -> Iterator[Tensor]:
-    """Yields the tensors of raw values."""
-    shape, of, padding = _KINDS[prefix]
-    for field in fields:
-        table = schema.table(field.table)
-        is_integer = table.value_type == "int"
-        missing = MISSING_INTEGER if is_integer else MISSING_TEXT
-        yield Tensor(
-            name=f"{prefix}_{field.name}",
-            dtype="int64" if is_integer else "string",
-            shape=shape,
-            meaning=(
-                f"{field.name} of the {of} as logged, {missing!r} if missing"
-            ),
-            padding=padding,
-            id_space={
-                "table": table.name,
-                "kind": table.kind,
-                "size": table.size,
-                "value_type": table.value_type,
-                # As text: a double, which JSON readers may use, cannot hold
-                # the integer.
-                "missing": str(missing),
-            },
-        )
 
 
 def _with_sizes(

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from data_pipelines.vocabulary import missing_value
-from export.contract.signature import (
+from data_pipelines.requests.raw_tensors import (
     Tensor,
     behavior_inputs,
     candidate_inputs,
     user_inputs,
 )
+from data_pipelines.vocabulary import missing_value
 from sparsectr.schema import DatasetSchema
 
 

@@ -17,21 +17,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data_pipelines.requests.raw_tensors import PROBABILITY, Tensor
 from export.contract.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,
-    PROBABILITY,
     SCORE,
     STATE_PREFIX,
     WHOLE_PASS,
-    Tensor,
     signatures,
     xla_name,
 )
 from export.graph.example_features import parse_examples
-from export.graph.raw_ids import RawIds
 from sparsectr.models.ranking_model import RankingModel
+from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.quiet_tensorflow import reason_of
 
 _FINGERPRINT_BITS = 53
@@ -59,7 +58,7 @@ class ServingGraph:
     def whole_pass(self, inputs: Tensors) -> dict[str, Any]:
         """Scores raw requests."""
         inputs = _of_equal_rows(inputs)
-        return {PROBABILITY: self._probability(self._ids(inputs))}
+        return {PROBABILITY: self._probability(self._raw_ids.request(inputs))}
 
     def encode_user(self, inputs: Tensors) -> dict[str, Any]:
         """Returns the state of raw users and histories."""
@@ -114,7 +113,7 @@ class ServingGraph:
         A malformed one gives NaN, for the reason that a state does in `score`.
         """
         parsed = parse_examples(self._model.schema, inputs["examples"])
-        found = self._probability(self._ids(parsed.inputs))
+        found = self._probability(self._raw_ids.request(parsed.inputs))
         found = tf.where(parsed.candidate_mask, found, 0.0)
         is_request = tf.expand_dims(parsed.is_request, 1)
         return {PROBABILITY: tf.where(is_request, found, np.nan)}
@@ -129,7 +128,7 @@ class ServingGraph:
         )
 
         def serve(inputs: Tensors) -> dict[str, Any]:
-            return {PROBABILITY: probability(self._ids(inputs))}
+            return {PROBABILITY: probability(self._raw_ids.request(inputs))}
 
         return serve
 
@@ -175,13 +174,6 @@ class ServingGraph:
             raise OSError(
                 f"{path} was not written: {reason_of(error)}"
             ) from error
-
-    def _ids(self, inputs: Tensors) -> dict[str, Any]:
-        return {
-            **self._raw_ids.user(inputs),
-            **self._raw_ids.behaviors(inputs),
-            **self._raw_ids.candidates(inputs),
-        }
 
     def _probability(self, ids: Tensors) -> Any:
         return tf.sigmoid(self._model(ids, training=False).logits)

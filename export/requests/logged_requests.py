@@ -10,21 +10,16 @@ import numpy.typing as npt
 
 from data_pipelines.batches import Batches
 from data_pipelines.preparation.sampled_requests import MOST_BEHAVIORS
-from data_pipelines.store import Store
-from export.calling.padding import (
+from data_pipelines.requests.padding import (
     BEHAVIOR_TIME,
     check_request,
     keep_newest,
     num_behaviors,
     pad,
 )
-from export.calling.transport import TensorType
-from export.contract.signature import (
-    behavior_inputs,
-    candidate_inputs,
-    user_inputs,
-)
-from export.requests.request_table import RequestTable
+from data_pipelines.requests.raw_tensors import request_types
+from data_pipelines.requests.request_table import RequestTable
+from data_pipelines.store import Store
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
@@ -87,12 +82,7 @@ def logged_batches(
 
 def _read(path: Path, schema: DatasetSchema) -> list[tuple[int, Batch]]:
     """Returns each request's number in the store, and its raw values."""
-    tensors = (
-        *user_inputs(schema),
-        *behavior_inputs(schema),
-        *candidate_inputs(schema),
-    )
-    types = {t.name: TensorType(t.dtype, (-1,) * len(t.shape)) for t in tensors}
+    types = request_types(schema)
     table = RequestTable(path, types)
     return [
         (number, check_request(request, types, f"{path}, request {number}"))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from export.contract.buckets import Buckets
+from data_pipelines.requests.buckets import Buckets
 from export.contract.signature import EXAMPLES, Signature
 from export.messages.predict_messages import (
     PredictionLog,

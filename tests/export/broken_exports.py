@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.contract.signature import PROBABILITY, WHOLE_PASS
+from data_pipelines.requests.raw_tensors import PROBABILITY
+from export.contract.signature import WHOLE_PASS
 from export.messages.graph_messages import SavedModel
 from export.requests.warm_up import FILE_NAME, read_warm_up, write_warm_up
 

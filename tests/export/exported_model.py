@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from data_pipelines.requests.raw_tensors import MISSING_INTEGER, MISSING_TEXT
 from data_pipelines.vocabulary import Vocabulary, arrow_type
-from export.contract.signature import MISSING_INTEGER, MISSING_TEXT
-from export.graph.raw_ids import RawIds
 from export.graph.serving_graph import ServingGraph
+from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.schema import DatasetSchema, Table
 from tests import make_requests
 from tests.keras_weights import random_model

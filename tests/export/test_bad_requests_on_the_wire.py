@@ -7,6 +7,7 @@ server still answers.
 import numpy as np
 import pytest
 
+from data_pipelines.requests.raw_tensors import PROBABILITY
 from export.calling.grpc_transport import GrpcTransport
 from export.calling.rest_transport import RestTransport
 from export.calling.server_error import ServerError
@@ -14,7 +15,6 @@ from export.contract.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,
-    PROBABILITY,
     SCORE,
     WHOLE_PASS,
 )

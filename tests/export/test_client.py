@@ -10,9 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
-from export.calling.padding import check_request
+from data_pipelines.requests.padding import check_request
+from data_pipelines.requests.tensor_type import TensorType
 from export.calling.server_error import ServerError
-from export.calling.transport import TensorType
 from export.calling.user_state import StaleStateError, UserState
 from export.client import Client
 from sparsectr.errors import InputError

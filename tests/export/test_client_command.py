@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.requests.request_table import write_requests
 from export.client import Client
-from export.requests.request_table import write_requests
 from tests.commands import assert_refused, run
 from tests.export.toy_server import (
     BUCKETS,

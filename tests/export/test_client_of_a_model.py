@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from data_pipelines.requests.buckets import Buckets
 from export.calling.user_state import StaleStateError
 from export.client import Client
-from export.contract.buckets import Buckets
 from export.serving_double.serving import serving
 from tests.export.exported_model import exported, only, requests
 

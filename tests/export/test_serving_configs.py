@@ -16,7 +16,7 @@ from google.protobuf import text_format, wrappers_pb2
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.datasets.movielens import SCHEMA
-from export.contract.buckets import Buckets
+from data_pipelines.requests.buckets import Buckets
 from export.contract.signature import signatures
 from export.messages.message_classes import Messages, message_classes
 

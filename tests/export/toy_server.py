@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from data_pipelines.requests.buckets import Buckets
 from export.client import Client
-from export.contract.buckets import Buckets
 from export.serving_double.serving import serving
 from tests.export.toy_model import save_toy_model
 

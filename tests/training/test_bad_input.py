@@ -159,6 +159,10 @@ def copied_run(finished_run, tmp_path):
 def test_no_run(command, tmp_path):
     for module, flags in (
         ("sparsectr.evaluate", []),
+        (
+            "sparsectr.predict",
+            [f"--input={tmp_path}", f"--output={tmp_path / 'a.parquet'}"],
+        ),
         ("export.saved_model", [f"--output={tmp_path / 'models'}"]),
     ):
         done = command(module, f"--workdir={tmp_path / 'run'}", *flags)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from export.contract.signature import MISSING_INTEGER
+from data_pipelines.requests.raw_tensors import MISSING_INTEGER
 from export.requests.logged_requests import logged_batches
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from configs.models.sparse_ctr import SparseCTRRecipe
-from export.contract.buckets import Buckets
+from data_pipelines.requests.buckets import Buckets
 from export.contract.signature import (
     ENCODE_USER,
     EXAMPLES,

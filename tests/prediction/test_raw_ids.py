@@ -10,17 +10,17 @@ import tensorflow as tf
 
 from data_pipelines.hashing import mix, split_mix
 from data_pipelines.prepare import prepare
-from data_pipelines.vocabulary import Vocabulary, arrow_type
-from export.calling.transport import TensorType
-from export.contract.signature import (
+from data_pipelines.requests.raw_tensors import (
     MISSING_INTEGER,
     MISSING_TEXT,
     user_inputs,
 )
-from export.graph.raw_ids import RawIds
+from data_pipelines.requests.request_table import RequestTable
+from data_pipelines.requests.tensor_type import TensorType
+from data_pipelines.vocabulary import Vocabulary, arrow_type
 from export.requests.logged_requests import logged_batches
-from export.requests.request_table import RequestTable
 from sparsectr.config import DataConfig
+from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.schema import CategoricalField, DatasetSchema, Table
 from tests.data_pipelines import own_shop, raw_files
 from tests.tiny_run import tiny_folder, tiny_store
@@ -169,11 +169,7 @@ def _assert_same_ids(store, folder):
     num_requests = num_ids = 0
     for raw, ids in logged_batches(store, config, 64):
         tensors = {name: tf.constant(v) for name, v in raw.items()}
-        found = {
-            **raw_ids.user(tensors),
-            **raw_ids.behaviors(tensors),
-            **raw_ids.candidates(tensors),
-        }
+        found = raw_ids.request(tensors)
         # What is behind the last candidate is not read.
         is_real = ids["candidate_mask"]
         assert found.keys() == ids.keys() - {"label", "candidate_mask"}

@@ -1,4 +1,4 @@
-"""Raw values to ids inside the served graph.
+"""Raw values to ids as operations of a graph, served or not.
 
 Axes: B requests, L history length, C candidates.
 """
@@ -59,6 +59,14 @@ class RawIds:
             for name, vocabulary in vocabularies.items()
             # TensorFlow has no table without a value.
             if vocabulary.values is not None and len(vocabulary.values)
+        }
+
+    def request(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns whole requests as the model reads them."""
+        return {
+            **self.user(inputs),
+            **self.behaviors(inputs),
+            **self.candidates(inputs),
         }
 
     def user(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

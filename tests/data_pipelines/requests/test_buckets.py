@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.models.sparse_ctr import SparseCTRRecipe
-from export.contract.buckets import Buckets
+from data_pipelines.requests.buckets import Buckets
 from sparsectr.config import Config, DataConfig
 from sparsectr.errors import InputError
 
@@ -118,9 +118,9 @@ def test_refuses_a_missing_key() -> None:
 
 
 def test_refuses_a_negative_count() -> None:
-    with pytest.raises(ValueError, match="Received: num_behaviors=-1"):
+    with pytest.raises(ValueError, match="Received: count=-1"):
         BUCKETS.length_of(-1)
-    with pytest.raises(ValueError, match="Received: num_candidates=-2"):
+    with pytest.raises(ValueError, match="Received: count=-2"):
         BUCKETS.candidates_of(-2)
 
 

@@ -6,12 +6,14 @@ for one of them fails for all. So a request is checked before it is sent.
 Legend: B requests, L history length, C candidates.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from export.calling.transport import Array, TensorType
+from data_pipelines.requests.buckets import Buckets
+from data_pipelines.requests.tensor_type import Array, TensorType
 from sparsectr.errors import InputError
 from sparsectr.schema import LATEST_TIME
 from sparsectr.utf8 import to_utf8
@@ -85,6 +87,31 @@ def num_behaviors(arrays: Mapping[str, Array]) -> int:
 def num_candidates(arrays: Mapping[str, Array]) -> int:
     """Returns how many candidates a checked request has."""
     return _length(arrays, _CANDIDATE)
+
+
+def by_shape(
+    requests: Sequence[Mapping[str, Array]],
+    buckets: Buckets,
+    most: Callable[[int], int],
+) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Yields L and C of a batch and the indices of its requests.
+
+    Args:
+        requests: What `check_request` returned.
+        buckets: The shapes.
+        most: Requests of a batch, at most, by its C.
+    """
+    groups = defaultdict(list)
+    for index, arrays in enumerate(requests):
+        shape = (
+            buckets.length_of(num_behaviors(arrays)),
+            buckets.candidates_of(num_candidates(arrays)),
+        )
+        groups[shape].append(index)
+    for shape, members in groups.items():
+        size = most(shape[1])
+        for start in range(0, len(members), size):
+            yield shape, members[start : start + size]
 
 
 def pad(

@@ -3,12 +3,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from export.calling.transport import TensorType
-from export.requests.request_table import (
+from data_pipelines.requests.request_table import (
     RequestTable,
-    score_writer,
+    request_tables,
     write_requests,
 )
+from data_pipelines.requests.score_writer import score_writer
+from data_pipelines.requests.tensor_type import TensorType
 from sparsectr.errors import InputError
 
 INPUTS = {
@@ -154,18 +155,30 @@ def test_columns_of_another_type(tmp_path, columns, message):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"request_time": [1, None]}, "`request_time` has a null"),
-        ({"behavior_time": [[None, 6], [5, 6]]}, "`behavior_time` has a null"),
+        ({"request_time": [1, None]}, "row 1: `request_time` has a null"),
+        (
+            {"behavior_time": [[5, 6], [5, None]]},
+            "row 1: `behavior_time` has a null",
+        ),
         (
             {"user_age": pa.array([1, 2**63], pa.uint64())},
-            "`user_age`: .*9223372036854775808",
+            "row 1: `user_age` has an integer above 9223372036854775807",
+        ),
+        (
+            {
+                "behavior_shop": pa.array(
+                    [[], [1, 2**63]], pa.list_(pa.uint64())
+                )
+            },
+            "row 1: `behavior_shop` has an integer above",
         ),
     ],
 )
-def test_values_that_cannot_be(tmp_path, columns, message):
+@pytest.mark.parametrize("size", [1, 2])
+def test_values_that_cannot_be(tmp_path, columns, message, size):
     path = write(tmp_path / "a.parquet", columns)
-    with pytest.raises(InputError, match=f"a.parquet: {message}"):
-        read(path)
+    with pytest.raises(InputError, match=f"a.parquet, {message}"):
+        read(path, size)
 
 
 def test_a_model_that_is_no_click_model(tmp_path):
@@ -179,7 +192,10 @@ def test_files_that_are_not_whole(tmp_path):
     path = write(tmp_path / "a.parquet", {}, rows=3)
     table = pq.read_table(path)
     pq.write_table(table.drop_columns("user_age"), tmp_path / "b.parquet")
-    with pytest.raises(InputError, match=r"b.parquet has no column `user_age`"):
+    with pytest.raises(
+        InputError,
+        match=r"b.parquet has no column `user_age`, integers; docs/requests.md",
+    ):
         RequestTable(tmp_path / "b.parquet", INPUTS)
     (tmp_path / "c.parquet").write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"c.parquet is not a Parquet file"):
@@ -189,6 +205,35 @@ def test_files_that_are_not_whole(tmp_path):
     (tmp_path / "d.parquet").write_bytes(content)
     with pytest.raises(InputError, match=r"d.parquet: "):
         read(tmp_path / "d.parquet")
+
+
+def test_a_folder_of_files(tmp_path):
+    for name in ("b.parquet", "a.parquet", "_c.parquet", "d.txt"):
+        write(tmp_path / name, {"user_age": [ord(name[0])] * 2})
+    tables = request_tables(tmp_path, INPUTS)
+    assert [table.path.name for table in tables] == ["a.parquet", "b.parquet"]
+    # 2 rows of 3 plain values and 7 in lists.
+    assert tables[0].num_values == 20
+    write(tmp_path / "e.parquet", {"user_age": pa.array([1, 1], pa.int32())})
+    with pytest.raises(
+        InputError, match=r"e.parquet differ in `user_age` \(int64, int32\)"
+    ):
+        request_tables(tmp_path, INPUTS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty has no file that ends in"):
+        request_tables(tmp_path / "empty", INPUTS)
+
+
+def test_what_is_read_at_a_time_is_no_row_group(tmp_path):
+    path = write(tmp_path / "a.parquet", {}, rows=40)
+    assert pq.ParquetFile(path).num_row_groups == 1
+    table = RequestTable(path, INPUTS)
+    assert [len(requests) for _, requests in table.batches(16)] == [16, 16, 8]
+    with score_writer(tmp_path / "b.parquet", table.schema) as write_rows:
+        for rows, requests in table.batches(16):
+            write_rows(rows, [np.zeros(1, np.float32)] * len(requests))
+    # And what is written with it is not a row group each.
+    assert pq.ParquetFile(tmp_path / "b.parquet").num_row_groups == 1
 
 
 def test_scores_are_one_more_column(tmp_path):

@@ -83,7 +83,7 @@ class Buckets:
             The least length that holds them; above the largest, the next
             multiple of it.
         """
-        return _least(self.history_lengths, "num_behaviors", num_behaviors)
+        return least_bucket(self.history_lengths, num_behaviors)
 
     def candidates_of(self, num_candidates: int) -> int:
         """Returns the number of candidates to pad a request to.
@@ -95,7 +95,7 @@ class Buckets:
             The least number that holds them; above the largest, the next
             multiple of it.
         """
-        return _least(self.num_candidates, "num_candidates", num_candidates)
+        return least_bucket(self.num_candidates, num_candidates)
 
     def batch_of(self, num_requests: int) -> int:
         """Returns the number of requests to fill a batch up to.
@@ -107,7 +107,7 @@ class Buckets:
             The least size that holds them; above the largest, the next
             multiple of it.
         """
-        return _least(self.batch_sizes, "num_requests", num_requests)
+        return least_bucket(self.batch_sizes, num_requests)
 
     @classmethod
     def read(cls, path: Path) -> "Buckets":
@@ -175,10 +175,16 @@ class Buckets:
         return "\n".join(lines) + "\n"
 
 
-def _least(buckets: tuple[int, ...], name: str, count: int) -> int:
+def least_bucket(buckets: tuple[int, ...], count: int) -> int:
+    """Returns the bucket that holds `count`, or a multiple of the last.
+
+    Args:
+        buckets: Sizes, ascending.
+        count: What it has to hold, not negative.
+    """
     if count < 0:
         raise ValueError(
-            f"`{name}` must not be negative. Received: {name}={count}"
+            f"`count` must not be negative. Received: count={count}"
         )
     for bucket in buckets:
         if count <= bucket:

@@ -1,0 +1,1 @@
+"""Requests in raw values: what they hold, checked, padded, in files."""

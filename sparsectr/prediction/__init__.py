@@ -1,0 +1,1 @@
+"""Scores of requests in raw values, without a server."""
