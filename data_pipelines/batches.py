@@ -164,6 +164,15 @@ class Batches:
         requests, bucket = self._order.requests(step)
         return requests, int(self.lengths[bucket])
 
+    def shape(self, step: int) -> tuple[int, int]:
+        """Returns L and C of a step's batch.
+
+        Args:
+            step: Step since the start of training.
+        """
+        requests, length = self.requests(step)
+        return length, self._width(requests)
+
     def count_requests(self, num_steps: int) -> int:
         """Returns how many requests the first `num_steps` steps read."""
         if not num_steps:

@@ -127,6 +127,12 @@ class TrainConfig:
     jit_compile: bool = config_field(
         True, "Compile forward and backward pass with XLA."
     )
+    compile_least_steps: int = config_field(
+        400,
+        "Shapes of batches that occur in fewer steps of the run are not "
+        "compiled, since it would take longer than it saves; 0 for all.",
+        minimum=0,
+    )
     num_devices: int = config_field(
         0,
         "Devices to mirror the model on: 0 for every GPU (or the one CPU), "

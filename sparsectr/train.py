@@ -30,6 +30,7 @@ from absl import flags
 
 from data_pipelines.store import Store
 from sparsectr import command, config_flags
+from sparsectr.compilation_cache import keep_compilations
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
@@ -65,6 +66,12 @@ def define_flags() -> None:
     flags.DEFINE_boolean(
         "print_config", False, "Print the configuration as JSON and stop."
     )
+    flags.DEFINE_string(
+        "compilation_cache",
+        None,
+        "Folder in which XLA keeps what it has compiled for the CPU, for later "
+        "runs with the same shapes; it only grows.",
+    )
     flags.DEFINE_boolean(
         "export", True, "Write the SavedModel when training is done."
     )
@@ -90,6 +97,8 @@ def main(argv: list[str]) -> None:
             "again with --sample_requests, or train with --noexport."
         )
 
+    if values.compilation_cache is not None:
+        keep_compilations(values.compilation_cache)
     # Only now: TensorFlow takes seconds, and bad flags should not wait.
     import_tensorflow_quietly()
     from sparsectr.training.run import train_and_evaluate

@@ -132,6 +132,7 @@ def _facts(trainer: Trainer, store: Store) -> dict[str, Any]:
             "embedding": tables,
         },
         "train_seconds": round(trainer.train_seconds, 3),
+        "compile_seconds": round(trainer.compile_seconds, 3),
         "requests_per_second": round(
             requests / max(trainer.train_seconds, 1e-9), 1
         ),

@@ -29,8 +29,9 @@ class TrainStep:
         model: A `RankingModel`.
         optimizer: What updates it.
         strategy: Where it runs. `model` and `optimizer` belong to its scope.
-        jit_compile: Whether forward and backward pass are compiled with XLA.
-            The update never is: it writes rows of tables.
+        jit_compile: Whether forward and backward pass are compiled with XLA
+            where a call does not say. The update never is: it writes rows of
+            tables.
 
     Attributes:
         optimizer: As given.
@@ -59,42 +60,57 @@ class TrainStep:
             self.auc.reset_state()
             self.loss.reset_state()
         self._variables = model.trainable_variables
-        self._forward_backward = tf.function(
-            self._loss_and_gradients, jit_compile=jit_compile, autograph=False
-        )
-        self._step = tf.function(self._distributed_step, autograph=False)
+        self._jit_compile = jit_compile
+        self._steps: dict[bool, Any] = {}
 
-    def __call__(self, batch: Batch) -> tf.Tensor:
+    def __call__(
+        self, batch: Batch, jit_compile: bool | None = None
+    ) -> tf.Tensor:
         """Trains on one batch.
 
         Args:
             batch: The dict of tensors of the requests, with labels: an
                 element of the dataset, per replica.
+            jit_compile: Whether this one is to be compiled; what the
+                constructor was told, if not given.
 
         Returns:
             float32 scalar, all losses together, before the update.
         """
-        return self._step(batch)
+        if jit_compile is None:
+            jit_compile = self._jit_compile
+        if jit_compile not in self._steps:
+            self._steps[jit_compile] = self._make_step(jit_compile)
+        return self._steps[jit_compile](batch)
+
+    def _make_step(self, jit_compile: bool) -> Any:
+        forward_backward = tf.function(
+            self._loss_and_gradients, jit_compile=jit_compile, autograph=False
+        )
+
+        def step(batch: Batch) -> tf.Tensor:
+            self.num_traces += 1
+            losses = self._strategy.run(
+                self._replica_step, args=(batch, forward_backward)
+            )
+            return self._strategy.reduce(
+                tf.distribute.ReduceOp.SUM, losses, axis=None
+            )
+
+        return tf.function(step, autograph=False)
 
     def reset_metrics(self) -> None:
         """Starts the running metrics anew."""
         self.auc.reset_state()
         self.loss.reset_state()
 
-    def _distributed_step(self, batch: Batch) -> tf.Tensor:
-        self.num_traces += 1
-        losses = self._strategy.run(self._replica_step, args=(batch,))
-        return self._strategy.reduce(
-            tf.distribute.ReduceOp.SUM, losses, axis=None
-        )
-
-    def _replica_step(self, batch: Batch) -> tf.Tensor:
+    def _replica_step(self, batch: Batch, forward_backward: Any) -> tf.Tensor:
         mask = tf.cast(batch["candidate_mask"], tf.float32)
         count = tf.reduce_sum(mask)
         context = tf.distribute.get_replica_context()
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
         total = tf.maximum(total, 1.0)
-        trained, loss, logits, gradients = self._forward_backward(batch, total)
+        trained, loss, logits, gradients = forward_backward(batch, total)
         self.optimizer.apply_gradients(
             zip(gradients, self._variables, strict=True)
         )

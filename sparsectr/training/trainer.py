@@ -16,6 +16,7 @@ from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
 from sparsectr.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
+from sparsectr.training.compilation import Shape, worth_compiling
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.scoring import score_requests
 from sparsectr.training.train_step import PredictStep, make_train_step
@@ -100,7 +101,14 @@ class Trainer:
             self._optimizer.average,
             keep=train.keep_checkpoints,
         )
+        self._compiled_shapes: frozenset[Shape] = frozenset()
+        if train.jit_compile:
+            self._compiled_shapes = worth_compiling(
+                self.batches, self.num_steps, train.compile_least_steps
+            )
+        self._known_shapes: set[Shape] = set()
         self.train_seconds = 0.0
+        self.compile_seconds = 0.0
         self._start = 0.0
 
     def train(self, resume: bool = False) -> None:
@@ -121,13 +129,14 @@ class Trainer:
         bar = Progress("train", self.num_steps, "step", first=first, delay=0)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
         self._start = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
+        self.compile_seconds = log[-1].get("compile_seconds", 0.0) if log else 0
         before: tuple[int, tf.Tensor] | None = None
         self.num_steps_done = first
         dataset = self._distributed(self.batches, first, last)
         for step, batch in enumerate(dataset, first):
             if step % self.batches.num_batches == 0:
                 self.train_step.reset_metrics()
-            loss = self.train_step(batch)
+            loss = self._train_on(batch, bar)
             # The loss of the step before is looked at while this one runs:
             # the device never waits for the host.
             if before is not None:
@@ -151,6 +160,32 @@ class Trainer:
         bar.close()
         events.close()
         self.train_seconds = time.monotonic() - self._start
+
+    def _train_on(self, batch: Any, bar: Progress) -> tf.Tensor:
+        """Trains on a batch. The first of a shape has a time of its own."""
+        sizes = [
+            self._strategy.experimental_local_results(batch[name])[0].shape[1]
+            for name in ("behavior_time", "label")
+        ]
+        shape = Shape(*sizes)
+        is_compiled = shape in self._compiled_shapes
+        if shape in self._known_shapes:
+            return self.train_step(batch, is_compiled)
+        self._known_shapes.add(shape)
+        if is_compiled:
+            number = len(self._known_shapes & self._compiled_shapes)
+            bar.write(
+                f"compiling for batches of {shape}: {number} of "
+                f"{len(self._compiled_shapes)} shapes",
+                file=sys.stderr,
+            )
+        began = time.monotonic()
+        loss = self.train_step(batch, is_compiled)
+        float(loss)  # waits until it is there
+        spent = time.monotonic() - began
+        self.compile_seconds += spent
+        self._start += spent
+        return loss
 
     def evaluate(self, split: str = "test") -> Metrics:
         """Returns the exact metrics of a split or part, nothing dropped.
@@ -283,6 +318,7 @@ class Trainer:
             learning_rate=rate,
             embedding_learning_rate=table_rate,
             seconds=round(self.train_seconds, 3),
+            compile_seconds=round(self.compile_seconds, 3),
         )
         with events.as_default(step=done):
             tf.summary.scalar("train/loss", loss)

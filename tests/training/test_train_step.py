@@ -236,7 +236,12 @@ def test_mixed_precision(tiny_store, tmp_path):
     }
     losses = []
     step = trainer.train_step
-    trainer.train_step = lambda batch: losses.append(step(batch)) or losses[-1]
+
+    def record(batch, jit_compile):
+        losses.append(step(batch, jit_compile))
+        return losses[-1]
+
+    trainer.train_step = record
     trainer.train_step.loss, trainer.train_step.auc = step.loss, step.auc
     trainer.train_step.reset_metrics = step.reset_metrics
     trainer.train()

@@ -1,0 +1,97 @@
+"""Which shapes are compiled, and what is kept of it."""
+
+import pathlib
+
+import pytest
+
+from data_pipelines.batches import Batches
+from sparsectr import compilation_cache
+from sparsectr.training.compilation import Shape, worth_compiling
+from tests.tiny_run import CONFIG, change, make_trainer
+
+
+@pytest.fixture
+def batches(tiny_store):
+    return Batches(tiny_store, "train", CONFIG.data, 16, 0)
+
+
+def _counts(batches, num_steps):
+    counts = {}
+    for step in range(num_steps):
+        batch = batches.batch(step)
+        shape = batch["behavior_time"].shape[1], batch["label"].shape[1]
+        counts[shape] = counts.get(shape, 0) + 1
+    return counts
+
+
+@pytest.mark.parametrize("least", [0, 2, 10, 100])
+def test_shapes_that_occur_often_enough(least, batches):
+    steps = 3 * batches.num_batches
+    counts = _counts(batches, steps)
+    expected = {Shape(*s) for s, count in counts.items() if count >= least}
+    assert worth_compiling(batches, steps, least) == expected
+
+
+def test_of_a_long_run_some_steps_stand_for_all(batches, monkeypatch):
+    counted = 5
+    monkeypatch.setattr(
+        "sparsectr.training.compilation._COUNTED_STEPS", counted
+    )
+    counts = _counts(batches, counted)
+    shape, count = max(counts.items(), key=lambda item: item[1])
+    steps = 10 * counted
+    assert Shape(*shape) in worth_compiling(batches, steps, 10 * count)
+    assert Shape(*shape) not in worth_compiling(batches, steps, 10 * count + 1)
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "least", "compiled"),
+    [(True, 0, True), (True, 10**6, False), (False, 0, False)],
+)
+def test_the_run_compiles_those_alone(
+    jit_compile, least, compiled, tiny_store, tmp_path, monkeypatch, capfd
+):
+    config = change(
+        CONFIG,
+        "train",
+        jit_compile=jit_compile,
+        compile_least_steps=least,
+        max_steps=3,
+    )
+    trainer = make_trainer(config, tiny_store, tmp_path / "run")
+    asked = []
+    step = trainer.train_step
+
+    class Recorded:
+        def __call__(self, batch, jit_compile):
+            asked.append(jit_compile)
+            return step(batch, jit_compile=False)
+
+        def __getattr__(self, name):
+            return getattr(step, name)
+
+    monkeypatch.setattr(trainer, "train_step", Recorded())
+    trainer.train()
+    assert asked == [compiled] * 3
+    said = capfd.readouterr().err.count("compiling for batches of")
+    assert (said > 0) == compiled
+    assert trainer.compile_seconds > 0
+    assert trainer.train_seconds > 0
+
+
+def test_a_cache_is_of_one_processor_and_version(
+    tmp_path: pathlib.Path, monkeypatch
+):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--before")
+    path = compilation_cache.keep_compilations(tmp_path)
+    assert path.is_dir()
+    assert path.parent == tmp_path
+    flags = compilation_cache.os.environ["TF_XLA_FLAGS"]
+    assert flags == (
+        f"--before --tf_xla_persistent_cache_directory={path} "
+        "--tf_xla_persistent_cache_device_types=CPU"
+    )
+    monkeypatch.setattr(
+        compilation_cache.metadata, "version", lambda name: "9.9"
+    )
+    assert compilation_cache.keep_compilations(tmp_path) != path
