@@ -72,10 +72,10 @@ def watched(
 
             loss, auc, reset_metrics = step.loss, step.auc, step.reset_metrics
 
-            def __call__(self, batch: Any) -> Any:
+            def __call__(self, batch: Any, jit_compile: bool) -> Any:
                 trained.append(tuple(batch["behavior_time"].shape))
                 reads.append([])
-                return step(batch)
+                return step(batch, jit_compile)
 
         trainer.train_step = Recorded()
         with pytest.MonkeyPatch.context() as patch_reads:
