@@ -164,9 +164,10 @@ class LazyAdam(keras.optimizers.Adam):
         velocity = _variable_of(self._velocities[index])
 
         step = tf.cast(steps_before + 1, gradient.dtype)
-        rate = tf.cast(learning_rate, gradient.dtype)
-        decay = rate * self.table_weight_decay
-        rate *= tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        table_rate = tf.cast(learning_rate, gradient.dtype)
+        rate = table_rate * (
+            tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        )
         new_momentum = self.beta_1 * tf.gather(momentum, rows)
         new_momentum += (1.0 - self.beta_1) * gradient
         new_velocity = self.beta_2 * tf.gather(velocity, rows)
@@ -179,7 +180,7 @@ class LazyAdam(keras.optimizers.Adam):
         weights = _variable_of(variable)
         weights_before = tf.gather(weights, rows)
         if self.table_weight_decay:
-            change += decay * weights_before
+            change += table_rate * self.table_weight_decay * weights_before
         # Not `scatter_sub`: it takes longer than these two together.
         new_weights = weights_before - change
         weights.scatter_update(tf.IndexedSlices(new_weights, rows))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparsectr.errors import InputError
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.load_model import load_model
 from sparsectr.training.run_directory import RunDirectory
@@ -73,8 +74,7 @@ def test_state_equals_that_of_an_unbroken_run(unbroken, resumed):
     averages = [name for name in expected if name.startswith("average/")]
     # The average of each weight, and the last step of each of its rows.
     assert len(averages) == 2 * len(unbroken[0].model.trainable_variables)
-    # By place: Keras numbers what a process builds twice.
-    assert len(found) == len(expected)
+    assert found.keys() == expected.keys()
     assert found["step/.ATTRIBUTES/VARIABLE_VALUE"] == 7
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -119,8 +119,5 @@ def test_metrics_of_the_average_are_not_those_of_the_last_weights(unbroken):
 
 def test_a_run_as_short_as_its_warm_up_is_refused(tiny_store, tmp_path):
     config = change(CONFIGURATION, "train", warmup_steps=7)
-    with pytest.raises(
-        Exception, match=r"^--warmup_steps=7 must be below"
-    ) as e:
+    with pytest.raises(InputError, match=r"^--warmup_steps=7 must be below"):
         make_trainer(config, tiny_store, tmp_path / "run")
-    assert type(e.value).__name__ == "InputError"
