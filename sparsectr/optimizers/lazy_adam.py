@@ -43,8 +43,8 @@ class LazyAdam(keras.optimizers.Adam):
         weight_decay: Every step takes this part of the weight, times the
             learning rate, from each variable named `kernel`: from no bias,
             scale, slope or table. Apart from the gradient, as in AdamW.
-        table_weight_decay: Likewise from the rows that a batch has read,
-            times their learning rate.
+        table_weight_decay: Likewise from the rows that a batch has read, that
+            of padding among them, times their learning rate.
         clip_norm: Greatest norm of all gradients together, those of rows
             merged, those of replicas summed: longer ones are scaled down to
             it. `None` for any.
