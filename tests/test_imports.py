@@ -23,7 +23,12 @@ OPS = (*TYPES, "sparsectr.ops")
 LAYERS = (*OPS, "sparsectr.layers")
 MODELS = (*LAYERS, "sparsectr.models")
 
-COMMANDS = ("sparsectr.train", "sparsectr.evaluate", "sparsectr.predict")
+COMMANDS = (
+    "sparsectr.train",
+    "sparsectr.evaluate",
+    "sparsectr.predict",
+    "sparsectr.recalibrate",
+)
 
 # What a module may import of the project, by its longest matching prefix.
 MAY_IMPORT = {
@@ -38,6 +43,7 @@ MAY_IMPORT = {
     "sparsectr.command": ("sparsectr.errors",),
     "sparsectr.progress": (),
     "sparsectr.metrics": ("sparsectr.errors",),
+    "sparsectr.calibration": ("sparsectr.errors",),
     "sparsectr.file_systems": (
         "sparsectr.errors",
         "sparsectr.progress",
@@ -78,6 +84,7 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/model_*.py",
     "sparsectr/command.py",
     "sparsectr/metrics.py",
+    "sparsectr/calibration.py",
     "sparsectr/progress.py",
     "sparsectr/errors.py",
     "sparsectr/file_systems/*.py",
