@@ -53,6 +53,8 @@ EXTRAS_REQUIRE = {
     "plots": ["matplotlib"],
     # To call a model server by gRPC.
     "client": ["grpcio"],
+    # What sparsectr.recalibrate fits with; nothing that serves needs it.
+    "calibration": ["scikit-learn"],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [
         "pytest",

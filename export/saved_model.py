@@ -36,6 +36,7 @@ from export.contract.signature import signature_json, signatures
 from export.requests.logged_requests import logged_batches
 from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
 from sparsectr import command
+from sparsectr.calibration import FILE as CALIBRATION
 from sparsectr.errors import InputError
 from sparsectr.file_systems.mirror import publish
 from sparsectr.file_systems.paths import file_system, is_remote, join
@@ -110,6 +111,7 @@ def export_run(
             give the model's answers.
         OSError: If it cannot be written.
     """
+    from sparsectr.prediction.calibrated import read_calibration
     from sparsectr.training.load_model import load_model, open_store
 
     trained = load_model(run)
@@ -124,7 +126,15 @@ def export_run(
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=output))
     try:
         folder = partial / "model"
-        write_model(trained.model, trained.config, store, folder, xla_buckets)
+        calibration = read_calibration(run, trained)
+        write_model(
+            trained.model,
+            trained.config,
+            store,
+            folder,
+            xla_buckets,
+            calibration,
+        )
         _write_history(run, data_dir, folder / "assets.extra")
         _verify(folder)
         path = output / _next_version(p.name for p in output.iterdir())
@@ -140,6 +150,7 @@ def write_model(
     store: Any,
     folder: Path,
     xla_buckets: Sequence[XlaBucket] = (),
+    calibration: Any = None,
 ) -> None:
     """Writes a version, all but where it comes from.
 
@@ -149,6 +160,7 @@ def write_model(
         store: Store of its vocabularies and of requests to warm up with.
         folder: Where to; it is not there yet.
         xla_buckets: B, L and C of each compiled signature.
+        calibration: The `Calibration` of the run; `None` if it has none.
 
     Raises:
         InputError: If the store keeps no logged requests.
@@ -165,7 +177,7 @@ def write_model(
         raw_ids = RawIds(
             store.schema, vocabularies, Path(assets), config.data.max_history
         )
-        graph = ServingGraph(model, raw_ids)
+        graph = ServingGraph(model, raw_ids, calibration)
         graph.write(folder, xla_buckets)
     (folder / "batching_params.pbtxt").write_text(
         buckets.batching_params_text(), "utf-8"
@@ -196,6 +208,8 @@ def _write_history(run: Any, data_dir: str | None, extra: Path) -> None:
 
     for name in ("config", "schema", "store", "environment"):
         shutil.copy(run.path / f"{name}.json", extra)
+    if (run.path / CALIBRATION).exists():
+        shutil.copy(run.path / CALIBRATION, extra)
     result = run.read_result()
     if result:
         # Another version's path, or none.

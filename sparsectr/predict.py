@@ -101,13 +101,15 @@ def _scorer() -> "Scorer":
         from sparsectr.prediction.saved_model_scorer import SavedModelScorer
 
         return SavedModelScorer(local_copy(values.model))
+    from sparsectr.prediction.calibrated import read_calibration
     from sparsectr.prediction.run_scorer import RunScorer
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
 
     run = RunDirectory.of(values.workdir)
     store = open_store(run, values.data_dir)
-    return RunScorer(load_model(run), store)
+    trained = load_model(run)
+    return RunScorer(trained, store, read_calibration(run, trained))
 
 
 def score_tables(

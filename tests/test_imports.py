@@ -29,6 +29,7 @@ COMMANDS = (
     "sparsectr.evaluate",
     "sparsectr.predict",
     "sparsectr.compare",
+    "sparsectr.recalibrate",
 )
 
 # What a module may import of the project, by its longest matching prefix.
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "sparsectr.command": ("sparsectr.errors",),
     "sparsectr.progress": (),
     "sparsectr.metrics": ("sparsectr.errors",),
+    "sparsectr.calibration": ("sparsectr.errors",),
     "sparsectr.file_systems": (
         "sparsectr.errors",
         "sparsectr.progress",
@@ -86,6 +88,7 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/compare.py",
     "sparsectr/comparison/*.py",
     "sparsectr/metrics.py",
+    "sparsectr/calibration.py",
     "sparsectr/progress.py",
     "sparsectr/errors.py",
     "sparsectr/file_systems/*.py",

@@ -54,11 +54,13 @@ def main(argv: list[str]) -> None:
     import_tensorflow_quietly()
     import tensorflow as tf
 
+    from sparsectr.prediction.calibrated import calibrated, read_calibration
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
 
     run = RunDirectory.of(values.workdir)
     trained = load_model(run)
+    calibration = read_calibration(run, trained)
     store = open_store(run, values.data_dir)
     vocabularies = store.vocabularies()
     weights = [weight.numpy() for weight in trained.model.weights]
@@ -83,7 +85,8 @@ def main(argv: list[str]) -> None:
     # than operations that run one by one.
     @tf.function(input_signature=[specs], autograph=False)
     def predict(inputs: dict[str, Any]) -> Any:
-        return tf.sigmoid(trained.model(inputs, training=False).logits)
+        logits = trained.model(inputs, training=False).logits
+        return tf.sigmoid(calibrated(logits, calibration))
 
     requests = []
     for number, (raw, ids) in enumerate([*batches, *drawn]):

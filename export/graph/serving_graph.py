@@ -29,7 +29,9 @@ from export.contract.signature import (
     xla_name,
 )
 from export.graph.example_features import parse_examples
+from sparsectr.calibration import Calibration
 from sparsectr.models.ranking_model import RankingModel
+from sparsectr.prediction.calibrated import calibrated
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.quiet_tensorflow import reason_of
 
@@ -44,14 +46,21 @@ class ServingGraph:
     Args:
         model: The model.
         raw_ids: The look-up of its schema.
+        calibration: What becomes of its logits; `None` for nothing.
 
     Attributes:
         fingerprint: A number of 53 bits that another schema, recipe or
             weight would change. JSON readers keep it, being doubles.
     """
 
-    def __init__(self, model: RankingModel, raw_ids: RawIds):
+    def __init__(
+        self,
+        model: RankingModel,
+        raw_ids: RawIds,
+        calibration: Calibration | None = None,
+    ):
         self._model = model
+        self._calibration = calibration
         self._raw_ids = raw_ids
         self.fingerprint = model_fingerprint(model)
 
@@ -99,12 +108,10 @@ class ServingGraph:
             if value.dtype.is_floating:
                 state[name] = tf.cast(value, self._model.compute_dtype)
         candidates = self._raw_ids.candidates(inputs)
-        logits = self._model.score(state, candidates).logits
+        probability = self._sigmoid(self._model.score(state, candidates).logits)
         own = inputs[FINGERPRINT] == self._constant_fingerprint()
         return {
-            PROBABILITY: tf.where(
-                tf.expand_dims(own, 1), tf.sigmoid(logits), np.nan
-            )
+            PROBABILITY: tf.where(tf.expand_dims(own, 1), probability, np.nan)
         }
 
     def examples(self, inputs: Tensors) -> dict[str, Any]:
@@ -176,7 +183,10 @@ class ServingGraph:
             ) from error
 
     def _probability(self, ids: Tensors) -> Any:
-        return tf.sigmoid(self._model(ids, training=False).logits)
+        return self._sigmoid(self._model(ids, training=False).logits)
+
+    def _sigmoid(self, logits: Any) -> Any:
+        return tf.sigmoid(calibrated(logits, self._calibration))
 
     def _constant_fingerprint(self) -> Any:
         return tf.constant(self.fingerprint, tf.int64)

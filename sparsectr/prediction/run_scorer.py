@@ -12,6 +12,8 @@ from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.raw_tensors import request_types
 from data_pipelines.requests.tensor_type import Array
 from data_pipelines.store import Store
+from sparsectr.calibration import Calibration
+from sparsectr.prediction.calibrated import calibrated
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.training.load_model import TrainedModel
 
@@ -22,13 +24,19 @@ class RunScorer:
     Args:
         trained: The model.
         store: The store of its vocabularies.
+        calibration: What becomes of its logits; `None` for nothing.
 
     Attributes:
         inputs: The inputs of a request.
         buckets: The shapes that its export would be warmed up with.
     """
 
-    def __init__(self, trained: TrainedModel, store: Store) -> None:
+    def __init__(
+        self,
+        trained: TrainedModel,
+        store: Store,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.inputs = request_types(trained.schema)
         self.buckets = Buckets.for_config(trained.config)
         # The tables are read once, so the files may go.
@@ -42,7 +50,8 @@ class RunScorer:
 
         def probability(batch: Mapping[str, Any]) -> Any:
             ids = raw_ids.request(batch)
-            return tf.sigmoid(trained.model(ids, training=False).logits)
+            logits = trained.model(ids, training=False).logits
+            return tf.sigmoid(calibrated(logits, calibration))
 
         specs = {
             name: tf.TensorSpec([None] * len(type_.shape), type_.dtype, name)
