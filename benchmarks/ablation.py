@@ -140,9 +140,9 @@ def _summary(runs: dict[str, Any]) -> dict[str, Any]:
         found = [
             run for key, run in runs.items() if key.split("/")[0] == variant
         ]
-        if not found:
-            continue
         auc = [run["metrics"]["auc"] for run in found]
+        if not auc or None in auc:  # of labels of one class
+            continue
         seconds = [run["train_seconds"] for run in found]
         summary[variant] = {
             "runs": len(found),
