@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import pathlib
+import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -29,3 +31,15 @@ def shared_data(repository: pathlib.Path) -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip("no real data: there is no shared/data beside the checkout")
     return folder
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Lets the processes of a test be interrupted.
+
+    A shell has what it starts in the background ignore SIGINT, and so do the
+    processes that this starts.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -4,7 +4,7 @@ Status codes and messages are those of the server.
 """
 
 import collections
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,10 @@ import grpc
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
+
+
+def do_nothing() -> None:
+    """What comes before a call, unless told otherwise."""
 
 
 class RefusedError(Exception):
@@ -57,7 +61,7 @@ class ServingDouble:
         grpc_server: What a client takes as its server, for gRPC.
         rest_server: And for REST.
         faults: Statuses that answer the next calls, one each.
-        delay_seconds: How long every call takes at least.
+        before_call: Called first in every call, which waits as long as it does.
         calls: Signature and shapes of the calls that were computed; a deque
             that forgets keeps a long-lived double small.
     """
@@ -66,7 +70,7 @@ class ServingDouble:
         self.model_name = model_name
         self.labels: dict[str, int] = {}
         self.faults: collections.deque[grpc.StatusCode] = collections.deque()
-        self.delay_seconds = 0.0
+        self.before_call: Callable[[], object] = do_nothing
         self.calls: collections.deque[_Call] = collections.deque()
         self.grpc_server = self.rest_server = ""
         self.load(path)
@@ -105,7 +109,7 @@ class ServingDouble:
     ) -> dict[str, Any]:
         """Runs a signature on NumPy arrays."""
         version = version or self._versions[self.version]
-        time.sleep(self.delay_seconds)
+        self.before_call()
         if self.faults:
             raise RefusedError(self.faults.popleft(), "a fault of the test")
         if name not in version.signature_defs:

@@ -300,7 +300,7 @@ def _start(
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=600)
     return process.returncode, stderr
 
 
@@ -368,6 +368,7 @@ def test_killed_at_many_random_moments(
     _kill_at_random(repository, alibaba, tmp_path, 60, (2, 1))
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_interrupt_says_how_to_go_on(
     repository: Path, alibaba: Path, tmp_path: Path, num_workers: int

@@ -67,7 +67,9 @@ def test_scores_are_those_in_process(double, client):
 def test_the_wire_changes_no_bit(double, transport):
     # As long as its bucket, so that both compute the same sums.
     request = make_request(1, length=8, candidates=6)
-    with Client(getattr(double, transport), buckets=BUCKETS) as client:
+    with Client(
+        getattr(double, transport), buckets=BUCKETS, timeout_seconds=20.0
+    ) as client:
         [score] = client.score_requests([request])
         state = client.encode_user(part(request, USER))
     np.testing.assert_array_equal(score, in_process(double, request))
@@ -174,11 +176,14 @@ def test_a_label_moves(double, models, server, version):
 
 def test_a_state_of_another_version_without_its_shape(double, models, server):
     request = make_request(1)
-    with Client(server) as client:
+    with Client(server, timeout_seconds=20.0) as client:
         state = client.encode_user(part(request, USER))
     double.load(models / "3")
     calls = len(double.calls)
-    with Client(server) as client, pytest.raises(StaleStateError):
+    with (
+        Client(server, timeout_seconds=20.0) as client,
+        pytest.raises(StaleStateError),
+    ):
         client.score(state, part(request, CANDIDATES))
     # Sent, it would fail all requests of its batch.
     assert len(double.calls) == calls
@@ -222,7 +227,7 @@ def test_an_answer_of_many_mib(double):
 def test_bytes_that_are_no_text_arrive(double):
     scores = []
     for transport in TRANSPORTS:
-        with Client(getattr(double, transport)) as client:
+        with Client(getattr(double, transport), timeout_seconds=20.0) as client:
             request = {**make_request(1), "user_city": b"\xff\x00\xe9"}
             scores.append(client.score_requests([request])[0])
     np.testing.assert_array_equal(*scores)

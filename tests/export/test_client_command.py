@@ -30,7 +30,7 @@ SIGNATURE = {"buckets": BUCKETS.to_dict()}
 @pytest.fixture
 def requests_file(double, tmp_path):
     requests = [make_request(seed, seed, seed % 4) for seed in range(9)]
-    with Client(double.grpc_server) as client:
+    with Client(double.grpc_server, timeout_seconds=20.0) as client:
         write_requests(tmp_path / "in.parquet", requests, client.inputs())
     return requests, tmp_path
 

@@ -56,6 +56,7 @@ STATE = {
     "state_values": ("float32", [None, 2, 12, 10]),
     "state_key_time": ("int64", [None, 11]),
     "state_key_has_fraction": ("bool", [None, 11]),
+    "state_key_position": ("int32", [None, 11]),
     "state_key_mask": ("bool", [None, 12]),
     "state_user": ("float32", [None, 9]),
     "state_fingerprint": ("int64", [None]),

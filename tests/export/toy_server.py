@@ -5,6 +5,7 @@ import pytest
 
 from data_pipelines.requests.buckets import Buckets
 from export.client import Client
+from export.serving_double.double import do_nothing
 from export.serving_double.serving import serving
 from tests.export.toy_model import save_toy_model
 
@@ -68,7 +69,7 @@ def running(models):
 def double(running, models):
     yield running
     running.faults.clear()
-    running.delay_seconds = 0.0
+    running.before_call = do_nothing
     running.calls.clear()
     running.labels.clear()
     if running.version != 1:

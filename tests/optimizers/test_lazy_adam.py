@@ -3,7 +3,6 @@
 Letters: V rows of the table, d its columns, K ids of a batch.
 """
 
-import time
 from typing import Any
 
 import keras
@@ -310,22 +309,6 @@ def test_the_table_is_never_a_tensor() -> None:
         assert _tensors_as_large_as_the_table(optimizer) == []
     # Were it one, it would be seen.
     assert _tensors_as_large_as_the_table(keras.optimizers.Adam(RATE)) != []
-
-
-@pytest.mark.slow
-def test_time_does_not_grow_with_the_table() -> None:
-    """The factor is generous; 300 times the rows would show through it."""
-    medians = []
-    for num_rows in (10_000, 3_000_000):
-        step, batch = _update(LazyAdam(RATE), num_rows)
-        step(*batch)
-        seconds = []
-        for _ in range(50):
-            start = time.perf_counter()
-            step(*batch)
-            seconds.append(time.perf_counter() - start)
-        medians.append(np.median(seconds))
-    assert medians[1] < 5 * medians[0]
 
 
 def test_config_makes_the_same_optimizer() -> None:
