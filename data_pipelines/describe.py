@@ -12,6 +12,8 @@ The picture shows the same. It is drawn if --output names it, and needs
 matplotlib: pip install 'sparsectr[plots]'.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from data_pipelines.description.describe_text import describe
 from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.store import Store
 from sparsectr import command
-from sparsectr.config import DataConfig
+from sparsectr.config import Config, DataConfig
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
 
@@ -36,7 +38,19 @@ def _check_output(output: Path) -> None:
         raise InputError(f"--output: {output} is a folder.")
 
 
-def _draw(store: Store, statistics: StoreStatistics, output: Path) -> None:
+def _max_history(store: Store) -> int:
+    """Returns how much of a history the data set's own recipe reads."""
+    dataset = store.manifest.get("dataset")
+    if importlib.util.find_spec(f"configs.datasets.{dataset}") is None:
+        return DataConfig().max_history
+    module = importlib.import_module(f"configs.datasets.{dataset}")
+    config: Config = module.CONFIG
+    return config.data.max_history
+
+
+def _draw(
+    store: Store, statistics: StoreStatistics, output: Path, location: str
+) -> None:
     try:
         from data_pipelines.description.store_picture import draw
     except ModuleNotFoundError as error:
@@ -46,7 +60,7 @@ def _draw(store: Store, statistics: StoreStatistics, output: Path) -> None:
             "--output needs matplotlib, which the extra `plots` installs: "
             "pip install 'sparsectr[plots]'"
         ) from error
-    draw(store, statistics, output)
+    draw(store, statistics, output, location)
 
 
 def define_flags() -> None:
@@ -60,8 +74,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer(
         "max_history",
-        DataConfig().max_history,
-        "Newest behaviors of a history that the model will read.",
+        None,
+        "Newest behaviors of a history that the model will read (default: what "
+        "the recipe of the data set says).",
         lower_bound=1,
     )
 
@@ -74,10 +89,11 @@ def main(argv: Sequence[str]) -> None:
     if output is not None:
         _check_output(output)
     store = Store(local_copy(values.data_dir))
-    statistics = StoreStatistics(store, max_history=values.max_history)
-    print(describe(store, statistics), flush=True)
+    max_history = values.max_history or _max_history(store)
+    statistics = StoreStatistics(store, max_history=max_history)
+    print(describe(store, statistics, values.data_dir), flush=True)
     if output is not None:
-        _draw(store, statistics, output)
+        _draw(store, statistics, output, values.data_dir)
         print(f"\n{output}: the same as a picture")
 
 
