@@ -12,6 +12,8 @@ The picture shows the same. It is drawn if --output names it, and needs
 matplotlib: pip install 'sparsectr[plots]'.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Sequence
 
 from absl import flags
@@ -20,8 +22,18 @@ from data_pipelines.description.describe_text import describe
 from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.store import Store
 from sparsectr import command
-from sparsectr.config import DataConfig
+from sparsectr.config import Config, DataConfig
 from sparsectr.file_systems.local_copy import local_copy
+
+
+def _max_history(store: Store) -> int:
+    """Returns how much of a history the data set's own recipe reads."""
+    dataset = store.manifest.get("dataset")
+    if importlib.util.find_spec(f"configs.datasets.{dataset}") is None:
+        return DataConfig().max_history
+    module = importlib.import_module(f"configs.datasets.{dataset}")
+    config: Config = module.CONFIG
+    return config.data.max_history
 
 
 def define_flags() -> None:
@@ -35,8 +47,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer(
         "max_history",
-        DataConfig().max_history,
-        "Newest behaviors of a history that the model will read.",
+        None,
+        "Newest behaviors of a history that the model will read (default: what "
+        "the recipe of the data set says).",
         lower_bound=1,
     )
 
@@ -50,10 +63,11 @@ def main(argv: Sequence[str]) -> None:
         with command.needs_matplotlib():
             from data_pipelines.description.store_picture import draw
     store = Store(local_copy(values.data_dir))
-    statistics = StoreStatistics(store, max_history=values.max_history)
-    print(describe(store, statistics), flush=True)
+    max_history = values.max_history or _max_history(store)
+    statistics = StoreStatistics(store, max_history=max_history)
+    print(describe(store, statistics, values.data_dir), flush=True)
     if output is not None:
-        draw(store, statistics, output)
+        draw(store, statistics, output, values.data_dir)
         print(f"\n{output}: the same as a picture")
 
 

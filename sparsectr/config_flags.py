@@ -61,6 +61,7 @@ _PARSERS: dict[Any, type[flags.ArgumentParser[Any]]] = {
 def define_config_flags(
     flag_values: flags.FlagValues = flags.FLAGS,
     arguments: Sequence[str] | None = None,
+    model: str | None = None,
 ) -> None:
     """Defines `--dataset`, `--model.name` and one flag for every field.
 
@@ -68,9 +69,11 @@ def define_config_flags(
         flag_values: Where the flags are defined.
         arguments: The command line that will be parsed, which says of which
             model the flags are; `sys.argv` if not given.
+        model: The model of a run that is gone on with, for a command line
+            that names none.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    name = _model_name(arguments)
+    name = _model_name(arguments, model)
     # An unknown name is refused when the flags are parsed.
     recipe = recipe_class(name if name in model_names() else DEFAULT_MODEL)
     flags.DEFINE_enum(
@@ -123,7 +126,48 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     Raises:
         InputError: If there is no recipe or a flag breaks a rule.
     """
-    config = _recipe(flag_values["dataset"].value)
+    return _with_all_flags(_recipe(flag_values["dataset"].value), flag_values)
+
+
+def contradictions(
+    config: Config, flag_values: flags.FlagValues = flags.FLAGS
+) -> list[str]:
+    """Returns what the given flags ask of a run that it does not have.
+
+    Args:
+        config: What the run has.
+        flag_values: Parsed flags of `define_config_flags`.
+
+    Returns:
+        For each value, a text such as "--batch_size=256, not 64".
+
+    Raises:
+        InputError: If a flag breaks a rule.
+    """
+    asked = _with_all_flags(config, flag_values)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("dataset", config.dataset, flag_values["dataset"].value),
+        ("model.name", config.model.name, asked.model.name),
+    ]
+    for part, prefix in _PREFIXES.items():
+        ours, theirs = getattr(config, part), getattr(asked, part)
+        if type(ours) is type(theirs):
+            pairs += [
+                (
+                    prefix + f.name,
+                    getattr(ours, f.name),
+                    getattr(theirs, f.name),
+                )
+                for f in dataclasses.fields(ours)
+            ]
+    return [
+        f"--{name}={_text(value)}, not {_text(other)}"
+        for name, value, other in pairs
+        if other is not None and other != value
+    ]
+
+
+def _with_all_flags(config: Config, flag_values: flags.FlagValues) -> Config:
     model = config.model
     name = flag_values["model.name"].value
     if name is not None and name != model.name:
@@ -194,8 +238,13 @@ def recipe_name(recipe: type[ModelRecipe]) -> str:
     return recipe.__module__.rpartition(".")[2]
 
 
-def _model_name(arguments: Sequence[str]) -> str:
-    """Returns the model that a command line names, or its data set's."""
+def _model_name(arguments: Sequence[str], default: str | None) -> str:
+    """Returns the model that a command line names, or its data set's.
+
+    Args:
+        arguments: The command line.
+        default: What stands before that of the data set.
+    """
     parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False
     )
@@ -205,7 +254,8 @@ def _model_name(arguments: Sequence[str]) -> str:
         known, _ = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError:
         # A flag without its value, refused when the flags are parsed.
-        return DEFAULT_MODEL
+        return default or DEFAULT_MODEL
+    known.name = known.name or default
     if known.name is None and known.dataset in _built_datasets():
         return _recipe(known.dataset).model.name
     return known.name or DEFAULT_MODEL

@@ -20,9 +20,11 @@ from a copy, and the run is written on this machine and sent after each
 checkpoint. Both stay in SPARSECTR_CACHE (default: ~/.cache/sparsectr).
 """
 
+import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +45,15 @@ if TYPE_CHECKING:
 DATA_ROOT = Path("data")
 RUNS_ROOT = Path("runs")
 
+_TRUE = ("true", "t", "1")
+"""How absl takes a flag to be on."""
+
 _REAL_ALIBABA_FILES = "https://tianchi.aliyun.com/dataset/56"
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    config_flags.define_config_flags()
+    config_flags.define_config_flags(model=_resumed_model(sys.argv[1:]))
     flags.DEFINE_string(
         "data_dir",
         None,
@@ -82,7 +87,7 @@ def main(argv: list[str]) -> None:
     del argv  # Every option is a flag.
     values = flags.FLAGS
     if values.print_config:
-        print(config_flags.config_from_flags().to_json())
+        print(_config_to_print().to_json())
         return
     config, data_dir, run = _what_to_run()
     train = config.train
@@ -119,10 +124,7 @@ def _what_to_run() -> tuple[Config, Location, "RunDirectory"]:
         run = RunDirectory.to_train(values.workdir, resume=True)
         if run.exists or values.dataset is None:
             config, data_dir = run.read_config()
-            if values.dataset is not None:
-                _check_same(
-                    config, config_flags.config_from_flags(), run.location
-                )
+            _check_same(config, run.location)
             return config, values.data_dir or data_dir, run
         config = config_flags.config_from_flags()
     else:
@@ -134,15 +136,52 @@ def _what_to_run() -> tuple[Config, Location, "RunDirectory"]:
     return config, _find_store(config.dataset, values.data_dir), run
 
 
-def _check_same(saved: Config, asked: Config, location: str) -> None:
-    """Raises InputError if a resumed run is asked to be another one."""
-    for part in ("dataset", "model", "data", "train"):
-        if getattr(saved, part) != getattr(asked, part):
-            raise InputError(
-                f"--resume cannot change a run: {location} has "
-                f"{getattr(saved, part)}, the flags ask for "
-                f"{getattr(asked, part)}. Leave the flags out to go on."
-            )
+def _resumed_model(arguments: Sequence[str]) -> str | None:
+    """Returns the model of the run that a command line goes on with.
+
+    The flags are its own then. What is wrong with the folder is said when the
+    flags are parsed.
+    """
+    from sparsectr.training.run_directory import RunDirectory
+
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--workdir", "-workdir")
+    parser.add_argument(
+        "--resume", "-resume", nargs="?", const="true", default="false"
+    )
+    try:
+        known, _ = parser.parse_known_args(list(arguments))
+        if known.workdir is None or known.resume.lower() not in _TRUE:
+            return None
+        config = local_copy(join(known.workdir, "config.json"))
+        return RunDirectory(config.parent).read_config()[0].model.name
+    except (argparse.ArgumentError, InputError, OSError):
+        return None
+
+
+def _config_to_print() -> Config:
+    """Returns what `--print_config` shows."""
+    from sparsectr.training.run_directory import RunDirectory
+
+    values = flags.FLAGS
+    if not values.resume or values.workdir is None:
+        return config_flags.config_from_flags()
+    path = local_copy(join(values.workdir, "config.json"))
+    config, _ = RunDirectory(path.parent).read_config()
+    _check_same(config, values.workdir)
+    return config
+
+
+def _check_same(config: Config, location: str) -> None:
+    """Raises InputError if a flag asks a resumed run to be another one."""
+    differences = config_flags.contradictions(config)
+    if differences:
+        raise InputError(
+            f"--resume cannot change a run: {location} has "
+            f"{'; '.join(differences)}. Leave the flags out to go on."
+        )
 
 
 def _find_store(dataset: str, data_dir: str | None) -> Location:

@@ -206,6 +206,49 @@ def test_flags_are_those_of_the_model():
         assert config_flags.whose_flag(name) is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], []),
+        (["--dataset=alibaba", "--batch_size=7", "--model.num_local=3"], []),
+        (["--model.preset=sparsity-2"], ["--model.num_local=3, not 5"]),
+        (["--model.preset=sparsity-2", "--model.num_local=3"], []),
+        (["--dataset=eleme"], ["--dataset=alibaba, not eleme"]),
+        (
+            ["--nojit_compile", "--data.length_buckets=8,9", "--batch_size=8"],
+            [
+                "--data.length_buckets=64,128,256,512, not 8,9",
+                "--batch_size=7, not 8",
+                "--jit_compile=true, not false",
+            ],
+        ),
+        (
+            ["--model.name=mean_pooling", "--model.width=3"],
+            ["--model.name=sparse_ctr, not mean_pooling"],
+        ),
+    ],
+)
+def test_contradictions(arguments, expected):
+    run = config_of(
+        "--dataset=alibaba", "--batch_size=7", "--model.num_local=3"
+    )
+    values = flags.FlagValues()
+    config_flags.define_config_flags(values, arguments)
+    values(["program", *arguments])
+    assert config_flags.contradictions(run, values) == expected
+
+
+def test_flags_of_a_given_model():
+    for arguments in ([], ["--dataset=alibaba"]):
+        values = flags.FlagValues()
+        config_flags.define_config_flags(values, arguments, "mean_pooling")
+        assert "model.num_chunks" not in values
+    values = flags.FlagValues()
+    named = ["--model.name=sparse_ctr"]
+    config_flags.define_config_flags(values, named, "mean_pooling")
+    assert "model.num_chunks" in values
+
+
 def test_dataset_is_missing():
     with pytest.raises(InputError, match=r"^--dataset is missing\. One"):
         config_of()

@@ -1,4 +1,4 @@
-"""The statistics of a store as text of at most 79 columns."""
+"""The statistics of a store as text of 79 columns, but for a long path."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,10 +30,18 @@ _PERCENTS = {
 NONE = "-"
 
 
-def describe(store: Store, statistics: StoreStatistics) -> str:
-    """Returns what a store holds, for people."""
+def describe(
+    store: Store, statistics: StoreStatistics, location: str | None = None
+) -> str:
+    """Returns what a store holds, for people.
+
+    Args:
+        store: The store.
+        statistics: What was counted in it.
+        location: What its user calls it; `None` for its path.
+    """
     sections = (
-        _overview(store, statistics),
+        _overview(store, statistics, location or str(store.path)),
         _requests(statistics),
         *([_parts(statistics)] if statistics.parts else []),
         _percentiles(statistics),
@@ -51,6 +59,12 @@ def source(store: Store) -> str:
     if found == "synthetic sample":
         return "SYNTHETIC SAMPLE, not real data"
     return found
+
+
+def split_rule(store: Store) -> str | None:
+    """Returns how train and test were told apart, if the manifest says it."""
+    rule: str | None = store.manifest.get("split", {}).get("rule")
+    return rule
 
 
 def share(part: int, whole: int) -> str:
@@ -89,17 +103,22 @@ def _line(label: str, values: Sequence[str], width: int) -> str:
     return f"{label:{space}}{right}".rstrip()
 
 
-def _overview(store: Store, statistics: StoreStatistics) -> Iterator[str]:
+def _overview(
+    store: Store, statistics: StoreStatistics, location: str
+) -> Iterator[str]:
     schema = store.schema
     yield f"{schema.name} ({source(store)})"
+    yield f"store: {location}"
     yield (
         f"{statistics.num_users:,} users, "
         f"{statistics.behaviors_by_day.total:,} behaviors"
     )
-    split = store.manifest.get("split", {})
-    for what, name in (("split", "rule"), ("validation", "validation_rule")):
-        if name in split:
-            yield f"{what}: {split[name]}"
+    rule = split_rule(store)
+    if rule is not None:
+        yield f"split: {rule}"
+    cut = store.manifest.get("split", {}).get("validation_rule")
+    if cut is not None:
+        yield f"validation: {cut}"
     yield ""
     zone = f"UTC{schema.utc_offset_hours:+d}"
     yield _line(f"Times, {zone}", ["first", "last"], 22)

@@ -14,7 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-from data_pipelines.description.describe_text import share, source
+from data_pipelines.description.describe_text import (
+    share,
+    source,
+    split_rule,
+)
 from data_pipelines.description.duration_counts import CLASS_NAMES
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.periods import Periods, count_by_period
@@ -55,21 +59,36 @@ class _Bars(NamedTuple):
     color: str
 
 
-def draw(store: Store, statistics: StoreStatistics, path: Path) -> None:
+def draw(
+    store: Store,
+    statistics: StoreStatistics,
+    path: Path,
+    location: str | None = None,
+) -> None:
     """Writes a PNG file, whole or not at all.
+
+    Args:
+        store: The store.
+        statistics: What was counted in it.
+        path: The file.
+        location: What the user of the store calls it; `None` for its path.
 
     Raises:
         OSError: If the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        picture(store, statistics).savefig(partial, format="png", dpi=_DPI)
+        picture(store, statistics, location).savefig(
+            partial, format="png", dpi=_DPI
+        )
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def picture(store: Store, statistics: StoreStatistics) -> Figure:
+def picture(
+    store: Store, statistics: StoreStatistics, location: str | None = None
+) -> Figure:
     """Returns the figure, its panels from left to right and top to bottom."""
     figure = Figure(
         figsize=(SIZE[0] / _DPI, SIZE[1] / _DPI),
@@ -77,7 +96,7 @@ def picture(store: Store, statistics: StoreStatistics) -> Figure:
     )
     is_synthetic = store.manifest.get("data_source") == "synthetic sample"
     figure.suptitle(
-        _title(store, statistics),
+        _title(store, statistics, location or str(store.path)),
         fontsize=15,
         color="#B00000" if is_synthetic else "black",
     )
@@ -98,10 +117,12 @@ def picture(store: Store, statistics: StoreStatistics) -> Figure:
     return figure
 
 
-def _title(store: Store, statistics: StoreStatistics) -> str:
+def _title(store: Store, statistics: StoreStatistics, location: str) -> str:
+    rule = split_rule(store)
+    where = location if rule is None else f"{location}, split: {rule}"
     requests = [s.num_candidates.total for s in statistics.splits.values()]
     return (
-        f"{store.schema.name} ({source(store)})\n"
+        f"{store.schema.name} ({source(store)})\n{where}\n"
         f"{statistics.num_users:,} users, "
         f"{statistics.behaviors_by_day.total:,} behaviors, "
         f"{requests[0]:,} requests for training, {requests[1]:,} for test"

@@ -6,7 +6,6 @@ is somebody else's; without `plan.json`, what is beside it is worth nothing.
 """
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsectr.errors import InputError
+from sparsectr.file_systems.process_lock import lock_for_process
 
 PLAN = "plan.json"
 _LOCK = "lock"
@@ -50,13 +50,7 @@ def working_folder(
             f"{folder} is where the work is done, but it holds something "
             "else. Move it away."
         )
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"Another process is at work in {folder} right now."
-            ) from error
+    with lock_for_process(folder / _LOCK, str(folder)):
         if (folder / PLAN).exists():
             _check_plan(folder, plan, resume=resume)
         else:

@@ -1,6 +1,5 @@
 """A local folder at a remote place: kept up to date there, or sent once."""
 
-import fcntl
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import IO
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import cache_folder, fetch_folder
 from sparsectr.file_systems.paths import file_system, join
+from sparsectr.file_systems.process_lock import lock_for_process
 from sparsectr.file_systems.transfer import send
 
 
@@ -55,14 +55,7 @@ class Mirror:
         url = url.rstrip("/")
         folder = cache_folder("work", url)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_name(f"{folder.name}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise InputError(
-                f"{url}: another process on this machine works on it."
-            ) from error
+        lock = lock_for_process(folder.with_name(f"{folder.name}.lock"), url)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         if fetch:

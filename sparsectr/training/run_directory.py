@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
@@ -23,6 +23,7 @@ from sparsectr.file_systems.paths import (
     is_remote,
     join,
 )
+from sparsectr.file_systems.process_lock import lock_for_process
 from sparsectr.schema import DatasetSchema
 
 # Each names what is sent before it. A run exists from config.json on, goes on
@@ -51,6 +52,7 @@ class RunDirectory:
         self.path = Path(path)
         self.location = mirror.url if mirror else str(self.path)
         self._mirror = mirror
+        self._lock: IO[str] | None = None
 
     @classmethod
     def of(cls, workdir: Location) -> "RunDirectory":
@@ -69,18 +71,23 @@ class RunDirectory:
         """Returns a run to write.
 
         A remote one lives in a working folder on this machine and is sent by
-        `publish`.
+        `publish`. No other process of this machine can write it until this
+        one ends; one that begins is locked by `create`.
 
         Args:
             workdir: Folder of the run.
             resume: Whether to begin with what is there.
 
         Raises:
-            InputError: If `workdir` is remote and cannot be read, or there is
-                a run that is not to be resumed.
+            InputError: If `workdir` is remote and cannot be read, if there is
+                a run that is not to be resumed, or if another process is at
+                work on it.
         """
         if not is_remote(workdir):
-            return cls(workdir)
+            run = cls(workdir)
+            if resume and run.exists:
+                run._lock_local()
+            return run
         url = str(workdir)
         config = join(url, "config.json")
         if not resume and file_system(url).status(config) is not None:
@@ -123,12 +130,17 @@ class RunDirectory:
             data_dir: Where that is.
 
         Raises:
-            InputError: If the folder holds a run already.
+            InputError: If the folder holds a run already, or another process
+                begins one there.
             OSError: If it cannot be written.
         """
+        if not self.exists:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._mirror is None:
+                self._lock_local()
+        # Asked again: it may have begun meanwhile.
         if self.exists:
             raise _holds_a_run(self.location)
-        self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("environment.json", environment())
         self.write_json("schema.json", json.loads(store.schema.to_json()))
         self.write_json("store.json", store.to_dict())
@@ -140,6 +152,9 @@ class RunDirectory:
             {"data_dir": str(data_dir), **config.to_dict()},
         )
         self.publish()
+
+    def _lock_local(self) -> None:
+        self._lock = lock_for_process(self.path / "lock", self.location)
 
     def read_config(self) -> tuple[Config, str]:
         """Returns the configuration and the store of the run.

@@ -366,7 +366,8 @@ def test_text(store, statistics):
     assert max(len(line) for line in lines) == 79
     assert all(line == line.rstrip() for line in lines)
     assert lines[0] == "made (raw files)"
-    assert lines[2] == "split: the last days"
+    assert lines[1] == f"store: {store.path}"
+    assert lines[3] == "split: the last days"
     rows = [line.split() for line in lines]
     requests = {split: plain_requests(store, split) for split in SPLITS}
     counts = [len(requests[split]) for split in SPLITS]
@@ -450,7 +451,8 @@ def test_text_and_picture_say_that_a_sample_is_synthetic(tmp_path):
     title = "made (SYNTHETIC SAMPLE, not real data)"
     assert describe(store, statistics).startswith(f"{title}\n")
     figure = store_picture.picture(store, statistics)
-    assert title in figure.get_suptitle()
+    place = f"{store.path}, split: the last days"
+    assert figure.get_suptitle().startswith(f"{title}\n{place}\n")
 
 
 @pytest.mark.parametrize("users_of_shards", [(0,), (5, 0, 3)])
@@ -499,6 +501,20 @@ def test_command_prints_and_draws(store, tmp_path, command):
     width, height = store_picture.SIZE
     assert picture.shape[:2] == (height, width)
     assert picture[..., :3].std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "limit"), [("kuairand", "32"), ("unheard_of", "1,024")]
+)
+def test_command_reads_as_much_as_the_recipe(dataset, limit, tmp_path, command):
+    made_store(tmp_path / "store")
+    file = tmp_path / "store" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, "dataset": dataset}))
+    done = command("data_pipelines.describe", f"--data_dir={tmp_path}/store")
+    assert done.returncode == 0, done.stderr
+    assert f"more than {limit}" in done.stdout
+    assert f"store: {tmp_path}/store\n" in done.stdout
 
 
 def test_command_without_matplotlib(store, tmp_path):

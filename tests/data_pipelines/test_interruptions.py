@@ -229,7 +229,7 @@ def test_two_at_once_are_refused(
 
     def encode(task: EncodeTask) -> Any:
         for resume in (True, False):
-            with pytest.raises(InputError, match="Another process") as caught:
+            with pytest.raises(InputError, match="is at work on") as caught:
                 go(resume=resume)
             refused.append(caught)
         return original(task)

@@ -1,15 +1,23 @@
 """A run that is stopped goes on as if it never had been."""
 
+import json
 import os
 import pathlib
+import platform
+import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
 
+from configs.models.mean_pooling import MeanPoolingRecipe
+from data_pipelines.store_identity import StoreIdentity
+from sparsectr.config import Config
+from sparsectr.errors import InputError
+from sparsectr.training.run_directory import RunDirectory
 from tests.commands import ForkedCommands, assert_refused, start
-from tests.tiny_run import FINISHED_FLAGS, logged, saved_state
+from tests.tiny_run import CONFIG, FINISHED_FLAGS, logged, saved_state
 
 EVERY = 4
 """Steps between the checkpoints of `FINISHED_FLAGS`."""
@@ -133,15 +141,74 @@ def test_resume_of_a_finished_run_changes_nothing(
     assert state() == before
 
 
-def test_resume_with_other_flags_is_refused(finished_run, command):
+@pytest.mark.parametrize("dataset", [(), ("--dataset=alibaba",)])
+def test_resume_with_other_flags_is_refused(dataset, finished_run, command):
     done = command(
         "sparsectr.train",
-        *FINISHED_FLAGS,
+        *dataset,
         f"--workdir={finished_run.path}",
         "--resume",
         "--learning_rate=0.5",
+        "--batch_size=16",
+        "--model.num_chunks=4",
     )
-    assert_refused(done, "--resume cannot change a run", "learning_rate=0.5")
+    assert_refused(
+        done,
+        f"--resume cannot change a run: {finished_run.path} has "
+        "--model.num_chunks=3, not 4; --learning_rate=0.001, not 0.5. ",
+    )
+    assert "batch_size" not in done.stderr
+
+
+def test_flags_of_a_resumed_run_are_those_of_its_model(command, tmp_path):
+    config = Config(dataset="kuairand", model=MeanPoolingRecipe(width=8))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"data_dir": "data", **config.to_dict()})
+    )
+    resume = ("sparsectr.train", f"--workdir={tmp_path}", "--resume")
+    for flag in ("--model.num_chunks=3", "--model.preset=sparsity-1"):
+        done = command(*resume, flag)
+        assert_refused(done, "model.", "It is one of sparse_ctr")
+    done = command(*resume, "--model.width=8", "--print_config")
+    assert Config.from_dict(json.loads(done.stdout)) == config
+    done = command(*resume, "--dataset=alibaba", "--model.width=9")
+    assert_refused(
+        done, "--dataset=kuairand, not alibaba", "--model.width=8, not 9"
+    )
+    done = command(*resume, "--model.name=sparse_ctr", "--model.num_chunks=4")
+    assert_refused(done, "--model.name=mean_pooling, not sparse_ctr")
+
+
+def test_one_process_at_a_time(finished_run, command, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(finished_run.path, path)
+    resume = ("sparsectr.train", f"--workdir={path}", "--resume", "--noexport")
+    before = (path / "metrics.jsonl").read_bytes()
+    owner = RunDirectory.to_train(path, resume=True)
+    done = command(*resume)
+    said = f"Process {os.getpid()} on {platform.node()} is at work on {path}"
+    assert_refused(done, said)
+    assert (path / "metrics.jsonl").read_bytes() == before
+    # Who only looks may look.
+    assert command("sparsectr.evaluate", f"--workdir={path}").returncode == 0
+    # It goes with its owner, even one that is killed, and says the next one.
+    del owner
+    assert command(*resume).returncode == 0
+    assert str(os.getpid()) not in (path / "lock").read_text()
+
+
+def test_two_runs_cannot_begin_in_one_folder(tiny_store, tmp_path):
+    store = StoreIdentity.of(tiny_store)
+    first, second = (
+        RunDirectory.to_train(tmp_path / "run", resume=False) for _ in range(2)
+    )
+    (tmp_path / "run").mkdir()
+    first._lock_local()
+    with pytest.raises(InputError, match="is at work on"):
+        second.create(CONFIG, store, tiny_store.path)
+    first.create(CONFIG, store, tiny_store.path)
+    with pytest.raises(InputError, match="holds a run already"):
+        second.create(CONFIG, store, tiny_store.path)
 
 
 def test_resume_without_a_folder_is_refused(command):

@@ -160,6 +160,7 @@ def test_nothing_else_is_left(finished_run):
         "schema.json",
         "store.json",
         "environment.json",
+        "lock",
         "checkpoints",
         "tensorboard",
         "metrics.jsonl",
