@@ -1,6 +1,7 @@
 """One run from its configuration to `result.json`."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.batches import Batches
@@ -8,7 +9,7 @@ from data_pipelines.store import Store
 from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.file_systems.local_copy import local_copy
-from sparsectr.file_systems.paths import Location
+from sparsectr.file_systems.paths import Location, is_remote
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
 from sparsectr.training.floors import floors
@@ -52,6 +53,9 @@ def train_and_evaluate(
         best = trainer.validation.best
         metrics = best.metrics
         split, step = VALIDATION, best.step
+        # As a resumed run has it, from whatever folder.
+        if not is_remote(data_dir):
+            data_dir = Path(data_dir).absolute()
         chosen = _chosen(config, str(data_dir), trainer, store, step)
     else:
         metrics, chosen = trainer.evaluate(), {}
