@@ -27,6 +27,7 @@ RESULT_KEYS = {
     "requests_per_second",
     "peak_memory_bytes",
     "saved_model",
+    "weights",
 }
 METRIC_KEYS = {
     "auc",
@@ -188,6 +189,7 @@ def test_evaluate_gives_the_same_metrics(finished_run, result, command):
     assert found["checkpoint"] == "last"
     assert found["floors"] == result["floors"]
     assert found["step"] == 54
+    assert found["weights"] == result["weights"] == "last"
     assert {key: found[key] for key in METRIC_KEYS} == pytest.approx(
         result["metrics"], rel=1e-6
     )
