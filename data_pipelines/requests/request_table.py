@@ -193,7 +193,7 @@ def _check_same_columns(first: RequestTable, other: RequestTable) -> None:
     differing = [f"`{n}` ({a}, {b})" for n, (a, b) in types.items() if a != b]
     raise InputError(
         f"{first.path} and {other.path} differ in "
-        f"{', '.join(differing) or 'the order of columns'}; files of one "
+        f"{', '.join(differing) or 'the order of columns, or whether they have nulls'}; files of one "
         "folder have the same columns."
     )
 
