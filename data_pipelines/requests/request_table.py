@@ -191,10 +191,10 @@ def _check_same_columns(first: RequestTable, other: RequestTable) -> None:
         for name in names
     }
     differing = [f"`{n}` ({a}, {b})" for n, (a, b) in types.items() if a != b]
+    what = ", ".join(differing) or "the order of columns, or in who has nulls"
     raise InputError(
-        f"{first.path} and {other.path} differ in "
-        f"{', '.join(differing) or 'the order of columns'}; files of one "
-        "folder have the same columns."
+        f"{first.path} and {other.path} differ in {what}; files of one folder "
+        "have the same columns."
     )
 
 

@@ -71,7 +71,7 @@ def test_run_and_version_give_calibrated_scores(
     served = scores("served", f"--model={models / '1'}")
     np.testing.assert_allclose(served, after, rtol=0, atol=1e-6)
     extra = models / "1" / "assets.extra" / "calibration.json"
-    assert json.loads(extra.read_text()) == fitted.to_dict()
+    assert Calibration.from_json(extra.read_text(), "") == fitted
 
 
 def test_other_weights_are_refused(command, run, tmp_path):

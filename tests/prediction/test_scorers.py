@@ -1,0 +1,68 @@
+"""A run and its SavedModel give the scores of the model, texts and all."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from data_pipelines.requests.buckets import Buckets
+from data_pipelines.requests.padding import check_request
+from sparsectr.config import Config, DataConfig
+from sparsectr.prediction.run_scorer import RunScorer
+from sparsectr.prediction.saved_model_scorer import SavedModelScorer
+from sparsectr.prediction.scorer import score_requests
+from sparsectr.training.load_model import TrainedModel
+from tests.export import exported_model
+from tests.export.exported_model import MAX_HISTORY, SCHEMA, VOCABULARIES
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    model = exported_model.ExportedModel(tmp_path_factory.mktemp("m") / "a")
+    extra = model.path / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    buckets = Buckets(history_lengths=(8, MAX_HISTORY))
+    (extra / "signature.json").write_text(
+        json.dumps({"buckets": buckets.to_dict()})
+    )
+    return model
+
+
+def _run_scorer(exported):
+    config = Config(
+        dataset="made",
+        model=exported_model.CONFIG,
+        data=DataConfig(max_history=MAX_HISTORY),
+    )
+    trained = TrainedModel(exported.model, config, SCHEMA, step=1)
+    return RunScorer(
+        trained, types.SimpleNamespace(vocabularies=lambda: VOCABULARIES)
+    )
+
+
+@pytest.mark.parametrize("kind", ["run", "version"])
+def test_scores_are_those_of_the_model(exported, kind):
+    scorer = (
+        _run_scorer(exported)
+        if kind == "run"
+        else SavedModelScorer(exported.path)
+    )
+    ids, raw = exported_model.requests(3, [0, 1, 7, 23])
+    is_behavior, is_candidate = ids["behavior_time"] > 0, ids["candidate_mask"]
+    requests = []
+    for row in range(4):
+        request = {name: value[row] for name, value in raw.items()}
+        for name in request:
+            if name.startswith("behavior_"):
+                request[name] = request[name][is_behavior[row]]
+            elif name.startswith("candidate_"):
+                request[name] = request[name][is_candidate[row]]
+        requests.append(check_request(request, scorer.inputs, f"row {row}"))
+    found = score_requests(scorer, requests, batch_size=3)
+    expected = exported.expected(ids)
+    for row, scores in enumerate(found):
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(
+            scores, expected[row][is_candidate[row]], rtol=0, atol=1e-6
+        )
