@@ -23,13 +23,22 @@ from absl import flags
 from sparsectr import command
 from sparsectr.comparison.comparison_table import table
 from sparsectr.comparison.finished_run import FinishedRun, check_comparable
-from sparsectr.comparison.seed_groups import group_by_seed, paired_differences
+from sparsectr.comparison.seed_groups import (
+    find_base,
+    group_by_seed,
+    paired_differences,
+)
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string(
         "output", None, "PNG file to draw to, replaced if it exists."
+    )
+    flags.DEFINE_string(
+        "base",
+        None,
+        "Model that RelaImpr is relative to (default: din, if it is there).",
     )
     flags.DEFINE_boolean("json", False, "Print JSON, every run in it.")
 
@@ -43,16 +52,17 @@ def main(argv: list[str]) -> None:
     runs = [FinishedRun.read(workdir) for workdir in argv[1:]]
     check_comparable(runs)
     groups = group_by_seed(runs)
+    base = find_base(groups, flags.FLAGS.base)
     if flags.FLAGS.json:
         report = {
             "protocol": runs[0].protocol,
             "floors": runs[0].floors,
-            "groups": [group.to_dict() for group in groups],
+            "groups": [group.to_dict(base) for group in groups],
             "pairs": [pair.to_dict() for pair in paired_differences(groups)],
         }
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
-        print(table(groups))
+        print(table(groups, base))
     if output is not None:
         draw(groups, output)
 

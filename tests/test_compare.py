@@ -12,7 +12,11 @@ from configs.models.mean_pooling import MeanPoolingRecipe
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.comparison.comparison_picture import SIZE, draw, picture
 from sparsectr.comparison.finished_run import FinishedRun, check_comparable
-from sparsectr.comparison.seed_groups import group_by_seed, paired_differences
+from sparsectr.comparison.seed_groups import (
+    find_base,
+    group_by_seed,
+    paired_differences,
+)
 from sparsectr.config import Config, TrainConfig
 from sparsectr.errors import InputError
 from sparsectr.training.run_directory import RunDirectory
@@ -183,6 +187,32 @@ def test_picture_has_a_mark_and_a_line_of_legend_for_each_group(
     assert [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
     width, _ = figure.get_size_inches() * 100
     assert width == SIZE[0]
+
+
+def test_relative_improvement(paths, tmp_path):
+    done = run("sparsectr.compare", *paths, "--base=mean_pooling", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| RelaImpr to mean_pooling |" in done.stdout
+    expected = (np.mean(SPARSE) - 0.5) / (np.mean(MEAN) - 0.5) - 1
+    assert f"| {expected:+.2%} |" in done.stdout
+    groups = group_by_seed(read(paths))
+    # The default: there is no DIN.
+    assert find_base(groups, None) is None
+    assert groups[0].to_dict()["rela_impr"] is None
+    other = write_run(
+        tmp_path / "other",
+        recipe=MeanPoolingRecipe(),
+        seed=0,
+        auc=0.5,
+        train={"learning_rate": 0.5},
+    )
+    with pytest.raises(InputError, match="must be one row; 2 are of"):
+        find_base(group_by_seed(read([*paths, other])), "mean_pooling")
+    with pytest.raises(InputError, match="must be one row; 0 are of"):
+        find_base(groups, "din")
+    # Nothing is better than chance by a share.
+    (chance,) = group_by_seed(read([other]))
+    assert groups[0].relative_improvement(chance) is None
 
 
 def test_flags_that_change_nothing_do_not_make_a_group(tmp_path):

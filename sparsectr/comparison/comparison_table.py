@@ -22,8 +22,13 @@ _NAMES = {
 _NOTHING = "-"
 
 
-def table(groups: Sequence[SeedGroup]) -> str:
-    """Returns what the groups have in common, and a row for each."""
+def table(groups: Sequence[SeedGroup], base: SeedGroup | None = None) -> str:
+    """Returns what the groups have in common, and a row for each.
+
+    Args:
+        groups: The rows.
+        base: What RelaImpr is relative to; `None` for no such column.
+    """
     runs = [run for group in groups for run in group.runs]
     metrics = _known_metrics(runs)
     rows = [
@@ -31,6 +36,7 @@ def table(groups: Sequence[SeedGroup]) -> str:
             "model",
             "seeds",
             *(_NAMES[name] for name in metrics),
+            *([f"RelaImpr to {base.label}"] if base else []),
             "AUC's error over users",
             "dense weights",
             "embeddings",
@@ -48,6 +54,7 @@ def table(groups: Sequence[SeedGroup]) -> str:
                 group.label,
                 ", ".join(map(str, group.seeds)),
                 *(_value(group.spread(name)) for name in metrics),
+                *([_share(group.relative_improvement(base))] if base else []),
                 _number(group.auc_standard_error),
                 dense,
                 embedding,
@@ -129,6 +136,10 @@ def _with_error(
     mean: float, error: float | None, text: Callable[[float], str]
 ) -> str:
     return text(mean) if error is None else f"{text(mean)} ± {error:.4f}"
+
+
+def _share(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:+.2%}"
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,10 @@ from typing import Any
 
 from sparsectr.comparison.finished_run import METRICS, FinishedRun
 from sparsectr.errors import InputError
+from sparsectr.metrics import relative_improvement
+
+DEFAULT_BASE = "din"
+"""The paper's base of RelaImpr."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,14 @@ class SeedGroup:
         """Returns mean and deviation of a metric."""
         return Spread.of([run.metrics[metric] for run in self.runs])
 
+    def relative_improvement(self, base: "SeedGroup | None") -> float | None:
+        """Returns RelaImpr of the mean AUC; `None` where it is undefined."""
+        own = self.spread("auc")
+        other = base.spread("auc") if base else None
+        if own is None or other is None or other.mean <= 0.5:
+            return None
+        return relative_improvement(own.mean, other.mean)
+
     @property
     def train_seconds(self) -> float:
         """Mean seconds of training."""
@@ -83,14 +95,19 @@ class SeedGroup:
         spread = Spread.of([run.auc_standard_error for run in self.runs])
         return None if spread is None else spread.mean
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as values for JSON."""
+    def to_dict(self, base: "SeedGroup | None" = None) -> dict[str, Any]:
+        """Returns all of it as values for JSON.
+
+        Args:
+            base: What RelaImpr is relative to, if anything.
+        """
         return {
             "label": self.label,
             "model": self.runs[0].model,
             "seeds": self.seeds,
             "metrics": _spreads({m: self.spread(m) for m in METRICS}),
             "auc_standard_error_over_users": self.auc_standard_error,
+            "rela_impr": self.relative_improvement(base),
             "num_parameters": self.runs[0].num_parameters,
             "train_seconds": self.train_seconds,
             "commits": self.commits,
@@ -154,6 +171,31 @@ def group_by_seed(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
         label = _label(group[0], others)
         groups.append(SeedGroup(label=label, runs=tuple(group)))
     return groups
+
+
+def find_base(
+    groups: Sequence[SeedGroup], model: str | None
+) -> SeedGroup | None:
+    """Returns the one group of a model, which RelaImpr is relative to.
+
+    Args:
+        groups: Those to compare.
+        model: Its name; `None` for the paper's, if it is there.
+
+    Raises:
+        InputError: If there is none, or several.
+    """
+    name = model or DEFAULT_BASE
+    found = [group for group in groups if group.runs[0].model == name]
+    if len(found) == 1:
+        return found[0]
+    if model is None:
+        return None
+    labels = "; ".join(group.label for group in found or groups)
+    raise InputError(
+        f"--base={model} must be one row; {len(found)} are of that name. "
+        f"Received: {labels}"
+    )
 
 
 def paired_differences(groups: Sequence[SeedGroup]) -> list[PairedDifference]:
