@@ -17,7 +17,8 @@ r"""Raw files to a store that training reads.
 
 `--data_dir` must not exist yet. The work is done in a folder beside it,
 `<data_dir>.partial`, and the store has its name when it is whole. A
-preparation that was stopped goes on with --resume; one that meets a bad row
+preparation that was stopped goes on with --resume, which leaves a store alone
+that is whole and of the same files and flags; one that meets a bad row
 names its file and line and leaves nothing. Memory does not grow with the
 number of rows. Both folders may be remote, as s3://bucket/folder: raw files
 are copied to SPARSECTR_CACHE (default: ~/.cache/sparsectr), and the store is
