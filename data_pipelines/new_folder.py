@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from sparsectr.errors import InputError
+from sparsectr.file_systems.partial_folder import partial_folder
 
 
 @contextlib.contextmanager
@@ -21,14 +21,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the rename stays within one file system.
-    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    folder.mkdir()
-    try:
+    with partial_folder(path.parent, f".{path.name}.partial-") as partial:
+        # Not the partial one itself, which nobody else may read.
+        folder = partial / path.name
+        folder.mkdir()
         yield folder
         # POSIX lets a folder replace an empty one and no other.
         folder.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_free(path: Path) -> None:

@@ -17,7 +17,8 @@ r"""Raw files to a store that training reads.
 
 `--data_dir` must not exist yet. The work is done in a folder beside it,
 `<data_dir>.partial`, and the store has its name when it is whole. A
-preparation that was stopped goes on with --resume; one that meets a bad row
+preparation that was stopped goes on with --resume, which leaves a store alone
+that is whole and of the same files and flags; one that meets a bad row
 names its file and line and leaves nothing. Memory does not grow with the
 number of rows. Both folders may be remote, as s3://bucket/folder: raw files
 are copied to SPARSECTR_CACHE (default: ~/.cache/sparsectr), and the store is
@@ -65,7 +66,7 @@ from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import cache_folder, local_copy
 from sparsectr.file_systems.mirror import check_free, publish
-from sparsectr.file_systems.paths import is_remote
+from sparsectr.file_systems.paths import file_system, is_remote, join
 
 ENGINES = ("embedded", "spark")
 DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
@@ -136,7 +137,8 @@ def prepare(
         range_bytes: Bytes of raw files that a process reads as one part.
         sample_requests: Test requests that the store keeps as they were
             logged, at most.
-        resume: Whether to go on with a preparation that was interrupted.
+        resume: Whether to go on with a preparation that was interrupted. One
+            that is done already is left as it is.
 
     Returns:
         The new store.
@@ -386,9 +388,10 @@ def main(argv: Sequence[str]) -> None:
     # Executors of Spark work in other folders: no relative paths.
     raw_dir = local_copy(values.raw_dir).absolute()
     with (
-        _folder_of(values.data_dir) as data_dir,
+        _folder_of(values.data_dir, values.resume) as data_dir,
         _engine(values, data_dir) as engine,
     ):
+        was_finished = values.resume and steps.is_finished(data_dir)
         store = prepare(
             values.dataset,
             raw_dir,
@@ -407,20 +410,31 @@ def main(argv: Sequence[str]) -> None:
             sample_requests=values.sample_requests,
             resume=values.resume,
         )
+    if was_finished:
+        print(
+            f"{values.data_dir}: nothing to do, it is a whole store of "
+            f"{values.dataset}, of these files and flags"
+        )
+        return
     print(f"{values.data_dir}: a store of {values.dataset}")
     print(_summary(store.manifest))
 
 
 @contextlib.contextmanager
-def _folder_of(data_dir: str) -> Iterator[Path]:
+def _folder_of(data_dir: str, resume: bool) -> Iterator[Path]:
     """Yields the local folder of a store, and sends it where it belongs."""
     if not is_remote(data_dir):
         yield Path(data_dir)
         return
+    manifest = join(data_dir, "manifest.json")
+    if resume and file_system(data_dir).status(manifest) is not None:
+        yield local_copy(data_dir)
+        return
     check_free(data_dir)
     folder = cache_folder("stores", data_dir) / "store"
-    # Of an earlier preparation that was whole and could not be sent.
-    shutil.rmtree(folder, ignore_errors=True)
+    if not resume:
+        # Of an earlier preparation that was whole and could not be sent.
+        shutil.rmtree(folder, ignore_errors=True)
     yield folder
     publish(folder, data_dir)
     shutil.rmtree(folder)

@@ -19,6 +19,7 @@ server has to run with --xla_gpu_compilation_enabled=true for it, on a GPU or
 not: otherwise the warm-up of that signature keeps the version from loading.
 """
 
+import errno
 import json
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ from sparsectr import command
 from sparsectr.calibration import FILE as CALIBRATION
 from sparsectr.errors import InputError
 from sparsectr.file_systems.mirror import publish
+from sparsectr.file_systems.partial_folder import partial_folder
 from sparsectr.file_systems.paths import file_system, is_remote, join
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
@@ -85,8 +87,24 @@ def main(argv: list[str]) -> None:
     else:
         output = Path(values.output)
         path = str(export_run(run, values.data_dir, output, xla_buckets))
-    run.add_to_result("saved_model", path)
+    _tell_run(run, path)
     print(f"SavedModel: {path}")
+
+
+def _tell_run(run: Any, path: str) -> None:
+    """Notes a version in `result.json` of its run, where that can be.
+
+    The version is whole and verified, and a server may have loaded it: a run
+    on a disk that can only be read is no reason to call it failed.
+    """
+    try:
+        run.add_to_result("saved_model", path)
+    except (InputError, OSError) as error:
+        print(
+            f"note: result.json of {run.location} does not name the version, "
+            f"since it cannot be written: {error}",
+            file=sys.stderr,
+        )
 
 
 def export_run(
@@ -123,8 +141,7 @@ def export_run(
     store = open_store(run, data_dir)
     output.mkdir(parents=True, exist_ok=True)
     # Not a number, so that no server looks at it before it has its name.
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=output))
-    try:
+    with partial_folder(output, ".partial-") as partial:
         folder = partial / "model"
         calibration = read_calibration(run, trained)
         write_model(
@@ -137,11 +154,19 @@ def export_run(
         )
         _write_history(run, data_dir, folder / "assets.extra")
         _verify(folder)
+        return _give_number(folder, output)
+
+
+def _give_number(folder: Path, output: Path) -> Path:
+    """Makes a whole version the newest one of a model."""
+    while True:
         path = output / _next_version(p.name for p in output.iterdir())
-        folder.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return path
+        try:
+            return folder.rename(path)
+        except OSError as error:
+            # Another export has just taken the number.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def write_model(

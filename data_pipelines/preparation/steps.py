@@ -93,17 +93,29 @@ class Plan:
         """Where the work is done."""
         return folder_of(self.data_dir)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for, as far as the store depends on it.
+
+        The manifest keeps it, with the digests of the raw files beside it.
+        """
+        details = {k: v for k, v in self.details.items() if k != "versions"}
+        return {
+            "num_shards": self.num_shards,
+            "sample_requests": self.sample_requests,
+            "details": details,
+            "schema": json.loads(self.dataset.schema.to_json()),
+            "split": repr(self.dataset.split),
+            "validation": repr(self.validation),
+        }
+
     def to_dict(self, engine: Engine) -> dict[str, Any]:
         """Returns what a resumed preparation must have in common with this."""
         return {
             "engine": engine.name,
-            "num_shards": self.num_shards,
             "range_bytes": self.range_bytes,
-            "sample_requests": self.sample_requests,
+            **self.asked,
             "details": dict(self.details),
-            "schema": json.loads(self.dataset.schema.to_json()),
-            "split": repr(self.dataset.split),
-            "validation": repr(self.validation),
             "files": [
                 [str(source.path), *source.state()]
                 for source in self.dataset.sources
@@ -117,7 +129,8 @@ def run(plan: Plan, engine: Engine, *, resume: bool) -> Store:
     Args:
         plan: What is to be prepared.
         engine: Where the work is done.
-        resume: Whether to go on with a preparation that was interrupted.
+        resume: Whether to go on with a preparation that was interrupted. One
+            that is done already is left as it is.
 
     Returns:
         The new store.
@@ -129,6 +142,9 @@ def run(plan: Plan, engine: Engine, *, resume: bool) -> Store:
     """
     plan.dataset.check()
     folder = plan.folder
+    if resume and is_finished(plan.data_dir):
+        _check_finished(plan)
+        return Store(plan.data_dir)
     # Stopped after the rename below, it has only the folder left to remove.
     is_done = (
         resume
@@ -144,6 +160,37 @@ def run(plan: Plan, engine: Engine, *, resume: bool) -> Store:
             # POSIX lets a folder replace an empty one and no other.
             (folder / "store").rename(plan.data_dir)
     return Store(plan.data_dir)
+
+
+def is_finished(data_dir: Path) -> bool:
+    """Whether there is a whole store, and no work left to do for it."""
+    return (data_dir / "manifest.json").exists() and not folder_of(
+        data_dir.absolute()
+    ).exists()
+
+
+def _check_finished(plan: Plan) -> None:
+    """Raises InputError if a whole store is not the one that is asked for."""
+    manifest = Store(plan.data_dir).manifest
+    if "asked" not in manifest:
+        raise InputError(
+            f"{plan.data_dir} is a whole store, but of an earlier version, "
+            "which does not say what was asked for. Keep it as it is, or "
+            "remove it to prepare anew."
+        )
+    found = {**manifest["asked"], "files": manifest.get("sources")}
+    asked = {
+        **json.loads(json.dumps(plan.asked)),
+        # Last, since it reads them.
+        "files": [SourceFile.describe(s) for s in plan.dataset.sources],
+    }
+    for key, value in asked.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{plan.data_dir} is a whole store, but its {key} differ from "
+                "what is asked for now. Name another --data_dir, or remove "
+                "that folder."
+            )
 
 
 class _Steps:
@@ -184,6 +231,7 @@ class _Steps:
             encoded,
             {
                 **self.plan.details,
+                "asked": self.plan.asked,
                 "engine": self.engine.name,
                 "sources": sources,
                 "split": split,

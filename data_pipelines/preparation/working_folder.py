@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsectr.errors import InputError
-from sparsectr.file_systems.process_lock import lock_for_process
+from sparsectr.file_systems.process_lock import ProcessLock
 
 PLAN = "plan.json"
 _LOCK = "lock"
@@ -50,7 +50,7 @@ def working_folder(
             f"{folder} is where the work is done, but it holds something "
             "else. Move it away."
         )
-    with lock_for_process(folder / _LOCK, str(folder)):
+    with contextlib.closing(ProcessLock(folder / _LOCK, str(folder))):
         if (folder / PLAN).exists():
             _check_plan(folder, plan, resume=resume)
         else:

@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import cache_folder, fetch_folder
 from sparsectr.file_systems.paths import file_system, join
-from sparsectr.file_systems.process_lock import lock_for_process
+from sparsectr.file_systems.process_lock import ProcessLock
 from sparsectr.file_systems.transfer import send
 
 
@@ -33,7 +32,7 @@ class Mirror:
         self.url = url.rstrip("/")
         self._last = last
         self._sent = _stamps(folder)
-        self._lock: IO[str] | None = None
+        self._lock: ProcessLock | None = None
 
     @classmethod
     def work_on(cls, url: str, last: Sequence[str], *, fetch: bool) -> "Mirror":
@@ -55,7 +54,7 @@ class Mirror:
         url = url.rstrip("/")
         folder = cache_folder("work", url)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = lock_for_process(folder.with_name(f"{folder.name}.lock"), url)
+        lock = ProcessLock(folder.with_name(f"{folder.name}.lock"), url)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         if fetch:

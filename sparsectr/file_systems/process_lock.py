@@ -3,17 +3,16 @@
 import fcntl
 import os
 import platform
+import weakref
 from pathlib import Path
-from typing import IO
 
 from sparsectr.errors import InputError
 
 
-def lock_for_process(path: Path, what: str) -> IO[str]:
-    """Returns the open file of a lock, which this process has now.
+class ProcessLock:
+    """A lock, held from the start until `close` or the end of the process.
 
-    Closing it lets others have the lock, and so does the end of the process,
-    even by a kill. The file stays: removing it would let two have it.
+    A kill ends it too. The file stays: removing it would let two have it.
 
     Args:
         path: File of the lock; its folder is there.
@@ -23,20 +22,24 @@ def lock_for_process(path: Path, what: str) -> IO[str]:
         InputError: If another process has it. It names that process.
         OSError: If the file cannot be written.
     """
-    # Not "w": what the owner wrote must stay.
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "Another process"
-        file.close()
-        raise InputError(
-            f"{owner} is at work on {what}. Wait for it, or stop it."
-        ) from error
-    except OSError:
-        file.close()
-        raise
-    file.truncate(0)
-    print(f"Process {os.getpid()} on {platform.node()}", file=file, flush=True)
-    return file
+
+    def __init__(self, path: Path, what: str) -> None:
+        # No file object, which would warn if it went with the lock.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._close = weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.read(descriptor, 1000).decode(errors="replace").strip()
+            self.close()
+            raise InputError(
+                f"{owner or 'Another process'} is at work on {what}. Wait for "
+                "it, or stop it."
+            ) from error
+        os.truncate(descriptor, 0)
+        owner = f"Process {os.getpid()} on {platform.node()}\n"
+        os.write(descriptor, owner.encode())
+
+    def close(self) -> None:
+        """Lets others have it."""
+        self._close()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
@@ -23,7 +23,7 @@ from sparsectr.file_systems.paths import (
     is_remote,
     join,
 )
-from sparsectr.file_systems.process_lock import lock_for_process
+from sparsectr.file_systems.process_lock import ProcessLock
 from sparsectr.schema import DatasetSchema
 
 # Each names what is sent before it. A run exists from config.json on, goes on
@@ -52,7 +52,7 @@ class RunDirectory:
         self.path = Path(path)
         self.location = mirror.url if mirror else str(self.path)
         self._mirror = mirror
-        self._lock: IO[str] | None = None
+        self._lock: ProcessLock | None = None
 
     @classmethod
     def of(cls, workdir: Location) -> "RunDirectory":
@@ -154,7 +154,7 @@ class RunDirectory:
         self.publish()
 
     def _lock_local(self) -> None:
-        self._lock = lock_for_process(self.path / "lock", self.location)
+        self._lock = ProcessLock(self.path / "lock", self.location)
 
     def read_config(self) -> tuple[Config, str]:
         """Returns the configuration and the store of the run.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -218,7 +219,47 @@ def test_resume_without_an_interruption_prepares(
     shutil.rmtree(tmp_path / "store")
     assert said_of(go(resume=True)) == whole
     with pytest.raises(InputError, match="is not empty"):
-        go(resume=True)
+        go()
+
+
+def test_resume_of_a_whole_store(tmp_path: Path) -> None:
+    rows = drawn_rows(3)
+    made = small_dataset(rows, tmp_path / "raw")
+    store = tmp_path / "store"
+    prepared(made, store)
+
+    def state() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in store.rglob("*")}
+
+    before = state()
+    # Neither parts nor processes change a store, nor does a copy of the files.
+    prepared(made, store, resume=True, range_bytes=7, num_workers=2)
+    elsewhere = small_dataset(rows, tmp_path / "elsewhere")
+    prepared(elsewhere, store, resume=True)
+
+    def refuse(what: str, dataset: RawDataset, **options: Any) -> None:
+        said = f"store is a whole store, but its {what} differ"
+        with pytest.raises(InputError, match=said):
+            prepared(dataset, store, resume=True, **options)
+
+    refuse("num_shards", made, num_shards=2)
+    refuse("sample_requests", made, sample_requests=0)
+    later = dataclasses.replace(made, split=FromTime(time=6, rule="from 5 on"))
+    refuse("split", later)
+    field = CategoricalField(name="thing", table="item")
+    schema = dataclasses.replace(SCHEMA, user_fields=(field,))
+    refuse("schema", dataclasses.replace(made, schema=schema))
+    # As many bytes as before.
+    user, time, thing, price, label, request = rows["impressions"][0]
+    first = (user, time, thing, price, 1 - label, request)
+    flipped = {**rows, "impressions": [first, *rows["impressions"][1:]]}
+    refuse("files", small_dataset(flipped, tmp_path / "flipped"))
+    assert state() == before
+    manifest = json.loads((store / "manifest.json").read_text())
+    del manifest["asked"]
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="of an earlier version"):
+        prepared(made, store, resume=True)
 
 
 def test_two_at_once_are_refused(

@@ -181,6 +181,13 @@ def test_interrupted_preparation_without_resume(
     )
     result = _run(repository, *flags, f"--data_dir={data_dir}", "--resume")
     assert result.returncode == 0, result.stderr
+    result = _run(repository, *flags, f"--data_dir={data_dir}", "--resume")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        f"{data_dir}: nothing to do, it is a whole store of movielens, of "
+        "these files and flags\n"
+    )
+    assert result.stderr == ""
     whole = prepare("movielens", raw_dir, tmp_path / "whole")
     assert said_of(Store(data_dir)) == said_of(whole)
 

@@ -1,5 +1,6 @@
 """`python -m export.saved_model` on a run that is done."""
 
+import errno
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 import export.saved_model
 from export.saved_model import export_run
 from sparsectr.errors import InputError
+from sparsectr.training.run_directory import RunDirectory
 from tests.commands import assert_refused
 
 
@@ -112,6 +114,37 @@ def test_failed_verification_leaves_nothing(
         export_run(finished_run.run, None, tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
     assert "error: " in capfd.readouterr().err
+
+
+def test_run_that_can_only_be_read(finished_run, tmp_path, monkeypatch, capsys):
+    def refuse(self, name, values):
+        raise OSError(errno.EROFS, "Read-only file system", name)
+
+    monkeypatch.setattr(RunDirectory, "write_json", refuse)
+    before = finished_run.run.read_result()
+    export.saved_model._tell_run(finished_run.run, "models/7")
+    said = capsys.readouterr().err
+    assert said.startswith("note: result.json of ")
+    assert "Read-only file system" in said
+    assert said.count("\n") == 1
+    assert finished_run.run.read_result() == before
+
+
+def test_number_that_another_export_takes(tmp_path, monkeypatch):
+    folder = tmp_path / ".partial" / "model"
+    folder.mkdir(parents=True)
+    (tmp_path / "3").mkdir()
+    number = export.saved_model._next_version
+
+    def too_late(names):
+        found = number(names)
+        if found == "4":  # taken between the look and the rename
+            (tmp_path / "4" / "assets").mkdir(parents=True, exist_ok=True)
+        return found
+
+    monkeypatch.setattr(export.saved_model, "_next_version", too_late)
+    assert export.saved_model._give_number(folder, tmp_path) == tmp_path / "5"
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("bucket", ["1x2", "1x2x3x4", "ax2x3", "1x0x3", ""])
