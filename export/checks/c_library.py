@@ -8,7 +8,6 @@ it is refused.
 import ctypes
 import functools
 import importlib.util
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from export.messages.predict_messages import data_type_name
 from sparsectr.errors import InputError
+from sparsectr.quiet_tensorflow import without_notes
 
 Array = npt.NDArray[Any]
 
@@ -121,10 +121,9 @@ def library() -> ctypes.CDLL:
     found = importlib.util.find_spec("tensorflow")
     if found is None or found.origin is None:
         raise InputError("TensorFlow is not installed.")
-    # Its notes to its own developers would bury the lines that a user reads.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     path = Path(found.origin).parent / "libtensorflow_cc.so.2"
-    loaded = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+    with without_notes():
+        loaded = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
     for name, (result, *arguments) in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype = result
