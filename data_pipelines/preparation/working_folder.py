@@ -65,6 +65,9 @@ def working_folder(
             raise
         except (OSError, KeyboardInterrupt) as error:
             error.add_note("Go on with --resume.")
+            if isinstance(error, OSError) and error.errno is not None:
+                # Arrow does not say where a disk is full.
+                error.filename = error.filename or str(folder)
             raise
         _remove(folder)
 

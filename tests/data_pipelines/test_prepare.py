@@ -414,6 +414,7 @@ def test_full_disk_says_how_to_go_on(
     assert result.returncode == 2, result.stderr
     (line,) = [x for x in result.stderr.splitlines() if "error: " in x]
     assert line.endswith("File too large. Go on with --resume.")
+    assert f"error: {tmp_path / 'store.partial'}" in line
     assert "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["store.partial"]
     result = _run(repository, *flags, "--resume")
