@@ -1,7 +1,7 @@
 """The training loop."""
 
+import contextlib
 import math
-import sys
 import time
 from typing import Any
 
@@ -14,6 +14,7 @@ from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
+from sparsectr.peak_memory import peak_resident_bytes
 from sparsectr.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
@@ -95,9 +96,24 @@ class Trainer:
         """
         first = (self._checkpointing.restore() or 0) if resume else 0
         before_stop = self._run.drop_log_after(first)
-        train = self._config.train
-        bar = Progress("train", self.num_steps, "step", first=first, delay=0)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
+        with (
+            contextlib.closing(events),
+            Progress(
+                "train", self.num_steps, "step", first=first, delay=0
+            ) as bar,
+        ):
+            self._run_steps(first, before_stop, bar, events)
+
+    def _run_steps(
+        self,
+        first: int,
+        before_stop: dict[str, Any],
+        bar: Progress,
+        events: Any,
+    ) -> None:
+        """Runs the steps from `first` on; see `train`."""
+        train = self._config.train
         start = time.monotonic() - before_stop.get("seconds", 0.0)
         before: tuple[int, tf.Tensor] | None = None
         dataset = self._distributed(self.batches, first, self.num_steps)
@@ -119,8 +135,6 @@ class Trainer:
                 self._check_weights(step)
                 self._checkpointing.save(done)
                 self._run.publish()
-        bar.close()
-        events.close()
         self.train_seconds = time.monotonic() - start
 
     def evaluate(self, split: str = "test") -> Metrics:
@@ -207,10 +221,7 @@ class Trainer:
 
 def peak_memory_bytes() -> int:
     """Returns the peak memory of this process, or of its first GPU."""
-    import resource
-
     if tf.config.list_physical_devices("GPU"):
         info = tf.config.experimental.get_memory_info("GPU:0")
         return int(info["peak"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident_bytes()
