@@ -35,12 +35,12 @@ from absl import flags
 from benchmarks.made.store import write_made_store
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.new_process import in_new_process
-from benchmarks.measuring.peak_memory import peak_resident_bytes
 from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.store import Store
 from sparsectr import command
 from sparsectr.config import DataConfig, TrainConfig
 from sparsectr.errors import InputError
+from sparsectr.peak_memory import peak_resident_bytes
 from sparsectr.quiet_tensorflow import import_tensorflow_quietly
 
 _BATCH_SIZES = (64, 128, 256)

@@ -24,10 +24,10 @@ from benchmarks.made.requests import made_requests, published_schema
 from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import spread
 from benchmarks.measuring.new_process import in_new_process
-from benchmarks.measuring.peak_memory import peak_resident_bytes
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr import command
 from sparsectr.config import TrainConfig
+from sparsectr.peak_memory import peak_resident_bytes
 from sparsectr.training.run_directory import environment
 
 

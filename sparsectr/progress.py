@@ -53,9 +53,6 @@ class Progress(tqdm):  # type: ignore[type-arg] # not subscriptable
             dynamic_ncols=True,
         )
 
-    def __del__(self) -> None:
-        """Shows nothing: an error that kept it open was the last word."""
-
     def advance(self, amount: float, text: str = "") -> None:
         """Adds to what is done, with `text` behind."""
         with _LOCK:

@@ -97,11 +97,18 @@ def test_terminal_line_is_rewritten(
 def test_an_error_is_the_last_word(
     capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
-    progress = Progress("train", 3, "step", delay=0)
-    clock(101.0)
-    progress.advance(1)
-    del progress
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    def fail() -> None:
+        with Progress("train", 3, "step", delay=0) as progress:
+            clock(101.0)
+            progress.advance(1)
+            raise ValueError("too bad")
+
+    with pytest.raises(ValueError, match="too bad"):
+        fail()
+    print("error", file=sys.stderr)
+    *_, end, error = capsys.readouterr().err.splitlines()
+    assert "| 1/3 [" in end
+    assert error == "error"
 
 
 def test_no_thread_of_its_own() -> None:

@@ -24,6 +24,7 @@ import psutil
 
 from benchmarks.measuring.new_process import in_new_process
 from sparsectr.errors import InputError
+from sparsectr.peak_memory import peak_resident_bytes
 
 # A line for each buffer that the compiler allots. Those of parameters belong
 # to the caller, and constants to the program.
@@ -92,19 +93,6 @@ def _give_back() -> None:
     """Returns memory that was freed, by compilation say, to the system."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-
-
-def peak_resident_bytes() -> int:
-    """Returns the peak of this process's resident memory. Needs Linux.
-
-    Not `ru_maxrss`, which in a process that another has started begins with
-    the peak of that one.
-    """
-    text = Path("/proc/self/status").read_text("ascii")
-    match = re.search(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)
-    if match is None:
-        raise InputError("/proc/self/status has no VmHWM.")
-    return int(match[1]) * 1024
 
 
 def _compiler_bytes(folder: Path) -> int:

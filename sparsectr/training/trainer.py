@@ -1,7 +1,7 @@
 """The training loop."""
 
+import contextlib
 import math
-import sys
 import time
 from typing import Any
 
@@ -14,6 +14,7 @@ from data_pipelines.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
+from sparsectr.peak_memory import peak_resident_bytes
 from sparsectr.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.compilation import Shape, worth_compiling
@@ -125,11 +126,23 @@ class Trainer:
         first = (self._checkpointing.restore() or 0) if resume else 0
         log = self._run.drop_log_after(first)
         last = self._restore_validation(first, log)
-        train = self._config.train
-        bar = Progress("train", self.num_steps, "step", first=first, delay=0)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
         self._start = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
         self.compile_seconds = log[-1].get("compile_seconds", 0.0) if log else 0
+        with (
+            contextlib.closing(events),
+            Progress(
+                "train", self.num_steps, "step", first=first, delay=0
+            ) as bar,
+        ):
+            self._run_steps(first, last, bar, events)
+        self.train_seconds = time.monotonic() - self._start
+
+    def _run_steps(
+        self, first: int, last: int, bar: Progress, events: Any
+    ) -> None:
+        """Runs the steps from `first` to `last`; see `train`."""
+        train = self._config.train
         before: tuple[int, tf.Tensor] | None = None
         self.num_steps_done = first
         dataset = self._distributed(self.batches, first, last)
@@ -157,9 +170,6 @@ class Trainer:
                 self._save(done)
             if validation is not None and validation.is_over:
                 break
-        bar.close()
-        events.close()
-        self.train_seconds = time.monotonic() - self._start
 
     def _train_on(self, batch: Any, bar: Progress) -> tf.Tensor:
         """Trains on a batch. The first of a shape has a time of its own."""
@@ -330,10 +340,7 @@ class Trainer:
 
 def peak_memory_bytes() -> int:
     """Returns the peak memory of this process, or of its first GPU."""
-    import resource
-
     if tf.config.list_physical_devices("GPU"):
         info = tf.config.experimental.get_memory_info("GPU:0")
         return int(info["peak"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident_bytes()
