@@ -28,11 +28,11 @@ from benchmarks.made.requests import made_requests, made_schema
 from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import MachineLoad
 from benchmarks.measuring.new_process import in_new_process
-from benchmarks.measuring.peak_memory import peak_resident_bytes
 from benchmarks.serving.model import made_vocabularies, raw_values, write_models
 from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.raw_tensors import request_types
 from sparsectr import command
+from sparsectr.peak_memory import peak_resident_bytes
 
 _DISTINCT_REQUESTS = 512
 """That are made; the file repeats them."""

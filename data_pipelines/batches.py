@@ -122,16 +122,18 @@ class Batches:
         self._shard = functools.lru_cache(2 * config.shuffle_shards)(
             self._open_shard
         )
-        validation_time = store.validation_time if is_cut(split) else None
+        self._part = split
+        self._validation_time = store.validation_time if is_cut(split) else None
         no_bucket = len(self.lengths)
         counts = np.zeros((len(store.shards), no_bucket), np.int64)
         sizes, buckets = [], {}
         for index in range(len(store.shards)):
             shard = self._shard(index)
             bucket = self._buckets(shard)
-            if validation_time is not None:
+            if self._validation_time is not None:
                 requests = shard.splits[self._split]
-                bucket[~in_part(requests, split, validation_time)] = no_bucket
+                is_read = in_part(requests, split, self._validation_time)
+                bucket[~is_read] = no_bucket
             found = np.bincount(bucket, minlength=no_bucket)
             counts[index] = found[:no_bucket]
             sizes.append(len(bucket))
@@ -311,8 +313,12 @@ class Batches:
         if not self._frozen_history:
             return columns.history_end[own]
         # A user's requests stand together, in the order of time.
-        first = np.searchsorted(columns.user, columns.user[own])
-        return columns.history_end[first]
+        rows = np.arange(len(columns.user))
+        if self._validation_time is not None:
+            rows = rows[in_part(columns, self._part, self._validation_time)]
+        first = np.searchsorted(columns.user[rows], columns.user[own])
+        # What is behind the last is of a user without a request of the part.
+        return columns.history_end[rows[np.minimum(first, len(rows) - 1)]]
 
     def _of_shards(self, requests: Array) -> list[tuple[int, Array, Array]]:
         """Returns for each shard concerned: places in the batch, own rows."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import time
 from typing import Any
 
