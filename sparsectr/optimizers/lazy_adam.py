@@ -92,9 +92,20 @@ class LazyAdam(keras.optimizers.Adam):
         self.average: WeightAverage | None = None
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
-        """Creates moments, and averages if there are any."""
+        """Creates moments, and averages if there are any.
+
+        Raises:
+            ValueError: If a variable has a constraint.
+        """
         if self.built:
             return
+        for variable in var_list:
+            if variable.constraint is not None:
+                raise ValueError(
+                    "A constraint rewrites rows that were not read, and after "
+                    f"the average was taken. Received: {variable.path} with "
+                    f"{variable.constraint!r}"
+                )
         self.exclude_from_weight_decay(
             [variable for variable in var_list if variable.name != "kernel"]
         )

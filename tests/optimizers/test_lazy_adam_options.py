@@ -286,6 +286,13 @@ def test_what_would_not_see_merged_rows_is_refused(argument, value, instead):
     assert f"Received: {argument}={value}" in str(error.value)
 
 
+def test_a_constraint_is_refused():
+    table = keras.layers.Embedding(3, 2, embeddings_constraint="non_neg")
+    table.build()
+    with pytest.raises(ValueError, match=r"rewrites rows .*/embeddings with"):
+        LazyAdam().build(table.trainable_variables)
+
+
 def test_every_argument_of_keras_is_known():
     """One that Keras adds has to be looked at before it is let through."""
     assert set(keras.optimizers.Adam().get_config()) == {
