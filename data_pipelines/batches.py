@@ -316,6 +316,8 @@ class Batches:
         rows = np.arange(len(columns.user))
         if self._validation_time is not None:
             rows = rows[in_part(columns, self._part, self._validation_time)]
+        if not len(rows):
+            return columns.history_end[own]
         first = np.searchsorted(columns.user[rows], columns.user[own])
         # What is behind the last is of a user without a request of the part.
         return columns.history_end[rows[np.minimum(first, len(rows) - 1)]]
