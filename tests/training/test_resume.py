@@ -15,6 +15,7 @@ from configs.models.mean_pooling import MeanPoolingRecipe
 from data_pipelines.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.errors import InputError
+from sparsectr.file_systems.process_lock import ProcessLock
 from sparsectr.training.run_directory import RunDirectory
 from tests.commands import ForkedCommands, assert_refused, start
 from tests.tiny_run import CONFIG, FINISHED_FLAGS, logged, saved_state
@@ -202,10 +203,13 @@ def test_two_runs_cannot_begin_in_one_folder(tiny_store, tmp_path):
     first, second = (
         RunDirectory.to_train(tmp_path / "run", resume=False) for _ in range(2)
     )
+    # Another process is about to begin one.
     (tmp_path / "run").mkdir()
-    first._lock_local()
+    other = ProcessLock(tmp_path / "run" / "lock", "it")
     with pytest.raises(InputError, match="is at work on"):
-        second.create(CONFIG, store, tiny_store.path)
+        first.create(CONFIG, store, tiny_store.path)
+    assert not first.exists
+    other.close()
     first.create(CONFIG, store, tiny_store.path)
     with pytest.raises(InputError, match="holds a run already"):
         second.create(CONFIG, store, tiny_store.path)
