@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import pathlib
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ import pytest
 from tests.object_store import object_store
 
 __all__ = ["object_store"]
+
+# Servers of tests are on this machine; gRPC and urllib would ask a proxy.
+for _name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.upper(), None)
 
 # No deadline: a busy machine is not a defect. Derandomized: the suite gives
 # the same answer on every machine.
