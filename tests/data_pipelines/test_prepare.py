@@ -60,6 +60,14 @@ def test_writes_a_store(repository: Path, tmp_path: Path) -> None:
         (["--dataset=movielens"], "ratings.dat, line 2: 3 values where 4"),
         (["--dataset=movielens", "--test_start=2022-04-30"], "does not apply"),
         (["--dataset=kuairand", "--test_start=30.4."], "must be a date"),
+        (
+            ["--dataset=movielens", "--validation_time=29.4."],
+            "must be a date such as 2022-04-29",
+        ),
+        (
+            ["--dataset=movielens", "--validation_fraction=2"],
+            "must be between 0 and 1. Received: 2.0",
+        ),
         (["--dataset=netflix"], "netflix"),
         ([], "dataset"),
         (["--dataset=movielens", "--raw_dri=a"], "raw_dir"),
