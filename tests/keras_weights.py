@@ -17,8 +17,7 @@ def randomize(layer: Any, seed: int) -> None:
     so that a deep model still computes ordinary numbers.
     """
     random = np.random.default_rng(seed)
-    # By name: parts may be made in another order.
-    for weight in sorted(layer.weights, key=lambda weight: weight.path):
+    for weight in _in_one_order(layer.weights):
         noise = random.normal(size=tuple(weight.shape))
         name = weight.path.rsplit("/", maxsplit=1)[-1]
         if name == "rows":
@@ -29,6 +28,35 @@ def randomize(layer: Any, seed: int) -> None:
             weight.assign(1.0 + 0.2 * noise)
         else:
             weight.assign(0.3 * noise)
+
+
+_PARTS_OF_A_BLOCK = (
+    "attention_norm",
+    "feed_forward_norm",
+    "attention",
+    "encoding",
+    "feed_forward",
+)
+
+
+def _in_one_order(weights: list[Any]) -> list[Any]:
+    """Returns weights as they are, but those of a block part by part.
+
+    In whatever order a layer gets its parts, the same numbers are drawn.
+    """
+    first: dict[str, int] = {}
+
+    def key(item: tuple[int, Any]) -> tuple[int, int]:
+        place, weight = item
+        names = weight.path.split("/")
+        parts = [n for n, name in enumerate(names) if name in _PARTS_OF_A_BLOCK]
+        if not parts:
+            return place, 0
+        block = "/".join(names[: parts[0]])
+        rank = max(_PARTS_OF_A_BLOCK.index(names[n]) for n in parts[:2])
+        return first.setdefault(block, place), rank
+
+    return [weight for _, weight in sorted(enumerate(weights), key=key)]
 
 
 def random_model(

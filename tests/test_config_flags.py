@@ -50,6 +50,7 @@ GIVEN = {
         "mixed_precision": ("true", True),
         "jit_compile": ("false", False),
         "num_devices": ("2", 2),
+        "compile_least_steps": ("7", 7),
         "validation": ("true", True),
         "validate_every": ("5", 5),
         "patience": ("2", 2),

@@ -29,7 +29,10 @@ def test_evaluate_writes_the_candidates_that_it_measures(
     assert found.num_rows == result["num_candidates"]
     logit = found["logit"].to_numpy()
     metrics = compute_metrics(
-        found["label"].to_numpy(), logit, found["user"].to_numpy()
+        found["label"].to_numpy(),
+        logit,
+        found["user"].to_numpy(),
+        found["request"].to_numpy(),
     )
     # Equal, and not close: they are the same logits.
     for name in ("auc", "gauc", "logloss", "calibration"):

@@ -35,7 +35,9 @@ def _run_scorer(exported):
         model=exported_model.CONFIG,
         data=DataConfig(max_history=MAX_HISTORY),
     )
-    trained = TrainedModel(exported.model, config, SCHEMA, step=1)
+    trained = TrainedModel(
+        exported.model, config, SCHEMA, step=1, checkpoint="last"
+    )
     return RunScorer(
         trained, types.SimpleNamespace(vocabularies=lambda: VOCABULARIES)
     )

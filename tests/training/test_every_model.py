@@ -85,7 +85,7 @@ def test_resumes_exactly(
     shutil.copytree(
         trained, path, ignore=shutil.ignore_patterns("saved_model", "*.json")
     )
-    for name in ("config.json", "schema.json"):
+    for name in ("config.json", "schema.json", "store.json"):
         shutil.copy(trained / name, path)
     # As if it had been stopped behind the first checkpoint.
     for file in (path / "checkpoints").glob(f"ckpt-{NUM_STEPS}*"):

@@ -39,11 +39,11 @@ class StoppingStep:
         self.reset_metrics = step.reset_metrics
         self.done = 0
 
-    def __call__(self, batch):
+    def __call__(self, batch, jit_compile):
         if self.done == 5:
             raise Stopped
         self.done += 1
-        return self._step(batch)
+        return self._step(batch, jit_compile)
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def test_other_shards_give_other_batches(run, tiny_folder, command, tmp_path):
         command("sparsectr.evaluate", f"--workdir={run}", *flags)
         for flags in ([], [f"--data_dir={store}"])
     ]
-    aucs = [json.loads(d.stdout.splitlines()[1])["auc"] for d in evaluated]
+    aucs = [json.loads(d.stdout.splitlines()[-1])["auc"] for d in evaluated]
     assert aucs[1] == pytest.approx(aucs[0], abs=1e-9)
 
 

@@ -24,6 +24,7 @@ RESULT_KEYS = {
     "metrics",
     "num_parameters",
     "train_seconds",
+    "compile_seconds",
     "requests_per_second",
     "peak_memory_bytes",
     "saved_model",
@@ -131,6 +132,7 @@ def test_log_has_every_step_and_the_metrics(finished_run, result):
             "learning_rate",
             "embedding_learning_rate",
             "seconds",
+            "compile_seconds",
         }
         assert np.isfinite(line["loss"])
         assert 0.0 <= line["running_auc"] <= 1.0

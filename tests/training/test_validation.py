@@ -51,11 +51,16 @@ DUE = [3, 6, 9, 12, 14]
 def _metrics(auc: float) -> Metrics:
     return Metrics(
         auc=auc,
+        auc_standard_error=0.01,
         gauc=0.5,
+        gauc_by_request=0.5,
         logloss=0.25,
+        normalized_entropy=0.9,
         calibration=1.0,
         num_candidates=9,
         num_groups_skipped=2,
+        num_requests_counted=3,
+        num_requests_skipped=1,
     )
 
 
@@ -192,6 +197,7 @@ def _without_times(path: pathlib.Path) -> list[dict[str, Any]]:
     for line in lines:
         del line["time"]
         del line["seconds"]
+        line.pop("compile_seconds", None)
     return lines
 
 
@@ -403,7 +409,7 @@ def test_the_test_is_never_read(
     assert result["best_step"] == found.step
     assert result["num_steps"] == 4
     printed = capsys.readouterr().out
-    assert metrics.log_line() in printed
+    assert metrics.log_lines() in printed
     for flag in result["final_run"]["flags"]:
         assert flag in printed
     lines = [json.dumps(line) for line in logged(tmp_path / "run")]
