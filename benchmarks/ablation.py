@@ -22,8 +22,8 @@ from typing import Any
 
 from absl import flags
 
-from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.process import command
 from sparsectr.training.run_directory import RunDirectory
 
 VARIANTS: dict[str, tuple[str, ...]] = {

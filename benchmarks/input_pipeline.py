@@ -32,16 +32,16 @@ import numpy as np
 import psutil
 from absl import flags
 
-from benchmarks.made.store import write_made_store
+from benchmarks.made_data.store import write_made_store
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.new_process import in_new_process
 from configs.models.sparse_ctr import SparseCTRRecipe
-from data_pipelines.store import Store
-from sparsectr import command
+from data_pipelines.stores.store import Store
 from sparsectr.config import DataConfig, TrainConfig
 from sparsectr.errors import InputError
-from sparsectr.peak_memory import peak_resident_bytes
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.peak_memory import peak_resident_bytes
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 _BATCH_SIZES = (64, 128, 256)
 
@@ -101,7 +101,7 @@ def _take_turns(
     workload: Workload, store: Store, batch_size: int, step: Any
 ) -> dict[str, Any]:
     """Returns seconds of a batch, of a step and of the loop, and ratios."""
-    from data_pipelines.reader import read
+    from data_pipelines.reading.reader import read
 
     batches = _batches(workload, store, batch_size)
     reader: list[float] = []
@@ -158,7 +158,7 @@ def measure_memory(workload: Workload) -> dict[str, Any]:
     import_tensorflow_quietly()
     import tensorflow as tf
 
-    import data_pipelines.reader  # noqa: F401 (what it takes to import)
+    import data_pipelines.reading.reader  # noqa: F401 (what it takes to import)
 
     for _ in tf.data.Dataset.range(1).prefetch(1):
         pass
@@ -185,7 +185,7 @@ def measure_memory(workload: Workload) -> dict[str, Any]:
 
 
 def _batches(workload: Workload, store: Store, batch_size: int) -> Any:
-    from data_pipelines.batches import Batches
+    from data_pipelines.reading.batches import Batches
 
     config = DataConfig(max_history=workload.max_history, length_buckets=())
     return Batches(store, "train", config, batch_size, seed=0)
@@ -199,7 +199,7 @@ def _read(
     after_each: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Reads batches and returns the first of them."""
-    from data_pipelines.reader import read
+    from data_pipelines.reading.reader import read
 
     kept: list[dict[str, Any]] = []
     for batch in read(batches, first, first + count):

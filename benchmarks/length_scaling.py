@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 from absl import flags
 
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.interleaved import (
     MachineLoad,
@@ -43,10 +43,10 @@ from benchmarks.measuring.text import (
     with_quartiles,
 )
 from configs.models.sparse_ctr import SparseCTRRecipe
-from sparsectr import command
 from sparsectr.config import TrainConfig
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 from sparsectr.training.run_directory import environment
 
 _LENGTHS = (256, 1024, 4096, 16384, 100_000)

@@ -24,15 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import MachineLoad
 from benchmarks.measuring.new_process import in_new_process
 from benchmarks.serving.model import made_vocabularies, raw_values, write_models
 from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.raw_tensors import request_types
-from sparsectr import command
-from sparsectr.peak_memory import peak_resident_bytes
+from sparsectr.process import command
+from sparsectr.process.peak_memory import peak_resident_bytes
 
 _DISTINCT_REQUESTS = 512
 """That are made; the file repeats them."""
@@ -65,7 +65,7 @@ def write_file(
 
 def measure(model: Path, source: Path, output: Path) -> dict[str, Any]:
     """Scores a file in this process and returns what it took."""
-    from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+    from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     from data_pipelines.requests.request_table import request_tables

@@ -29,14 +29,14 @@ from typing import Any
 import psutil
 from absl import flags
 
-from benchmarks.made.alibaba_files import (
+from benchmarks.made_data.alibaba_files import (
     PUBLISHED_BEHAVIORS,
     write_made_files,
 )
 from benchmarks.measuring import number_flags, result_files
-from data_pipelines.store import Store
-from sparsectr import command
+from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
+from sparsectr.process import command
 from sparsectr.training.run_directory import environment
 
 _INTERVAL = 0.2

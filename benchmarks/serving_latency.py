@@ -76,8 +76,8 @@ from benchmarks.serving.server_process import (
     server_process,
 )
 from benchmarks.serving.table import table
-from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.process import command
 
 _LENGTHS = (128, 512, 1024, 8192)
 _CANDIDATES = (1, 100, 500, 1000)

@@ -43,8 +43,8 @@ from benchmarks.serving.paths import (
 )
 from benchmarks.serving.server_process import ServerProcess, server_process
 from export.messages.predict_messages import predict_request
-from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.process import command
 
 _MODEL = "sparsectr"
 _NUM_USERS = 8

@@ -44,9 +44,9 @@ from benchmarks.measuring.interleaved import (
 from benchmarks.measuring.peak_memory import measure_in_new_process
 from benchmarks.measuring.text import say
 from configs.models.sparse_ctr import SparseCTRRecipe
-from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 # Times as fast as the baseline, and shares of its memory, at Sparsity-1 to 4.
 _TARGET_SPEEDUPS = {

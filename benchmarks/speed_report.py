@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.process import command
 
 _NAME = "speed_memory"
 _DPI = 100

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from absl import flags
 
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from benchmarks.measuring import number_flags, result_files
 from benchmarks.measuring.interleaved import (
     MachineLoad,
@@ -37,10 +37,10 @@ from benchmarks.measuring.text import (
     with_quartiles,
 )
 from configs.models.sparse_ctr import SparseCTRRecipe
-from sparsectr import command
 from sparsectr.config import TrainConfig
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 from sparsectr.training.run_directory import environment
 

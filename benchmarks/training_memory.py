@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.made.requests import made_requests, published_schema
+from benchmarks.made_data.requests import made_requests, published_schema
 from benchmarks.measuring import result_files
 from benchmarks.measuring.interleaved import spread
 from benchmarks.measuring.new_process import in_new_process
 from configs.models.sparse_ctr import SparseCTRRecipe
-from sparsectr import command
 from sparsectr.config import TrainConfig
-from sparsectr.peak_memory import peak_resident_bytes
+from sparsectr.process import command
+from sparsectr.process.peak_memory import peak_resident_bytes
 from sparsectr.training.run_directory import environment
 
 

@@ -20,10 +20,10 @@ from absl import flags
 
 from data_pipelines.description.describe_text import describe
 from data_pipelines.description.store_statistics import StoreStatistics
-from data_pipelines.store import Store
-from sparsectr import command
+from data_pipelines.stores.store import Store
 from sparsectr.config import Config, DataConfig
 from sparsectr.file_systems.local_copy import local_copy
+from sparsectr.process import command
 
 
 def _max_history(store: Store) -> int:

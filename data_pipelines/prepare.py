@@ -59,14 +59,14 @@ from data_pipelines.preparation.engine import EmbeddedEngine, Engine
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.validation_rule import FRACTION, validation_rule
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from data_pipelines.synthetic_alibaba import MARKER
 from data_pipelines.verify_store import verify_store
-from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import cache_folder, local_copy
 from sparsectr.file_systems.mirror import check_free, publish
 from sparsectr.file_systems.paths import file_system, is_remote, join
+from sparsectr.process import command
 
 ENGINES = ("embedded", "spark")
 DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")

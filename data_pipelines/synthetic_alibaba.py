@@ -55,7 +55,7 @@ import pyarrow as pa
 from absl import flags
 from pyarrow import csv
 
-from data_pipelines.new_folder import new_folder
+from data_pipelines.stores.new_folder import new_folder
 from data_pipelines.synthetic import (
     synthetic_catalog,
     synthetic_impressions,
@@ -71,8 +71,8 @@ from data_pipelines.synthetic.synthetic_catalog import (
 )
 from data_pipelines.synthetic.synthetic_impressions import Impressions
 from data_pipelines.synthetic.synthetic_interests import DAY, LOG_END, Behaviors
-from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.process import command
 
 MARKER = "SYNTHETIC.txt"
 """Name of the file that tells made files from real ones."""

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.parts import count_rows
 from data_pipelines.preparation.encoded_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
-from data_pipelines.shard import SPLITS, Shard, add_nested
-from data_pipelines.store import Store, shard_name
+from data_pipelines.stores.content_digest import digest, shard_content
+from data_pipelines.stores.parts import count_rows
+from data_pipelines.stores.shard import SPLITS, Shard, add_nested
+from data_pipelines.stores.store import Store, shard_name
 from sparsectr.errors import InputError
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 from sparsectr.schema import LATEST_TIME, CategoricalField, DatasetSchema
 
 

@@ -44,13 +44,13 @@ from data_pipelines.requests.padding import (
 )
 from data_pipelines.requests.raw_tensors import PROBABILITY
 from data_pipelines.requests.tensor_type import Array, TensorType
-from export.calling.grpc_transport import GrpcTransport
-from export.calling.server_error import ServerError
-from export.calling.transport import ServedSignature, Transport
-from export.calling.user_state import StaleStateError, UserState
+from export.client_parts.grpc_transport import GrpcTransport
+from export.client_parts.server_error import ServerError
+from export.client_parts.transport import ServedSignature, Transport
+from export.client_parts.user_state import StaleStateError, UserState
 from export.contract.signature import ENCODE_USER, SCORE, WHOLE_PASS
 from sparsectr.errors import InputError
-from sparsectr.utf8 import to_utf8
+from sparsectr.process.utf8 import to_utf8
 
 _FIRST_PAUSE = 0.02
 """Seconds before the first retry; they double with each."""
@@ -129,7 +129,7 @@ class Client:
         self._max_behaviors = buckets.history_lengths[-1] if buckets else None
         make: Callable[..., Transport] = GrpcTransport
         if "://" in server:
-            from export.calling.rest_transport import RestTransport
+            from export.client_parts.rest_transport import RestTransport
 
             make = RestTransport
         self._transport: Transport = make(server, model_name, version, label)
@@ -409,7 +409,7 @@ def main(argv: list[str]) -> None:
 def _score_file(client: Client, path: Path, output: Path) -> int:
     from data_pipelines.requests.request_table import RequestTable
     from data_pipelines.requests.score_writer import score_writer
-    from sparsectr.progress import Progress
+    from sparsectr.process.progress import Progress
 
     table = RequestTable(path, client.inputs())
     count = 0
@@ -429,7 +429,7 @@ def _score_file(client: Client, path: Path, output: Path) -> int:
 
 
 if __name__ == "__main__":
-    from sparsectr import command
+    from sparsectr.process import command
 
     define_flags()
     command.run(main)

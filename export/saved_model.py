@@ -32,17 +32,17 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.requests.buckets import Buckets
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.stores.store_identity import StoreIdentity
 from export.contract.signature import signature_json, signatures
 from export.requests.logged_requests import logged_batches
 from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
-from sparsectr import command
 from sparsectr.calibration import FILE as CALIBRATION
 from sparsectr.errors import InputError
 from sparsectr.file_systems.mirror import publish
 from sparsectr.file_systems.partial_folder import partial_folder
 from sparsectr.file_systems.paths import file_system, is_remote, join
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 XlaBucket = tuple[int, int, int]
 

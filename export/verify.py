@@ -37,8 +37,8 @@ from export.checks.comparison import (
 from export.checks.lint import lint, read_extra, read_variables
 from export.checks.weight_digest import weight_digest
 from export.requests.warm_up import FILE_NAME, read_warm_up
-from sparsectr import command
 from sparsectr.errors import InputError
+from sparsectr.process import command
 
 
 def define_flags() -> None:

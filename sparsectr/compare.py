@@ -20,7 +20,6 @@ import json
 
 from absl import flags
 
-from sparsectr import command
 from sparsectr.comparison.comparison_table import table
 from sparsectr.comparison.finished_run import FinishedRun, check_comparable
 from sparsectr.comparison.seed_groups import (
@@ -28,6 +27,7 @@ from sparsectr.comparison.seed_groups import (
     group_by_seed,
     paired_differences,
 )
+from sparsectr.process import command
 
 
 def define_flags() -> None:

@@ -26,9 +26,9 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.parquet_writer import check_output
-from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 
 def define_flags() -> None:
@@ -81,8 +81,8 @@ def main(argv: list[str]) -> None:
         check_output(values.predictions)
     import_tensorflow_quietly()
 
-    from data_pipelines.batches import Batches
-    from data_pipelines.reader import element_spec, read
+    from data_pipelines.reading.batches import Batches
+    from data_pipelines.reading.reader import element_spec, read
     from sparsectr.prediction.recorded import recorded
     from sparsectr.training.devices import make_strategy
     from sparsectr.training.floors import floors

@@ -24,11 +24,11 @@ from data_pipelines.parquet_writer import check_output
 from data_pipelines.requests.padding import check_request
 from data_pipelines.requests.request_table import RequestTable, request_tables
 from data_pipelines.requests.score_writer import score_writer
-from sparsectr import command
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
-from sparsectr.progress import Progress
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.progress import Progress
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from sparsectr.prediction.scorer import Scorer

@@ -16,8 +16,8 @@ weights were not trained on: that is the validation of a run of `--validation`.
 
 from absl import flags
 
-from sparsectr import command
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 
 def define_flags() -> None:
@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     import_tensorflow_quietly()
 
-    from data_pipelines.batches import Batches
-    from data_pipelines.reader import element_spec, read
+    from data_pipelines.reading.batches import Batches
+    from data_pipelines.reading.reader import element_spec, read
     from sparsectr.calibration import FILE, fit
     from sparsectr.metrics import calibration, log_loss
     from sparsectr.training.devices import make_strategy

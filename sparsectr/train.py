@@ -30,14 +30,15 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data_pipelines.store import Store
-from sparsectr import command, config_flags
-from sparsectr.compilation_cache import keep_compilations
+from data_pipelines.stores.store import Store
+from sparsectr import config_flags
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location, join
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.compilation_cache import keep_compilations
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from sparsectr.training.run_directory import RunDirectory

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 
 def main() -> None:
-    from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+    from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     import sparsectr.training.run  # noqa: F401

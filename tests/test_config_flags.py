@@ -266,7 +266,8 @@ def test_help_of_a_command_shows_the_flags(tmp_path, repository):
     program = tmp_path / "program.py"
     program.write_text(
         '"""Trains."""\n'
-        "from sparsectr import command, config_flags\n"
+        "from sparsectr import config_flags\n"
+        "from sparsectr.process import command\n"
         "config_flags.define_config_flags()\n"
         "command.run(print)\n"
     )

@@ -145,7 +145,7 @@ def test_gitignore(repository):
         ignored.append(".venv/bin/python")
     kept = [
         "sparsectr/models/sparse_ctr.py",
-        "data_pipelines/reader.py",
+        "data_pipelines/reading/reader.py",
         "benchmarks/results/speed.json",
     ]
     result = subprocess.run(

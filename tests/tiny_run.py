@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.prepare import prepare
-from data_pipelines.store import Store
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.stores.store import Store
+from data_pipelines.stores.store_identity import StoreIdentity
 from data_pipelines.synthetic_alibaba import write_sample
 from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.training.devices import make_strategy

@@ -15,7 +15,7 @@ from benchmarks.attention.paper_construction import (
     PaperConstructionRecipe,
     plan_all_rows,
 )
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.config import TrainConfig
 from sparsectr.model_recipe import RequestShape

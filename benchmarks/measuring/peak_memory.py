@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.measuring.new_process import in_new_process
 from sparsectr.errors import InputError
-from sparsectr.peak_memory import peak_resident_bytes
+from sparsectr.process.peak_memory import peak_resident_bytes
 
 # A line for each buffer that the compiler allots. Those of parameters belong
 # to the caller, and constants to the program.
@@ -62,7 +62,7 @@ def _measure(
             "--xla_dump_hlo_as_text",
         ]
     )
-    from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+    from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     from benchmarks.attention import contenders

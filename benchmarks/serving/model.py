@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from benchmarks.measuring.new_process import in_new_process
 from configs.models.sparse_ctr import SparseCTRRecipe
-from data_pipelines.vocabulary import Vocabulary
+from data_pipelines.stores.vocabulary import Vocabulary
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 
 Inputs = dict[str, Any]
@@ -136,7 +136,7 @@ def _write(
     max_history: int,
     answered: Sequence[Shape],
 ) -> dict[str, Any]:
-    from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+    from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
 

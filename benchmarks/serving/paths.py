@@ -14,8 +14,8 @@ import psutil
 
 from benchmarks.serving.model import Array, Inputs, split_inputs
 from data_pipelines.requests.raw_tensors import PROBABILITY
-from export.calling.grpc_transport import GrpcTransport
 from export.checks.c_api import SavedModelSession
+from export.client_parts.grpc_transport import GrpcTransport
 from export.contract.signature import ENCODE_USER, SCORE, WHOLE_PASS, xla_name
 
 WHOLE, COMPILED, ENCODE = "whole", "compiled", "encode"

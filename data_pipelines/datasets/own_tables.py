@@ -22,7 +22,7 @@ from data_pipelines.datasets.schema_file import (
 from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
-from data_pipelines.vocabulary import arrow_type
+from data_pipelines.stores.vocabulary import arrow_type
 from sparsectr.errors import InputError
 from sparsectr.schema import (
     CategoricalField,

@@ -74,7 +74,7 @@ def cut_into_chunks(
 def _layer_of(num_chunks: int) -> Callable[[Array], tuple[Any, Any]]:
     """Returns what gives starts and ends `[B, P]` of times `[B, L]`."""
     # Late, so that `--help` and refusals need not wait for TensorFlow.
-    from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+    from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     import tensorflow as tf

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.description.store_statistics import StoreStatistics
-from data_pipelines.shard import SPLITS
+from data_pipelines.stores.shard import SPLITS
 
 Array = npt.NDArray[Any]
 

@@ -26,8 +26,8 @@ from data_pipelines.description.store_statistics import (
     StoreStatistics,
     field_tables,
 )
-from data_pipelines.shard import SPLITS
-from data_pipelines.store import Store
+from data_pipelines.stores.shard import SPLITS
+from data_pipelines.stores.store import Store
 
 Array = npt.NDArray[Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import Shard
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import Shard
 
 
 def user_blocks(shard: Shard, num_rows: int) -> Iterator[Shard]:

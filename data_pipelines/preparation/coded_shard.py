@@ -37,10 +37,10 @@ from data_pipelines.preparation.scan import (
 )
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import Shard
-from data_pipelines.store import SAMPLED_REQUESTS
-from data_pipelines.vocabulary import arrow_type, id_dtype
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.store import SAMPLED_REQUESTS
+from data_pipelines.stores.vocabulary import arrow_type, id_dtype
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField, DenseField
 

@@ -35,11 +35,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.batches import Batches
-from data_pipelines.hashing import hash_ids, hash_rows
 from data_pipelines.preparation.listwise import Listwise
-from data_pipelines.store import Store
-from data_pipelines.vocabulary import Vocabulary
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.hashing import hash_ids, hash_rows
+from data_pipelines.stores.store import Store
+from data_pipelines.stores.vocabulary import Vocabulary
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 

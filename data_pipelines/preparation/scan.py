@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from data_pipelines.hashing import hash_ids
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.raw_table import RawTable, Split
+from data_pipelines.stores.hashing import hash_ids
 
 ROW = "__row"
 """Column of the row numbers, which keep the order of the raw files."""

@@ -22,8 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_pipelines.content_digest import digest
-from data_pipelines.new_folder import check_free
 from data_pipelines.preparation.coded_shard import (
     ShardSummary,
     ShardTask,
@@ -51,16 +49,18 @@ from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import SplitRule, Times
-from data_pipelines.shard import add_nested
-from data_pipelines.store import (
+from data_pipelines.stores.content_digest import digest
+from data_pipelines.stores.new_folder import check_free
+from data_pipelines.stores.shard import add_nested
+from data_pipelines.stores.store import (
     SAMPLED_REQUESTS,
     Store,
     manifest_of,
     shard_name,
 )
-from data_pipelines.vocabulary import Vocabulary, arrow_type
+from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from sparsectr.errors import InputError
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 from sparsectr.schema import DatasetSchema
 
 

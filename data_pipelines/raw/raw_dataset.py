@@ -8,7 +8,7 @@ import pyarrow as pa
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import SplitRule
-from data_pipelines.vocabulary import arrow_type
+from data_pipelines.stores.vocabulary import arrow_type
 from sparsectr.schema import CategoricalField, DatasetSchema
 
 EXACT_TIME = "__exact_time"

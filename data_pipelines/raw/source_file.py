@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from sparsectr.errors import InputError
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 
 _PACKINGS = (".gz", ".tar.gz", ".zip")
 _CHUNK = 1 << 20

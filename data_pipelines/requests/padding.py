@@ -15,8 +15,8 @@ import numpy as np
 from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.tensor_type import Array, TensorType
 from sparsectr.errors import InputError
+from sparsectr.process.utf8 import to_utf8
 from sparsectr.schema import LATEST_TIME
-from sparsectr.utf8 import to_utf8
 
 Request = Mapping[str, Any]
 """One request: the inputs of a signature without their batch axis.

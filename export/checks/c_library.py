@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from export.messages.predict_messages import data_type_name
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import without_notes
+from sparsectr.process.quiet_tensorflow import without_notes
 
 Array = npt.NDArray[Any]
 

@@ -25,13 +25,13 @@ import pyarrow as pa
 from absl import flags
 
 from data_pipelines.requests.raw_tensors import PROBABILITY
-from data_pipelines.vocabulary import Vocabulary
+from data_pipelines.stores.vocabulary import Vocabulary
 from export.checks.weight_digest import weight_digest
 from export.contract.signature import WHOLE_PASS
 from export.requests.logged_requests import LoggedBatch, logged_batches
 from export.requests.warm_up import write_warm_up
-from sparsectr import command
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 from sparsectr.schema import PADDING_ID, DatasetSchema
 
 REQUESTS = "requests.tfrecord"

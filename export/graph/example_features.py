@@ -14,7 +14,7 @@ from data_pipelines.requests.raw_tensors import (
     candidate_inputs,
     user_inputs,
 )
-from data_pipelines.vocabulary import missing_value
+from data_pipelines.stores.vocabulary import missing_value
 from sparsectr.schema import DatasetSchema
 
 

@@ -33,7 +33,7 @@ from sparsectr.calibration import Calibration
 from sparsectr.models.ranking_model import RankingModel
 from sparsectr.prediction.calibrated import calibrated
 from sparsectr.prediction.raw_ids import RawIds
-from sparsectr.quiet_tensorflow import reason_of
+from sparsectr.process.quiet_tensorflow import reason_of
 
 _FINGERPRINT_BITS = 53
 

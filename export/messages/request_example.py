@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from export.messages.message_classes import Messages, message_classes
-from sparsectr.utf8 import to_utf8
+from sparsectr.process.utf8 import to_utf8
 
 _PACKAGE = "sparsectr.example"
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.batches import Batches
 from data_pipelines.preparation.sampled_requests import MOST_BEHAVIORS
+from data_pipelines.reading.batches import Batches
 from data_pipelines.requests.padding import (
     BEHAVIOR_TIME,
     check_request,
@@ -19,7 +19,7 @@ from data_pipelines.requests.padding import (
 )
 from data_pipelines.requests.raw_tensors import request_types
 from data_pipelines.requests.request_table import RequestTable
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from absl import flags
 
-from sparsectr import command
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.process import command
+from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
 
 def define_flags() -> None:

@@ -12,7 +12,10 @@ from typing import IO
 
 from sparsectr.errors import InputError
 from sparsectr.file_systems.file_system import Mode, Status
-from sparsectr.quiet_tensorflow import import_tensorflow_quietly, reason_of
+from sparsectr.process.quiet_tensorflow import (
+    import_tensorflow_quietly,
+    reason_of,
+)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import IO, TypeVar
 from sparsectr.errors import InputError
 from sparsectr.file_systems.file_system import FileSystem, Status
 from sparsectr.file_systems.paths import join
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 
 _THREADS = 8
 # Of one request, and held once or twice by each thread. See

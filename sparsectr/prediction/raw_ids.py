@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from data_pipelines.vocabulary import (
+from data_pipelines.stores.vocabulary import (
     Vocabulary,
     hashed_ids,
     missing_value,

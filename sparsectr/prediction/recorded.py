@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_pipelines.batches import Batches
 from data_pipelines.parquet_writer import parquet_writer
-from data_pipelines.store import Store
-from data_pipelines.vocabulary import Vocabulary, arrow_type
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.store import Store
+from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from sparsectr.file_systems.paths import Location
 from sparsectr.schema import NUM_RESERVED_IDS
 

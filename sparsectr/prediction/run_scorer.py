@@ -11,7 +11,7 @@ import tensorflow as tf
 from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.raw_tensors import request_types
 from data_pipelines.requests.tensor_type import Array
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.calibration import Calibration
 from sparsectr.prediction.calibrated import calibrated
 from sparsectr.prediction.raw_ids import RawIds

@@ -10,7 +10,7 @@ from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.raw_tensors import PROBABILITY
 from data_pipelines.requests.tensor_type import Array, TensorType
 from sparsectr.errors import InputError
-from sparsectr.quiet_tensorflow import reason_of
+from sparsectr.process.quiet_tensorflow import reason_of
 
 _SIGNATURE = "serving_default"
 

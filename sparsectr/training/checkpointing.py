@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from sparsectr.errors import InputError
 from sparsectr.optimizers.weight_average import WeightAverage
-from sparsectr.quiet_tensorflow import reason_of
+from sparsectr.process.quiet_tensorflow import reason_of
 from sparsectr.training.train_step import TrainStep
 
 

@@ -3,7 +3,7 @@
 import collections
 from typing import NamedTuple
 
-from data_pipelines.batches import Batches
+from data_pipelines.reading.batches import Batches
 
 _COUNTED_STEPS = 20_000
 """Of a longer run, so many steps stand for all."""

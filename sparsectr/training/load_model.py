@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from data_pipelines.store import Store
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.stores.store import Store
+from data_pipelines.stores.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy

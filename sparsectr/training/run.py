@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.batches import Batches
-from data_pipelines.store import Store
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.store import Store
+from data_pipelines.stores.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location, is_remote

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.stores.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.local_copy import local_copy

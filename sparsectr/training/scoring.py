@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.batches import Batches
+from data_pipelines.reading.batches import Batches
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics, compute_metrics
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 
 Array = npt.NDArray[Any]
 

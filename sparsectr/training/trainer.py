@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines.batches import Batches
-from data_pipelines.reader import element_spec, read
-from data_pipelines.store import Store
+from data_pipelines.reading.batches import Batches
+from data_pipelines.reading.reader import element_spec, read
+from data_pipelines.stores.store import Store
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
-from sparsectr.peak_memory import peak_resident_bytes
-from sparsectr.progress import Progress
+from sparsectr.process.peak_memory import peak_resident_bytes
+from sparsectr.process.progress import Progress
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.compilation import Shape, worth_compiling
 from sparsectr.training.run_directory import RunDirectory

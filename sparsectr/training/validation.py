@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.config import Config
 from sparsectr.config_flags import flags_of
 from sparsectr.errors import InputError

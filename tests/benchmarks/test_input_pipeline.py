@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.made.store import write_made_store
-from data_pipelines.store import Store
+from benchmarks.made_data.store import write_made_store
+from data_pipelines.stores.store import Store
 from tests.commands import ForkedCommands
 
 TINY = (

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 from benchmarks import preparation
-from benchmarks.made.alibaba_files import PUBLISHED_BEHAVIORS, write_made_files
+from benchmarks.made_data.alibaba_files import (
+    PUBLISHED_BEHAVIORS,
+    write_made_files,
+)
 from data_pipelines.prepare import prepare
 from tests import commands
 

@@ -305,7 +305,7 @@ def test_calls_take_turns_with_the_requests() -> None:
 
 def test_made_requests_fit_the_signatures() -> None:
     signature = pytest.importorskip("export.contract.signature")
-    from benchmarks.made.requests import made_schema
+    from benchmarks.made_data.requests import made_schema
 
     (request,) = raw_inputs(50, 7, 11, 1)
     inputs = signature.signatures(made_schema(50), SparseCTRRecipe())

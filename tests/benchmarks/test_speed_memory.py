@@ -24,7 +24,7 @@ from benchmarks.attention.contenders import (
 )
 from benchmarks.attention.operation_counts import compiled_operations
 from benchmarks.attention.paper_construction import PaperConstructionRecipe
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from benchmarks.measuring.interleaved import Turns, speedup, spread, take_turns
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.model_recipe import RequestShape

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.made.requests import made_requests, made_schema
+from benchmarks.made_data.requests import made_requests, made_schema
 from benchmarks.table_size import spread_out
 from sparsectr.schema import NUM_RESERVED_IDS
 from tests.commands import ForkedCommands

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.shard import SPLITS, Shard
-from data_pipelines.store import Store
+from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.store import Store
 from sparsectr.schema import CategoricalField, Table
 
 OUT_OF_VOCABULARY = "(out of vocabulary)"

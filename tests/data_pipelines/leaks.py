@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data_pipelines.shard import SPLITS
-from data_pipelines.store import Store
+from data_pipelines.stores.shard import SPLITS
+from data_pipelines.stores.store import Store
 
 
 def check_histories(store: Store) -> int:

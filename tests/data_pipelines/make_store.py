@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import SPLITS, Shard
-from data_pipelines.store import Store, write_store
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.store import Store, write_store
 from sparsectr.config import DataConfig
 from sparsectr.schema import (
     CategoricalField,

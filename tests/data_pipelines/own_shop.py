@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.prepare import Options, prepare
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from tests.data_pipelines.decoded_store import Request, decode

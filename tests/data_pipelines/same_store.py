@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 
 
 def said_of(store: Store) -> dict[str, Any]:

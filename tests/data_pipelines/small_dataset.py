@@ -17,7 +17,7 @@ from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_table import RawTable, keep
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import FromTime
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.schema import (
     CategoricalField,
     DatasetSchema,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.prepare import prepare
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
 from sparsectr.errors import InputError
 from tests.data_pipelines import leaks, raw_files

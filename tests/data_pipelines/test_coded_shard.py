@@ -21,7 +21,7 @@ from data_pipelines.preparation.scan import (
     write_part,
 )
 from data_pipelines.raw.raw_dataset import RawDataset
-from data_pipelines.shard import Shard
+from data_pipelines.stores.shard import Shard
 from tests.data_pipelines.small_dataset import (
     SCHEMA,
     TEST_TIME,

@@ -22,8 +22,8 @@ from data_pipelines.description.duration_counts import (
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.periods import count_by_period
 from data_pipelines.description.store_statistics import StoreStatistics
-from data_pipelines.shard import SPLITS
-from data_pipelines.store import Store
+from data_pipelines.stores.shard import SPLITS
+from data_pipelines.stores.store import Store
 from tests import commands
 from tests.data_pipelines.make_store import FIRST_TIME, make_store
 from tests.reference.times import time_chunks

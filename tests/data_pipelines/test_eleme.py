@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from data_pipelines.datasets import eleme
 from data_pipelines.datasets.eleme import ElemeOptions
 from data_pipelines.prepare import RANGE_BYTES, Options, prepare
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from tests.data_pipelines import eleme_files, leaks

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.parts import count_rows
 from data_pipelines.preparation import encoded_shard, steps
 from data_pipelines.preparation.coded_shard import read_counts
 from data_pipelines.preparation.encoded_shard import (
@@ -18,7 +17,8 @@ from data_pipelines.preparation.encoded_shard import (
     describe_files,
     encode_shard,
 )
-from data_pipelines.shard import Shard
+from data_pipelines.stores.parts import count_rows
+from data_pipelines.stores.shard import Shard
 from sparsectr.schema import Table
 from tests.data_pipelines.small_dataset import (
     drawn_rows,

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from data_pipelines.batches import Batches
 from data_pipelines.prepare import prepare
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import SPLITS, Shard
-from data_pipelines.store import Store, write_store
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.store import Store, write_store
 from sparsectr.config import DataConfig
 from sparsectr.metrics import auc, gauc
 from sparsectr.schema import CategoricalField, DatasetSchema, Table

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.prepare import RANGE_BYTES, prepare
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
 from tests.data_pipelines import (
     generated_alibaba,

@@ -16,7 +16,7 @@ from data_pipelines.preparation import steps
 from data_pipelines.preparation.encoded_shard import EncodeTask
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.split_rule import FromTime
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField

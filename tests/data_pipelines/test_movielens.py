@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.movielens_from_recbole import convert
 from data_pipelines.prepare import prepare
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
 from tests.data_pipelines import leaks, raw_files
 from tests.data_pipelines.raw_files import MOVIELENS

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from tests.commands import ForkedCommands
 from tests.data_pipelines.decoded_store import Decoded, Request, decode
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.batches import Batches
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.split_rule import LastFraction
-from data_pipelines.store import Store
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError

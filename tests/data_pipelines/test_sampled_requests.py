@@ -13,7 +13,7 @@ import pytest
 
 from data_pipelines.preparation import sampled_requests
 from data_pipelines.preparation.sampled_requests import choose
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from tests.data_pipelines.small_dataset import (
     drawn_rows,
     prepared,

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from data_pipelines.hashing import hash_ids
 from data_pipelines.preparation.scan import (
     ROW,
     PartTask,
@@ -24,6 +23,7 @@ from data_pipelines.raw.csv_reader import CsvReader
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile, SourceStream
+from data_pipelines.stores.hashing import hash_ids
 from sparsectr.errors import InputError
 
 NUM_SHARDS = 5

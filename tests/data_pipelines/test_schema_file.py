@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.prepare import Options, prepare
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
 from tests.data_pipelines.own_shop import (
     NOW,

@@ -21,7 +21,7 @@ from data_pipelines.prepare import prepare
 from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_table import RawTable, keep
 from data_pipelines.raw.source_file import SourceFile
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.parts import count_rows
 from data_pipelines.preparation.validation_time import find_validation
 from data_pipelines.raw.split_rule import FromTime, SplitRule
 from data_pipelines.raw.validation_rule import newest, validation_rule
-from data_pipelines.shard import add_nested
-from data_pipelines.store import Store
+from data_pipelines.stores.parts import count_rows
+from data_pipelines.stores.shard import add_nested
+from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
 from tests.data_pipelines.small_dataset import (
     drawn_rows,

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.parts import count_rows
 from data_pipelines.preparation import encoded_shard
 from data_pipelines.preparation.encoded_shard import (
     EncodeTask,
     count_ids,
     describe_files,
 )
-from data_pipelines.shard import add_nested
-from data_pipelines.store import SAMPLED_REQUESTS, Store, write_store
+from data_pipelines.stores.content_digest import digest, shard_content
+from data_pipelines.stores.parts import count_rows
+from data_pipelines.stores.shard import add_nested
+from data_pipelines.stores.store import SAMPLED_REQUESTS, Store, write_store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from tests.data_pipelines.small_dataset import (

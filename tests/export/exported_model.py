@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from data_pipelines.requests.raw_tensors import MISSING_INTEGER, MISSING_TEXT
-from data_pipelines.vocabulary import Vocabulary, arrow_type
+from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from export.graph.serving_graph import ServingGraph
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.schema import DatasetSchema, Table

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.requests.raw_tensors import PROBABILITY
-from export.calling.grpc_transport import GrpcTransport
-from export.calling.rest_transport import RestTransport
-from export.calling.server_error import ServerError
+from export.client_parts.grpc_transport import GrpcTransport
+from export.client_parts.rest_transport import RestTransport
+from export.client_parts.server_error import ServerError
 from export.contract.signature import (
     ENCODE_USER,
     EXAMPLES,

@@ -12,9 +12,9 @@ import pytest
 
 from data_pipelines.requests.padding import check_request
 from data_pipelines.requests.tensor_type import TensorType
-from export.calling.server_error import ServerError
-from export.calling.user_state import StaleStateError, UserState
 from export.client import Client
+from export.client_parts.server_error import ServerError
+from export.client_parts.user_state import StaleStateError, UserState
 from sparsectr.errors import InputError
 from tests.commands import ROOT
 from tests.export.toy_model import CANDIDATES, USER

@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 import pytest
 
-from export.calling.rest_transport import RestTransport
-from export.calling.server_error import ServerError
 from export.client import Client
+from export.client_parts.rest_transport import RestTransport
+from export.client_parts.server_error import ServerError
 from export.serving_double.serving import serving
 from sparsectr.errors import InputError
 from tests.export.toy_model import CANDIDATES, USER

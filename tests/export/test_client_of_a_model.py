@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.requests.buckets import Buckets
-from export.calling.user_state import StaleStateError
 from export.client import Client
+from export.client_parts.user_state import StaleStateError
 from export.serving_double.serving import serving
 from tests.export.exported_model import exported, only, requests
 

@@ -14,9 +14,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.calling.grpc_transport import GrpcTransport
-from export.calling.rest_transport import RestTransport
-from export.calling.server_error import ServerError
+from export.client_parts.grpc_transport import GrpcTransport
+from export.client_parts.rest_transport import RestTransport
+from export.client_parts.server_error import ServerError
 from export.serving_double.serving import serving
 from tests.commands import assert_refused
 from tests.export.toy_model import save_toy_model

@@ -11,7 +11,7 @@ import atexit, os, sys, types
 sys.modules["tensorflow_io"] = types.ModuleType("tensorflow_io")
 atexit.register(os._exit, 134)
 
-from sparsectr import command
+from sparsectr.process import command
 from sparsectr.errors import InputError
 
 def main(argv):

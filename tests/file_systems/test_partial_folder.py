@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from data_pipelines.new_folder import new_folder
+from data_pipelines.stores.new_folder import new_folder
 from sparsectr.file_systems.partial_folder import partial_folder
 
 _STAY = """

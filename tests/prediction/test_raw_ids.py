@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from data_pipelines.hashing import mix, split_mix
 from data_pipelines.prepare import prepare
 from data_pipelines.requests.raw_tensors import (
     MISSING_INTEGER,
@@ -17,7 +16,8 @@ from data_pipelines.requests.raw_tensors import (
 )
 from data_pipelines.requests.request_table import RequestTable
 from data_pipelines.requests.tensor_type import TensorType
-from data_pipelines.vocabulary import Vocabulary, arrow_type
+from data_pipelines.stores.hashing import mix, split_mix
+from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from export.requests.logged_requests import logged_batches
 from sparsectr.config import DataConfig
 from sparsectr.prediction.raw_ids import RawIds

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines.batches import Batches
+from data_pipelines.reading.batches import Batches
 from sparsectr.config import DataConfig
 from sparsectr.metrics import compute_metrics
 from sparsectr.prediction.recorded import recorded

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.prepare import prepare
-from data_pipelines.store import SAMPLED_REQUESTS
+from data_pipelines.stores.store import SAMPLED_REQUESTS
 from data_pipelines.synthetic_alibaba import write_sample
 from tests.commands import assert_refused
 from tests.tiny_run import FINISHED_FLAGS, FLAGS

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from data_pipelines.batches import Batches
-from sparsectr import compilation_cache
+from data_pipelines.reading.batches import Batches
+from sparsectr.process import compilation_cache
 from sparsectr.training.compilation import Shape, worth_compiling
 from tests.tiny_run import CONFIG, change, make_trainer
 

@@ -9,8 +9,8 @@ import sklearn.metrics
 
 from data_pipelines.datasets import kuairand
 from data_pipelines.prepare import prepare
-from data_pipelines.shard import Shard
-from data_pipelines.store import Store, write_store
+from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.store import Store, write_store
 from sparsectr.training.floors import floors, item_field
 from tests.data_pipelines.make_store import SCHEMA, make_store
 

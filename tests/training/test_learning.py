@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from configs.models.sparse_ctr import SparseCTRRecipe
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import SPLITS, Shard
-from data_pipelines.store import Store, write_store
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.store import Store, write_store
 from sparsectr.config import Config, DataConfig, TrainConfig
 from sparsectr.schema import CategoricalField, DatasetSchema, Table
 from tests.tiny_run import make_trainer

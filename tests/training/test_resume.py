@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs.models.mean_pooling import MeanPoolingRecipe
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.stores.store_identity import StoreIdentity
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.file_systems.process_lock import ProcessLock

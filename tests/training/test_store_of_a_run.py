@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from data_pipelines.prepare import prepare
-from data_pipelines.store import SAMPLED_REQUESTS, Store, write_store
+from data_pipelines.stores.store import SAMPLED_REQUESTS, Store, write_store
 from tests import commands
 from tests.commands import assert_refused
 

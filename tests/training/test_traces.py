@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import tensorflow as tf
 
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.models.sparse_ctr import SparseCTR
 from tests.tiny_run import CONFIG, change, make_trainer
 

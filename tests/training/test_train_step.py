@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from configs.models.mean_pooling import MeanPoolingRecipe
 from configs.models.sparse_ctr import SparseCTRRecipe
-from data_pipelines.batches import Batches
-from data_pipelines.reader import element_spec, read
+from data_pipelines.reading.batches import Batches
+from data_pipelines.reading.reader import element_spec, read
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from sparsectr.models.mean_pooling import MeanPooling

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs.models.mean_pooling import MeanPoolingRecipe
-from data_pipelines.batches import Batches
-from data_pipelines.store import Store
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.store import Store
 from sparsectr.config import Config
 from sparsectr.config_flags import flags_of
 from sparsectr.errors import InputError

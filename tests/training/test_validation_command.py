@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.training.validation import evaluations_in
 from tests.commands import ForkedCommands, assert_refused, start
 from tests.tiny_run import logged, saved_state

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipelines.store import Store
+from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 
@@ -17,7 +17,7 @@ class StoreIdentity:
     Args:
         schema: Schema of the store, with sizes, means and scales.
         vocabularies: SHA-256 of the file of each vocabulary, by its table.
-        content: Digest of all rows (`data_pipelines/content_digest.py`).
+        content: Digest of all rows (`data_pipelines/stores/content_digest.py`).
         num_shards: Shards, which the order of the batches depends on.
     """
 

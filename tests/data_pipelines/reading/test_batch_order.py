@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.batch_order import BatchOrder
+from data_pipelines.reading.batch_order import BatchOrder
 
 # The bucket of each request of each shard: no two shards of one size, one of
 # them empty, and a bucket that is rare.

@@ -12,8 +12,8 @@ import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from data_pipelines.requests.tensor_type import Array, TensorType
-from export.calling.server_error import ServerError
-from export.calling.transport import ServedSignature
+from export.client_parts.server_error import ServerError
+from export.client_parts.transport import ServedSignature
 from sparsectr.errors import InputError
 
 # The server turns INVALID_ARGUMENT, FAILED_PRECONDITION and OUT_OF_RANGE all

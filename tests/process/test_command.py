@@ -16,7 +16,7 @@ import errno
 
 from absl import flags
 
-from sparsectr import command
+from sparsectr.process import command
 from sparsectr.errors import InputError
 
 WHAT = flags.DEFINE_enum("what", None, ["{names}"], "What happens.")

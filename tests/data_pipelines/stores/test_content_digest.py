@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.shard import SPLITS, Shard
-from data_pipelines.store import Store
+from data_pipelines.stores.content_digest import digest, shard_content
+from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.store import Store
 from tests.data_pipelines.small_dataset import (
     drawn_rows,
     prepared,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from tqdm import TMonitor
 
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 
 Clock = Callable[[float], None]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.hashing import hash_ids, hash_rows, mix
+from data_pipelines.stores.hashing import hash_ids, hash_rows, mix
 
 IDS = [0, 1, 2, -1, 1 << 62, -(1 << 63)]
 TEXTS = ["", "a", "b", "ab", "ü", "a\0", "长"]
@@ -48,7 +48,8 @@ def test_texts_have_hashes_of_their_own() -> None:
 
 def test_another_process_gives_the_same(repository: Path) -> None:
     code = (
-        "import pyarrow as pa; from data_pipelines.hashing import hash_ids;"
+        "import pyarrow as pa\n"
+        "from data_pipelines.stores.hashing import hash_ids\n"
         f"print(hash_ids(pa.array({TEXTS!r})).tolist())"
     )
     done = subprocess.run(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.prepare import prepare
-from data_pipelines.shard import Shard
-from data_pipelines.store import SAMPLED_REQUESTS, Store, write_store
+from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.store import SAMPLED_REQUESTS, Store, write_store
 from sparsectr.errors import InputError
 from tests.data_pipelines import raw_files
 

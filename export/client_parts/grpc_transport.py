@@ -5,8 +5,8 @@ from types import ModuleType
 from typing import Any
 
 from data_pipelines.requests.tensor_type import Array, TensorType
-from export.calling.server_error import ServerError
-from export.calling.transport import ServedSignature
+from export.client_parts.server_error import ServerError
+from export.client_parts.transport import ServedSignature
 from export.messages.predict_messages import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,

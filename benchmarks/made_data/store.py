@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.made.requests import published_schema
+from benchmarks.made_data.requests import published_schema
 from data_pipelines.datasets.alibaba import FIRST_BEHAVIOR_TIME
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import SPLITS, Shard
-from data_pipelines.store import write_store
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.store import write_store
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
 
 Array = npt.NDArray[Any]

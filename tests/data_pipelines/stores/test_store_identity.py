@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from data_pipelines.raw.split_rule import FromTime
-from data_pipelines.store import Store
-from data_pipelines.store_identity import StoreIdentity
+from data_pipelines.stores.store import Store
+from data_pipelines.stores.store_identity import StoreIdentity
 from sparsectr.errors import InputError
 from tests.data_pipelines.small_dataset import (
     TEST_TIME,

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.batch_order import BatchOrder
-from data_pipelines.parts import in_part, is_cut, split_of
-from data_pipelines.request_columns import RequestColumns
+from data_pipelines.reading.batch_order import BatchOrder
 from data_pipelines.requests.buckets import least_bucket
-from data_pipelines.shard import Shard
-from data_pipelines.store import Store, shard_name
+from data_pipelines.stores.parts import in_part, is_cut, split_of
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.store import Store, shard_name
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 

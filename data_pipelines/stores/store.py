@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.content_digest import digest, shard_content
-from data_pipelines.new_folder import new_folder
-from data_pipelines.parts import count_rows
-from data_pipelines.shard import Shard, add_nested
-from data_pipelines.vocabulary import Vocabulary
+from data_pipelines.stores.content_digest import digest, shard_content
+from data_pipelines.stores.new_folder import new_folder
+from data_pipelines.stores.parts import count_rows
+from data_pipelines.stores.shard import Shard, add_nested
+from data_pipelines.stores.vocabulary import Vocabulary
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines.batches import Batches
+from data_pipelines.reading.batches import Batches
 
 
 def element_spec(batches: Batches, rows: int) -> dict[str, tf.TensorSpec]:

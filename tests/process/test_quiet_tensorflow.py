@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from sparsectr.quiet_tensorflow import without_notes
+from sparsectr.process.quiet_tensorflow import without_notes
 from tests import commands
 
 NOTES = (
@@ -23,8 +23,8 @@ def test_a_command_that_imports_tensorflow_starts_silently(
 ) -> None:
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     (tmp_path / "quiet.py").write_text(
-        "from sparsectr.quiet_tensorflow import import_tensorflow_quietly\n"
-        "import_tensorflow_quietly()\n"
+        "from sparsectr.process import quiet_tensorflow\n"
+        "quiet_tensorflow.import_tensorflow_quietly()\n"
         "import tensorflow as tf\n"
         "tf.config.list_physical_devices('GPU')\n"
         "tf.constant(1.0) + 1.0\n"

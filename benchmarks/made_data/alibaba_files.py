@@ -19,7 +19,7 @@ from data_pipelines.datasets.alibaba import (
     FIRST_SAMPLE_TIME,
 )
 from data_pipelines.synthetic_alibaba import MARKER
-from sparsectr.progress import Progress
+from sparsectr.process.progress import Progress
 
 Array = npt.NDArray[Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.batches import Batches
-from data_pipelines.parts import count_rows
-from data_pipelines.shard import Shard
-from data_pipelines.store import Store, write_store
+from data_pipelines.reading.batches import Batches
+from data_pipelines.stores.parts import count_rows
+from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.store import Store, write_store
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from tests.data_pipelines.make_store import (

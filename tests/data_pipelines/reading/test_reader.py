@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.batches import Batches
 from data_pipelines.prepare import prepare
-from data_pipelines.reader import element_spec, read
-from data_pipelines.store import Store
+from data_pipelines.reading.batches import Batches
+from data_pipelines.reading.reader import element_spec, read
+from data_pipelines.stores.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
 from sparsectr.config import DataConfig
 from tests.data_pipelines.make_store import (

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_pipelines.request_columns import RequestColumns
+from data_pipelines.stores.request_columns import RequestColumns
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 

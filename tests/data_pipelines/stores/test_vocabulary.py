@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.vocabulary import (
+from data_pipelines.stores.vocabulary import (
     Vocabulary,
     hash_integers,
     id_dtype,

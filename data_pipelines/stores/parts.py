@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.request_columns import RequestColumns
-from data_pipelines.shard import Shard, count_requests
+from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.shard import Shard, count_requests
 
 Array = npt.NDArray[Any]
 

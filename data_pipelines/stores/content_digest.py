@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_pipelines.hashing import hash_ids, hash_rows
-from data_pipelines.shard import SPLITS, Shard
+from data_pipelines.stores.hashing import hash_ids, hash_rows
+from data_pipelines.stores.shard import SPLITS, Shard
 
 Array = npt.NDArray[Any]
 Content = Mapping[str, int]

@@ -1,0 +1,1 @@
+"""What every command does alike: flags, progress, memory, a quiet start."""
