@@ -187,7 +187,10 @@ def measure_memory(workload: Workload) -> dict[str, Any]:
 def _batches(workload: Workload, store: Store, batch_size: int) -> Any:
     from data_pipelines.reading.batches import Batches
 
-    config = DataConfig(max_history=workload.max_history, length_buckets=())
+    config = DataConfig(
+        max_history=workload.max_history,
+        length_buckets=(workload.max_history,),
+    )
     return Batches(store, "train", config, batch_size, seed=0)
 
 

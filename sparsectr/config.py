@@ -13,9 +13,10 @@ from sparsectr.config_fields import check_fields, config_field, require
 from sparsectr.model_recipe import ModelRecipe
 from sparsectr.model_registry import recipe_from_dict
 
-CONTRACT = 3
+CONTRACT = 4
 """Counts what changes the meaning of a run's files: 2 names the weights of a
-checkpoint, where 1 numbered them; 3 has store.json."""
+checkpoint, where 1 numbered them; 3 has store.json; 4 takes sizes that are not
+given from the store."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,15 @@ class DataConfig:
         1024, "Newest behaviours of a history that the model reads.", minimum=1
     )
     length_buckets: tuple[int, ...] = config_field(
-        (64, 128, 256, 512),
-        "Padded history lengths below max_history. A batch holds requests of "
+        (),
+        "Padded history lengths, up to max_history, which follows them; none: "
+        "a few that fit the store's own histories. A batch holds requests of "
         "one bucket, so each is a static shape and short histories are cheap.",
     )
     candidate_buckets: tuple[int, ...] = config_field(
-        (4, 16, 64, 256),
-        "Padded candidate counts; above the last, its multiples.",
+        (),
+        "Padded candidate counts; above the last, its multiples; none: one or "
+        "two that fit the store's own requests.",
     )
     shuffle_shards: int = config_field(
         16,
@@ -51,12 +54,6 @@ class DataConfig:
                 "be positive and ascending",
                 values,
             )
-        require(
-            bool(self.candidate_buckets),
-            "candidate_buckets",
-            "have at least one entry",
-            self.candidate_buckets,
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,10 +124,11 @@ class TrainConfig:
     jit_compile: bool = config_field(
         True, "Compile forward and backward pass with XLA."
     )
-    compile_least_steps: int = config_field(
-        400,
-        "Shapes of batches that occur in fewer steps of the run are not "
-        "compiled, since it would take longer than it saves; 0 for all.",
+    compile_least_rows: int = config_field(
+        1_500_000,
+        "Shapes of batches that have fewer padded behaviours and candidates "
+        "in all steps of the run are not compiled, since it would take longer "
+        "than it saves; 0 for all.",
         minimum=0,
     )
     num_devices: int = config_field(

@@ -111,7 +111,6 @@ BAD = [
     (DataConfig, "length_buckets", (8, 8), "must be positive and ascending."),
     (DataConfig, "length_buckets", (0, 8), "must be positive and ascending."),
     (DataConfig, "candidate_buckets", (2, 1), "must be positive and ascend"),
-    (DataConfig, "candidate_buckets", (), "must have at least one entry."),
 ]
 
 
@@ -126,7 +125,7 @@ def test_values_on_the_edge_are_allowed():
     SparseCTRRecipe(
         **dict.fromkeys(AT_LEAST_1[SparseCTRRecipe], 1), dropout_rate=0.0
     )
-    DataConfig(max_history=1, length_buckets=())
+    DataConfig(max_history=1, length_buckets=(), candidate_buckets=())
     TrainConfig(
         **dict.fromkeys(AT_LEAST_1[TrainConfig], 1),
         **dict.fromkeys(NOT_NEGATIVE, 0),

@@ -25,7 +25,9 @@ from tests.commands import ForkedCommands, run
 CONFIG = Config(
     dataset="alibaba",
     model=SparseCTRRecipe(width=8, num_heads=2, embedding_dim=4, num_chunks=3),
-    data=DataConfig(max_history=32),
+    data=DataConfig(
+        max_history=32, length_buckets=(32,), candidate_buckets=(4, 16, 64)
+    ),
     train=TrainConfig(
         batch_size=16, jit_compile=False, log_every=1, checkpoint_every=4
     ),
@@ -38,6 +40,8 @@ FLAGS = (
     "--model.embedding_dim=4",
     "--model.num_chunks=3",
     "--data.max_history=32",
+    "--data.length_buckets=32",
+    "--data.candidate_buckets=4,16,64",
     "--batch_size=16",
     "--learning_rate=0.001",
     "--nojit_compile",

@@ -18,5 +18,7 @@ from sparsectr import config
 CONFIG = config.Config(
     dataset="alibaba",
     model=SparseCTRRecipe(),
-    train=config.TrainConfig(batch_size=32, learning_rate=2e-3),
+    train=config.TrainConfig(
+        batch_size=32, eval_batch_size=32, learning_rate=2e-3
+    ),
 )

@@ -12,10 +12,6 @@ from sparsectr import config
 CONFIG = config.Config(
     dataset="eleme",
     model=SparseCTRRecipe(),
-    data=config.DataConfig(
-        max_history=50,
-        length_buckets=(16, 32),
-        candidate_buckets=(2, 8, 32, 128),
-    ),
+    data=config.DataConfig(max_history=50),
     train=config.TrainConfig(batch_size=256, eval_batch_size=512),
 )

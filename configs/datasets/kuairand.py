@@ -16,11 +16,7 @@ from sparsectr import config
 CONFIG = config.Config(
     dataset="kuairand",
     model=SparseCTRRecipe(),
-    data=config.DataConfig(
-        max_history=32,
-        length_buckets=(8, 16),
-        candidate_buckets=(2, 8, 32, 128),
-    ),
+    data=config.DataConfig(max_history=32),
     train=config.TrainConfig(
         batch_size=128,
         eval_batch_size=512,

@@ -15,6 +15,6 @@ from sparsectr import config
 CONFIG = config.Config(
     dataset="movielens",
     model=SparseCTRRecipe(),
-    data=config.DataConfig(max_history=128, length_buckets=(32, 64)),
+    data=config.DataConfig(max_history=128),
     train=config.TrainConfig(batch_size=256, eval_batch_size=512),
 )

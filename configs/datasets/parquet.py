@@ -4,8 +4,8 @@ Command: `python -m sparsectr.train --dataset=parquet --data_dir=STORE`
 Split: what the schema file of the store says.
 
 Values to look at first, with `data_pipelines.describe` beside them:
-`--data.max_history`, `--data.length_buckets`, `--data.candidate_buckets`,
-`--batch_size` (memory grows with it) and `--learning_rate`.
+`--data.max_history`, `--batch_size` (memory grows with it) and
+`--learning_rate`.
 """
 
 from configs.models.sparse_ctr import SparseCTRRecipe

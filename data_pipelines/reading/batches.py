@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.reading.batch_order import BatchOrder
-from data_pipelines.requests.buckets import least_bucket
+from data_pipelines.requests.buckets import fitting_sizes, least_bucket
 from data_pipelines.stores.parts import in_part, is_cut, split_of
 from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import Shard
@@ -20,6 +20,9 @@ from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 
 Array = npt.NDArray[Any]
+
+_MOST_LENGTHS = 4
+_MOST_WIDTHS = 2
 
 
 class BatchLabels(NamedTuple):
@@ -68,7 +71,11 @@ class Batches:
     Attributes:
         num_requests: Requests of the part that this worker reads.
         num_batches: Batches of an epoch.
-        lengths: The padded lengths that occur.
+        lengths: The padded lengths that occur: those of `config`, or else at
+            most four that pad the histories of the part the least.
+        widths: The padded numbers of candidates, above the last its
+            multiples: those of `config`, or else at most two that pad the
+            batches of the part the least.
 
     Raises:
         ValueError: If `batch_size` is below 1, or there is no such worker.
@@ -76,8 +83,10 @@ class Batches:
             no validation time and a part is asked for that needs it.
 
     Cost:
-        Reads the length of every history once, of all workers' shards; and
-        the time of every request, for a part that is cut.
+        Reads the length of every history once, of all workers' shards, and
+        twice where lengths are to be chosen; the number of candidates of
+        every request, where widths are; and the time of every request, for a
+        part that is cut.
 
     Memory:
         One byte for each request, and four for each in a few windows of
@@ -118,22 +127,20 @@ class Batches:
         self._config = config
         self._frozen_history = frozen_history
         self.batch_size = batch_size
-        self.lengths = _padded_lengths(config)
         self._shard = functools.lru_cache(2 * config.shuffle_shards)(
             self._open_shard
         )
         self._part = split
         self._validation_time = store.validation_time if is_cut(split) else None
+        self.lengths = self._padded_lengths()
+        self.widths = config.candidate_buckets or self._fitting_widths()
         no_bucket = len(self.lengths)
         counts = np.zeros((len(store.shards), no_bucket), np.int64)
         sizes, buckets = [], {}
         for index in range(len(store.shards)):
             shard = self._shard(index)
             bucket = self._buckets(shard)
-            if self._validation_time is not None:
-                requests = shard.splits[self._split]
-                is_read = in_part(requests, split, self._validation_time)
-                bucket[~is_read] = no_bucket
+            bucket[~self._is_read(shard)] = no_bucket
             found = np.bincount(bucket, minlength=no_bucket)
             counts[index] = found[:no_bucket]
             sizes.append(len(bucket))
@@ -278,7 +285,7 @@ class Batches:
             offset = self._shard(index).splits[self._split].candidate_offset
             counts = offset[own + 1] - offset[own]
             num_candidates = max(num_candidates, int(counts.max()))
-        return least_bucket(self._config.candidate_buckets, num_candidates)
+        return least_bucket(self.widths, num_candidates)
 
     def _read(
         self, requests: Array, rows: int, length: int, width: int
@@ -297,13 +304,56 @@ class Batches:
         name = shard_name(index, len(self._store.shards))
         return Shard.open(self._store.path / name, self._schema)
 
-    def _buckets(self, shard: Shard, own: Array | slice = slice(None)) -> Array:
-        """Returns the length bucket of each request of a shard, or of some."""
+    def _padded_lengths(self) -> Array:
+        """Returns the padded lengths, ascending, the largest last."""
+        longest = self._config.max_history
+        given = self._config.length_buckets
+        if given:
+            return np.array([*(n for n in given if n < longest), longest])
+        counts = np.zeros(longest + 1, np.int64)
+        for index in range(len(self._store.shards)):
+            shard = self._shard(index)
+            lengths = self._history_lengths(shard)[self._is_read(shard)]
+            counts += np.bincount(lengths, minlength=longest + 1)
+        return np.array(fitting_sizes(counts, _MOST_LENGTHS))
+
+    def _fitting_widths(self) -> tuple[int, ...]:
+        """Returns the padded numbers of candidates that fit the batches."""
+        counts = np.zeros(1, np.int64)
+        for index in range(len(self._store.shards)):
+            shard = self._shard(index)
+            offset = shard.splits[self._split].candidate_offset
+            own = np.bincount(np.diff(offset)[self._is_read(shard)])
+            longer, shorter = sorted([counts, own], key=len, reverse=True)
+            longer[: len(shorter)] += shorter
+            counts = longer
+        if not counts.any():
+            return (1,)
+        # A batch is as wide as the widest of its requests.
+        is_within = (np.cumsum(counts) / counts.sum()) ** self.batch_size
+        return fitting_sizes(np.diff(is_within, prepend=0.0), _MOST_WIDTHS)
+
+    def _is_read(self, shard: Shard) -> Array:
+        """Returns which requests of the split are of the part."""
+        columns = shard.splits[self._split]
+        if self._validation_time is None:
+            return np.ones(len(columns.user), np.bool_)
+        return in_part(columns, self._part, self._validation_time)
+
+    def _history_lengths(
+        self, shard: Shard, own: Array | slice = slice(None)
+    ) -> Array:
+        """Returns how many behaviours each request of a shard reads."""
         columns = shard.splits[self._split]
         start = shard.behavior_offset[columns.user[own]]
         length = self._history_end(columns, own) - start
-        np.minimum(length, self._config.max_history, out=length)
-        bucket = np.searchsorted(self.lengths, length)
+        return np.minimum(length, self._config.max_history, out=length)
+
+    def _buckets(self, shard: Shard, own: Array | slice = slice(None)) -> Array:
+        """Returns the length bucket of each request of a shard, or of some."""
+        bucket = np.searchsorted(
+            self.lengths, self._history_lengths(shard, own)
+        )
         return bucket.astype(np.min_scalar_type(len(self.lengths)))
 
     def _history_end(
@@ -397,9 +447,3 @@ def _candidate_rows(
     row = offset[own][:, None] + np.arange(width)
     at = np.nonzero(row < offset[own + 1][:, None])
     return (places[at[0]], at[1]), row[at]
-
-
-def _padded_lengths(config: DataConfig) -> Array:
-    """Returns the padded lengths, ascending, the largest last."""
-    buckets = [n for n in config.length_buckets if n < config.max_history]
-    return np.array([*buckets, config.max_history])

@@ -1,9 +1,10 @@
 """The few shapes that requests are padded to.
 
-Every new shape costs a server time and memory once: the warm-up has a record
-for each of these, a client pads every request to one of them, and the batching
-parameters allow these batch sizes and no others. Nothing here imports
-TensorFlow.
+In training, sizes are chosen from the store's own (`fitting_sizes`). In serving
+they are the same for all stores (`Buckets`): every new shape costs a server
+time and memory once, so the warm-up has a record for each of these, a client
+pads every request to one of them, and the batching parameters allow these batch
+sizes and no others. Nothing here imports TensorFlow.
 """
 
 import dataclasses
@@ -11,6 +12,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sparsectr.config import Config
 from sparsectr.errors import InputError
@@ -190,3 +194,53 @@ def least_bucket(buckets: tuple[int, ...], count: int) -> int:
         if count <= bucket:
             return bucket
     return -(-count // buckets[-1]) * buckets[-1]
+
+
+_NUM_CHOICES = 128
+"""A largest size is cut into so many steps, at whose ends sizes may lie."""
+
+_LEAST_SAVING = 0.05
+"""One more size has to take this part off the padded sum."""
+
+
+def fitting_sizes(counts: npt.NDArray[Any], most: int) -> tuple[int, ...]:
+    """Returns the sizes that pad what was counted the least.
+
+    Args:
+        counts: `[max + 1]`, how many there are of each size from 0 on: whole
+            numbers or weights.
+        most: Sizes, at most. Fewer where one more would save less than 5 %
+            of all that is padded to: each costs a compilation.
+
+    Returns:
+        Ascending; the last holds the largest that occurs, and is 1 at least.
+
+    Cost:
+        O(most * 128^2), whatever the sizes.
+    """
+    occurring = np.flatnonzero(counts)
+    largest = max(int(occurring[-1]) if len(occurring) else 0, 1)
+    step = -(-largest // _NUM_CHOICES)
+    ends = np.append(np.arange(step, largest, step), largest)
+    up_to = np.cumsum(counts)[np.minimum(ends, len(counts) - 1)].astype(float)
+
+    # Least sum of all up to an end that is padded with so many sizes, the
+    # last of them at that end; and the end of the size before.
+    padded = [ends * up_to]
+    before: list[npt.NDArray[Any]] = []
+    between = ends[:, None] * (up_to[:, None] - up_to[None, :])
+    between[np.triu_indices(len(ends))] = np.inf  # only a smaller one
+    for _ in range(most - 1):
+        sums = padded[-1][None, :] + between
+        best = sums.argmin(axis=1)
+        least = sums[np.arange(len(ends)), best]
+        if not least[-1] < (1.0 - _LEAST_SAVING) * padded[-1][-1]:
+            break
+        padded.append(least)
+        before.append(best)
+
+    place, sizes = len(ends) - 1, [largest]
+    for best in reversed(before):
+        place = int(best[place])
+        sizes.append(int(ends[place]))
+    return tuple(reversed(sizes))

@@ -25,18 +25,19 @@ class Shape(NamedTuple):
 
 
 def worth_compiling(
-    batches: Batches, num_steps: int, least_steps: int
+    batches: Batches, num_steps: int, least_rows: int
 ) -> frozenset[Shape]:
-    """Returns the shapes that occur in so many steps of a run.
+    """Returns the shapes that a run has enough rows of.
 
-    The compiler takes seconds for each shape, whatever it is used for. The
-    answer depends on the run as a whole: a resumed one compiles what it would
-    have compiled.
+    The compiler takes seconds for each shape, whatever it is used for, and
+    what a compiled step saves grows with its padded rows. The answer depends
+    on the run as a whole: a resumed one compiles what it would have compiled.
 
     Args:
         batches: Of the run.
         num_steps: Steps of the whole run.
-        least_steps: Steps that repay the compilation of a shape.
+        least_rows: Padded behaviours and candidates, over all requests and
+            steps of a shape, that repay its compilation.
 
     Cost:
         Looks at up to 20,000 steps, some 50 microseconds each.
@@ -48,5 +49,6 @@ def worth_compiling(
     return frozenset(
         shape
         for shape, count in found.items()
-        if count * num_steps >= least_steps * counted
+        if count * batches.batch_size * sum(shape) * num_steps
+        >= least_rows * counted
     )

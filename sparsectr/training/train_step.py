@@ -32,10 +32,13 @@ class TrainStep:
         jit_compile: Whether forward and backward pass are compiled with XLA
             where a call does not say. The update never is: it writes rows of
             tables.
+        spec: `tf.TensorSpec` by name of a replica's batch, whose sizes may be
+            `None`. A step that is not compiled is then traced once for all
+            batches, where it would be once for each shape.
 
     Attributes:
         optimizer: As given.
-        num_traces: How often the step was traced: once for each new shape.
+        num_traces: How often the step was traced.
         auc: Running, binned AUC since `reset_metrics`.
         loss: Running mean loss likewise.
     """
@@ -46,8 +49,10 @@ class TrainStep:
         optimizer: Any,
         strategy: tf.distribute.Strategy,
         jit_compile: bool,
+        spec: Mapping[str, tf.TensorSpec] | None = None,
     ) -> None:
         self.num_traces = 0
+        self._spec = spec
         self._model = model
         self.optimizer = optimizer
         self._strategy = strategy
@@ -84,8 +89,13 @@ class TrainStep:
         return self._steps[jit_compile](batch)
 
     def _make_step(self, jit_compile: bool) -> Any:
+        # XLA is told the sizes: attention cuts its queries by them.
+        spec = None if jit_compile else self._spec
         forward_backward = tf.function(
-            self._loss_and_gradients, jit_compile=jit_compile, autograph=False
+            self._loss_and_gradients,
+            jit_compile=jit_compile,
+            autograph=False,
+            input_signature=spec and [dict(spec), tf.TensorSpec(())],
         )
 
         def step(batch: Batch) -> tf.Tensor:
@@ -97,7 +107,9 @@ class TrainStep:
                 tf.distribute.ReduceOp.SUM, losses, axis=None
             )
 
-        return tf.function(step, autograph=False)
+        return tf.function(
+            step, autograph=False, reduce_retracing=spec is not None
+        )
 
     def reset_metrics(self) -> None:
         """Starts the running metrics anew."""
@@ -154,6 +166,7 @@ def make_train_step(
     config: TrainConfig,
     strategy: tf.distribute.Strategy,
     num_steps: int | None = None,
+    spec: Mapping[str, tf.TensorSpec] | None = None,
 ) -> TrainStep:
     """Returns the step that a configuration asks for, with its optimizer.
 
@@ -162,6 +175,7 @@ def make_train_step(
         config: What the optimizer does, and whether XLA compiles the step.
         strategy: Where it runs. `model` belongs to its scope.
         num_steps: Steps of the run, which a cosine schedule is laid over.
+        spec: Of a replica's batch; see `TrainStep`.
 
     Raises:
         InputError: If the run is not longer than its warm-up.
@@ -185,7 +199,7 @@ def make_train_step(
             ema_decay=config.ema_decay,
         )
         optimizer.build(model.trainable_variables)
-    return TrainStep(model, optimizer, strategy, config.jit_compile)
+    return TrainStep(model, optimizer, strategy, config.jit_compile, spec)
 
 
 def _scheduled(

@@ -92,7 +92,11 @@ class Trainer:
         with strategy.scope():
             self.model = config.model.build(store.schema, config.dtype)
         self.train_step = make_train_step(
-            self.model, train, strategy, self.num_steps
+            self.model,
+            train,
+            strategy,
+            self.num_steps,
+            element_spec(self.batches, train.batch_size // replicas),
         )
         self._optimizer = self.train_step.optimizer
         self._checkpointing = Checkpointing(
@@ -106,7 +110,7 @@ class Trainer:
         self._compiled_shapes: frozenset[Shape] = frozenset()
         if train.jit_compile:
             self._compiled_shapes = worth_compiling(
-                self.batches, self.num_steps, train.compile_least_steps
+                self.batches, self.num_steps, train.compile_least_rows
             )
         self._known_shapes: set[Shape] = set()
         self.train_seconds = 0.0

@@ -26,6 +26,11 @@ NO_FOLDER = "no/such is not a folder"
                 "training_memory",
             )
         ),
+        (
+            "first_result",
+            ["--dataset=alibaba", "--data_dir=a", "--output=no/such/a.json"],
+            f"--output: {NO_FOLDER}",
+        ),
         ("serving_load", ["--plot=no/such/a.png"], f"--plot: {NO_FOLDER}"),
         ("input_pipeline", ["--num_steps=51"], "not exceed --num_batches"),
         ("input_pipeline", ["--data_dir=no/such"], "no/such is not a store"),

@@ -28,7 +28,7 @@ SCHEMA = DatasetSchema(
     candidate_fields=(CategoricalField(name="item", table="item"),),
 )
 NUM_USERS, NUM_BEFORE, NUM_TESTED = 500, 4, 6
-WHOLE = DataConfig(max_history=1024, length_buckets=())
+WHOLE = DataConfig(max_history=1024, length_buckets=(1024,))
 
 
 @pytest.fixture(scope="module")

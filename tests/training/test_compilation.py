@@ -1,5 +1,6 @@
 """Which shapes are compiled, and what is kept of it."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -12,24 +13,32 @@ from tests.tiny_run import CONFIG, change, make_trainer
 
 @pytest.fixture
 def batches(tiny_store):
-    return Batches(tiny_store, "train", CONFIG.data, 16, 0)
+    config = dataclasses.replace(
+        CONFIG.data, max_history=96, length_buckets=(32, 64)
+    )
+    return Batches(tiny_store, "train", config, 16, 0)
 
 
-def _counts(batches, num_steps):
-    counts = {}
+def _rows(batches, num_steps):
+    """Returns the padded rows of each shape."""
+    rows = {}
     for step in range(num_steps):
         batch = batches.batch(step)
-        shape = batch["behavior_time"].shape[1], batch["label"].shape[1]
-        counts[shape] = counts.get(shape, 0) + 1
-    return counts
+        requests, length = batch["behavior_time"].shape
+        width = batch["label"].shape[1]
+        shape = Shape(length, width)
+        rows[shape] = rows.get(shape, 0) + requests * (length + width)
+    return rows
 
 
-@pytest.mark.parametrize("least", [0, 2, 10, 100])
-def test_shapes_that_occur_often_enough(least, batches):
+def test_shapes_that_have_enough_rows(batches):
     steps = 3 * batches.num_batches
-    counts = _counts(batches, steps)
-    expected = {Shape(*s) for s, count in counts.items() if count >= least}
-    assert worth_compiling(batches, steps, least) == expected
+    rows = _rows(batches, steps)
+    assert len(rows) > 2
+    for least in (0, *rows.values()):
+        expected = {shape for shape, count in rows.items() if count >= least}
+        assert worth_compiling(batches, steps, least) == expected
+    assert not worth_compiling(batches, steps, max(rows.values()) + 1)
 
 
 def test_of_a_long_run_some_steps_stand_for_all(batches, monkeypatch):
@@ -37,11 +46,11 @@ def test_of_a_long_run_some_steps_stand_for_all(batches, monkeypatch):
     monkeypatch.setattr(
         "sparsectr.training.compilation._COUNTED_STEPS", counted
     )
-    counts = _counts(batches, counted)
-    shape, count = max(counts.items(), key=lambda item: item[1])
+    rows = _rows(batches, counted)
+    shape, count = max(rows.items(), key=lambda item: item[1])
     steps = 10 * counted
-    assert Shape(*shape) in worth_compiling(batches, steps, 10 * count)
-    assert Shape(*shape) not in worth_compiling(batches, steps, 10 * count + 1)
+    assert shape in worth_compiling(batches, steps, 10 * count)
+    assert shape not in worth_compiling(batches, steps, 10 * count + 1)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +64,7 @@ def test_the_run_compiles_those_alone(
         CONFIG,
         "train",
         jit_compile=jit_compile,
-        compile_least_steps=least,
+        compile_least_rows=least,
         max_steps=3,
     )
     trainer = make_trainer(config, tiny_store, tmp_path / "run")

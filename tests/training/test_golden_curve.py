@@ -18,6 +18,7 @@ import pytest
 from data_pipelines.prepare import prepare
 from data_pipelines.stores.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
+from sparsectr.config import Config
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer
 from tests.commands import assert_refused
@@ -47,10 +48,12 @@ OPTIMIZER = {
 """Everything that the optimizer can do."""
 
 
-def _train(store: Store, folder: pathlib.Path, **values: Any) -> Trainer:
+def _train(
+    store: Store, folder: pathlib.Path, config: Config = CONFIG, **values: Any
+) -> Trainer:
     # Small evaluation batches: each of two devices gets requests.
     values = {"max_steps": NUM_STEPS, "eval_batch_size": 32, **values}
-    config = change(CONFIG, "train", **values)
+    config = change(config, "train", **values)
     trainer = make_trainer(config, store, folder)
     trainer.train()
     return trainer
@@ -101,7 +104,7 @@ def _assert_same_weights(one, two):
     expected, found = saved_state(one), saved_state(two)
     parts = ("model/", "optimizer/", "average/")
     names = [n for n in expected if n.startswith(parts)]
-    assert len(names) > 180
+    assert len(names) > 140
     for name in names:
         # The replicas' gradients are added in another order. Adam divides a
         # gradient by its own size, so that the rounding of one close to zero
@@ -136,8 +139,10 @@ def test_all_of_the_optimizer_on_two_devices(
     tiny_folder, tiny_store, command, tmp_path
 ):
     one, two = tmp_path / "run", tiny_folder / "two_devices_with_all"
-    trainer = _train(tiny_store, one, **OPTIMIZER)
+    small = change(CONFIG, "model", num_blocks=1)
+    trainer = _train(tiny_store, one, small, **OPTIMIZER)
     flags = [f"--{name}={value}" for name, value in OPTIMIZER.items()]
+    flags.append("--model.num_blocks=1")
     done = _train_on_two_devices(tiny_store, two, command, *flags)
     _assert_same_weights(one, two)
     *steps, last = logged(two)

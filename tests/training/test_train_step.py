@@ -1,6 +1,5 @@
 """One compiled step: what the loss is, and how often it is traced."""
 
-import collections
 import dataclasses
 import math
 import shutil
@@ -185,20 +184,6 @@ def cheap_config():
         length_buckets=data.length_buckets,
         candidate_buckets=data.candidate_buckets,
     )
-
-
-def test_traces_once_for_each_shape(cheap_config, tiny_store, tmp_path):
-    trainer = make_trainer(cheap_config, tiny_store, tmp_path / "run")
-    shapes = collections.Counter(
-        (
-            trainer.batches.requests(step)[1],
-            trainer.batches.batch(step)["label"].shape,
-        )
-        for step in range(trainer.num_steps)
-    )
-    assert len(shapes) > 2
-    trainer.train()
-    assert trainer.train_step.num_traces == len(shapes)
 
 
 def test_prediction_traces_once(cheap_config, tiny_store):

@@ -182,7 +182,7 @@ def test_final_run_is_the_run_but_for_its_end() -> None:
     [
         ("--dataset=alibaba",),
         ("--dataset=movielens", "--model.name=mean_pooling", "--seed=4"),
-        ("--dataset=alibaba", "--data.length_buckets=", "--mixed_precision"),
+        ("--dataset=alibaba", "--data.length_buckets=7,9", "--mixed_precision"),
     ],
 )
 def test_flags_make_the_configuration_again(flags: tuple[str, ...]) -> None:

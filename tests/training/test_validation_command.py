@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,7 @@ def _without_times(path: pathlib.Path) -> list[dict[str, Any]]:
     for line in lines:
         del line["time"]
         del line["seconds"]
+        line.pop("compile_seconds", None)
     return lines
 
 
@@ -165,14 +167,19 @@ def _reached(path: pathlib.Path) -> int:
 
 
 def _go_on(
-    path: pathlib.Path, folder: pathlib.Path, kill_at: int, delay: float
+    path: pathlib.Path,
+    flags: Sequence[str],
+    folder: pathlib.Path,
+    kill_at: int,
+    delay: float,
 ) -> bool:
     """Starts or resumes a run, and kills it when it has reached a step.
 
     Returns:
         Whether it was killed, and had not ended before.
     """
-    flags = ["--resume"] if (path / "config.json").exists() else FLAGS
+    if (path / "config.json").exists():
+        flags = ["--resume"]
     with start(
         "sparsectr.train", *flags, f"--workdir={path}", cwd=folder
     ) as process:
@@ -190,22 +197,36 @@ def _go_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(
-    seed: int,
-    validated: tuple[pathlib.Path, str],
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        (
+            "--ema_decay=0.8",
+            "--learning_rate_schedule=cosine",
+            "--warmup_steps=3",
+        ),
+    ],
+    ids=["plain", "average_and_schedule"],
+)
+def test_killed_at_ten_random_moments(
+    more: tuple[str, ...],
     tiny_folder: pathlib.Path,
+    tiny_store: Store,
+    command: ForkedCommands,
     tmp_path: pathlib.Path,
 ) -> None:
-    expected, _ = validated
-    path = tmp_path / "run"
-    generator = random.Random(seed)
+    flags = (*FLAGS, *more)
+    expected, path = tmp_path / "unbroken", tmp_path / "run"
+    done = command("sparsectr.train", *flags, f"--workdir={expected}")
+    assert done.returncode == 0, done.stderr
+    generator = random.Random(1)
     kills = [
-        _go_on(path, tiny_folder, step, generator.uniform(0.0, 0.1))
-        for step in sorted(generator.sample(range(1, 15), 4))
+        _go_on(path, flags, tiny_folder, step, generator.uniform(0.0, 0.1))
+        for step in sorted(generator.sample(range(1, 15), 10))
     ]
-    assert any(kills)
-    assert not _go_on(path, tiny_folder, 99, 1.0)
+    assert sum(kills) >= 8  # One may come after the end.
+    assert not _go_on(path, flags, tiny_folder, 99, 1.0)
     assert _without_times(path) == _without_times(expected)
     assert len(evaluations_in(logged(path))) == 5
     found, whole = _result(path), _result(expected)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.reading.batches import Batches
+from data_pipelines.requests.buckets import fitting_sizes
 from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import Shard
 from data_pipelines.stores.store import Store, write_store
@@ -229,7 +230,7 @@ def test_lengths_are_the_least_of_the_buckets(store: Store) -> None:
 @pytest.mark.parametrize(
     ("buckets", "max_history", "lengths"),
     [
-        ((), 13, [13]),
+        ((13,), 13, [13]),
         ((3, 13, 50), 13, [3, 13]),
         ((3, 7), 5, [3, 5]),
         ((3, 7), 1, [1]),
@@ -249,6 +250,32 @@ def test_buckets_end_at_the_longest_history(
             check_row(batch, row, expected)
             num_rows += 1
     assert num_rows == batches.num_requests
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_sizes_that_fit_the_store(store: Store, split: str) -> None:
+    config = DataConfig(max_history=13)
+    batches = Batches(store, split, config, BATCH_SIZE, 0)
+    lengths, widths = [], []
+    for step in _epoch(batches):
+        numbers, _ = batches.requests(step)
+        requests = [
+            slow_request(store, split, number, config.max_history)
+            for number in numbers.tolist()
+        ]
+        lengths += [len(r["behavior_time"]) for r in requests]
+        widths.append(max(len(r["label"]) for r in requests))
+    assert batches.lengths.tolist() == [*fitting_sizes(np.bincount(lengths), 4)]
+    assert 1 < len(batches.lengths) <= 4
+    assert batches.widths[-1] == max(widths)
+    assert len(batches.widths) <= 2
+
+
+def test_a_split_without_requests_has_a_size(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", (0, 0))
+    batches = Batches(store, "test", DataConfig(), BATCH_SIZE, 0)
+    assert (batches.lengths.tolist(), batches.widths) == ([1], (1,))
+    assert batches.num_batches == 0
 
 
 def test_candidates_are_padded_to_a_bucket(store: Store) -> None:
@@ -377,7 +404,7 @@ def test_certain_requests(store: Store, split: str) -> None:
 
 
 def test_one_batch_may_hold_all(store: Store) -> None:
-    config = DataConfig(max_history=13, length_buckets=())
+    config = DataConfig(max_history=13, length_buckets=(13,))
     batches = Batches(store, "test", config, 1000, 0)
     assert batches.num_batches == 1
     mask = batches.batch(0)["candidate_mask"]
