@@ -15,7 +15,7 @@ request at a time, over several lengths of history and numbers of candidates:
   requests than the others.
 
 Each but the last in this process, through TensorFlow's C API as the server
-loads it, and by gRPC on loopback from `export.serving_double`, in a
+loads it, and by gRPC on loopback from `export.stand_in_server`, in a
 process of its own that shares the processors (or from --server, which has to
 serve a model with the fields of the made requests). Full attention at
 --full_length stands beside. All take turns in random order; percentiles are
@@ -178,7 +178,7 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
 
     Args:
         workload: What.
-        server: Address of a server to use for gRPC instead of the double.
+        server: Address of a server to use for gRPC instead of the stand-in.
     """
     cases = cases_of(workload)
     shapes = list(itertools.product(workload.lengths, workload.candidates))
@@ -362,7 +362,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("grpc", True, "Time gRPC too.")
     flags.DEFINE_string(
-        "server", None, "host:port of a server to use instead of the double."
+        "server", None, "host:port of a server to use instead of the stand-in."
     )
 
 

@@ -10,7 +10,7 @@ followed and the lowest that was not. That highest one is the saturation point.
 Then, with --soak_minutes, --soak_share of that rate for so long: errors,
 percentiles and the resident memory of the server, minute by minute.
 
-The server is `export.serving_double`, on loopback in a process of its own that
+The server is `export.stand_in_server`, on loopback in a process of its own that
 shares the processors with the sender. It tests the SavedModel that it
 holds and says little of what TensorFlow Serving takes. --server sends to
 another one, which has to serve a model with the fields of the made requests
@@ -96,7 +96,7 @@ def measure(workload: Workload, server: str | None) -> dict[str, Any]:
 
     Args:
         workload: With what.
-        server: Its address; `None` starts the double.
+        server: Its address; `None` starts the stand-in.
 
     Raises:
         InputError: If the first rate is too much already.
@@ -293,7 +293,7 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     result_files.define_flags(plot=True)
     flags.DEFINE_string(
-        "server", None, "host:port of a server to use instead of the double."
+        "server", None, "host:port of a server to use instead of the stand-in."
     )
     flags.DEFINE_enum(
         "path", WHOLE, (WHOLE, ENCODE, FROM_STATE), "What a request asks for."

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.preparation.encoded_shard import count_ids, describe_files
+from data_pipelines.preparation.encode_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.stores.content_digest import digest, shard_content
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import SPLITS, Shard, add_nested
+from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.errors import InputError
 from sparsectr.process.progress import Progress

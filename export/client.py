@@ -48,7 +48,7 @@ from export.client_parts.grpc_transport import GrpcTransport
 from export.client_parts.server_error import ServerError
 from export.client_parts.transport import ServedSignature, Transport
 from export.client_parts.user_state import StaleStateError, UserState
-from export.contract.signature import ENCODE_USER, SCORE, WHOLE_PASS
+from export.graph.signature import ENCODE_USER, SCORE, WHOLE_PASS
 from sparsectr.errors import InputError
 from sparsectr.process.utf8 import to_utf8
 

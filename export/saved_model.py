@@ -33,7 +33,7 @@ from absl import flags
 
 from data_pipelines.requests.buckets import Buckets
 from data_pipelines.stores.store_identity import StoreIdentity
-from export.contract.signature import signature_json, signatures
+from export.graph.signature import signature_json, signatures
 from export.requests.logged_requests import logged_batches
 from export.requests.warm_up import FILE_NAME, warm_up_requests, write_warm_up
 from sparsectr.calibration import FILE as CALIBRATION

@@ -5,7 +5,7 @@
 
 `--base_auc` is that of the model to compare with, on the same requests. Prints
 two lines of metrics and all of them as JSON, with the floors: the AUC of simple
-means of the training part (sparsectr/training/floors.py).
+means of the training part (sparsectr/training/floor_scores.py).
 
 Scored are the weights of the best evaluation where the run was one of
 `--validation`, and the last ones otherwise; `checkpoint` in what is printed
@@ -83,9 +83,9 @@ def main(argv: list[str]) -> None:
 
     from data_pipelines.reading.batches import Batches
     from data_pipelines.reading.reader import element_spec, read
-    from sparsectr.prediction.recorded import recorded
+    from sparsectr.prediction.recorded_scores import recorded_scores
     from sparsectr.training.devices import make_strategy
-    from sparsectr.training.floors import floors
+    from sparsectr.training.floor_scores import floors
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
     from sparsectr.training.scoring import score_requests
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     )
     spec = element_spec(batches, batches.batch_size)
     predict = PredictStep(trained.model, make_strategy(1), spec)
-    with recorded(predict, values.predictions, batches, store) as record:
+    with recorded_scores(predict, values.predictions, batches, store) as record:
         scores = score_requests(
             record, batches, read(batches, 0, batches.num_batches)
         )

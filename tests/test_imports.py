@@ -98,7 +98,7 @@ WITHOUT_TENSORFLOW = [
     "export/client_parts/*.py",
     "export/checks/c_api.py",
     "export/requests/logged_requests.py",
-    "export/contract/signature.py",
+    "export/graph/signature.py",
     "data_pipelines/requests/*.py",
 ]
 

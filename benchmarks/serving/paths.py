@@ -16,7 +16,7 @@ from benchmarks.serving.model import Array, Inputs, split_inputs
 from data_pipelines.requests.raw_tensors import PROBABILITY
 from export.checks.c_api import SavedModelSession
 from export.client_parts.grpc_transport import GrpcTransport
-from export.contract.signature import ENCODE_USER, SCORE, WHOLE_PASS, xla_name
+from export.graph.signature import ENCODE_USER, SCORE, WHOLE_PASS, xla_name
 
 WHOLE, COMPILED, ENCODE = "whole", "compiled", "encode"
 FROM_STATE, POINTWISE = "score", "pointwise"

@@ -75,7 +75,7 @@ def server_process(version: Path) -> Iterator[ServerProcess]:
         [
             sys.executable,
             "-m",
-            "export.serving_double",
+            "export.stand_in_server",
             f"--version={version}",
         ],
         env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},

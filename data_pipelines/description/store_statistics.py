@@ -11,9 +11,9 @@ from data_pipelines.description.chunk_lengths import cut_into_chunks
 from data_pipelines.description.duration_counts import DurationCounts
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.user_blocks import user_blocks
-from data_pipelines.stores.parts import PARTS, count_rows
 from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import SPLITS, Shard, add_nested
+from data_pipelines.stores.split_parts import PARTS, count_rows
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.process.progress import Progress
 from sparsectr.schema import OUT_OF_VOCABULARY_ID, PADDING_ID, DatasetSchema

@@ -1,7 +1,7 @@
 """A cluster: Apache Spark runs the tasks and moves the rows.
 
 Reading a raw file, building a shard and writing it are the same code as on
-one machine (`scan.py`, `coded_shard.py`, `encoded_shard.py`). Spark decides
+one machine (`scan.py`, `build_shard.py`, `encode_shard.py`). Spark decides
 where it runs and repeats what was lost, and its shuffle brings rows to their
 shards. Raw files and stores are in folders that the driver and all executors
 share. `docs/spark.md` says how to run it.

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_pipelines.preparation.coded_shard import (
+from data_pipelines.preparation.build_shard import (
     ShardSummary,
     ShardTask,
     build_shard,
@@ -30,7 +30,7 @@ from data_pipelines.preparation.coded_shard import (
     mean_and_scale,
     read_counts,
 )
-from data_pipelines.preparation.encoded_shard import (
+from data_pipelines.preparation.encode_shard import (
     EncodedSummary,
     EncodeTask,
     describe_files,

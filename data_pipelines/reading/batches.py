@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from data_pipelines.reading.batch_order import BatchOrder
 from data_pipelines.requests.buckets import fitting_sizes, least_bucket
-from data_pipelines.stores.parts import in_part, is_cut, split_of
 from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.split_parts import in_part, is_cut, split_of
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError

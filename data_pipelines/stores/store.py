@@ -7,8 +7,8 @@ from typing import Any
 
 from data_pipelines.stores.content_digest import digest, shard_content
 from data_pipelines.stores.new_folder import new_folder
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import Shard, add_nested
+from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.vocabulary import Vocabulary
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema

@@ -14,7 +14,7 @@ from export.checks.c_api import SavedModelSession
 from export.checks.keras_answers import ANSWERS, REQUESTS
 from export.checks.lint_graph import XLA_PREFIX, xla_bucket
 from export.checks.variations import VARIATIONS, Batch, of_shape
-from export.contract.signature import (
+from export.graph.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,

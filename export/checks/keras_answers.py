@@ -27,7 +27,7 @@ from absl import flags
 from data_pipelines.requests.raw_tensors import PROBABILITY
 from data_pipelines.stores.vocabulary import Vocabulary
 from export.checks.weight_digest import weight_digest
-from export.contract.signature import WHOLE_PASS
+from export.graph.signature import WHOLE_PASS
 from export.requests.logged_requests import LoggedBatch, logged_batches
 from export.requests.warm_up import write_warm_up
 from sparsectr.process import command

@@ -23,7 +23,7 @@ from export.checks.lint_graph import (
     xla_bucket,
 )
 from export.checks.weight_digest import weight_digest
-from export.contract.signature import signature_json, signatures
+from export.graph.signature import signature_json, signatures
 from export.messages.graph_messages import SavedModel
 from export.requests.warm_up import FILE_NAME, MAX_RECORDS, read_warm_up
 from sparsectr.config import Config

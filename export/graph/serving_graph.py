@@ -1,7 +1,7 @@
 """The served graph: raw values in, probabilities out.
 
 Every signature is made of the same three functions of the model: raw values
-to ids, `encode_user`, `score`. `export.contract.signature` lists inputs and
+to ids, `encode_user`, `score`. `export.graph.signature` lists inputs and
 outputs, and the answer to bad input.
 
 Axes: B requests, L history length, C candidates.
@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipelines.requests.raw_tensors import PROBABILITY, Tensor
-from export.contract.signature import (
+from export.graph.example_features import parse_examples
+from export.graph.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,
@@ -28,7 +29,6 @@ from export.contract.signature import (
     signatures,
     xla_name,
 )
-from export.graph.example_features import parse_examples
 from sparsectr.calibration import Calibration
 from sparsectr.models.ranking_model import RankingModel
 from sparsectr.prediction.calibrated import calibrated

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from data_pipelines.requests.buckets import Buckets
-from export.contract.signature import EXAMPLES, Signature
+from export.graph.signature import EXAMPLES, Signature
 from export.messages.predict_messages import (
     PredictionLog,
     predict_request,
@@ -104,7 +104,7 @@ def warm_up_requests(
     signature has a record for each batch size.
 
     Args:
-        signatures: `export.contract.signature.signatures` of the model.
+        signatures: `export.graph.signature.signatures` of the model.
         requests: Real requests, the inputs of `serving_default`. They are
             repeated to fill a batch; histories are cut or padded, candidates
             repeated.

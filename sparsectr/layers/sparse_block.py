@@ -10,7 +10,7 @@ from keras import ops
 
 from sparsectr.layers.attention.attention import Attention, Encoded, Plan
 from sparsectr.layers.encoding.encoding import Features
-from sparsectr.layers.parts import deserialized, serialized
+from sparsectr.layers.serialization import deserialized, serialized
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace

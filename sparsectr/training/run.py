@@ -12,7 +12,7 @@ from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.file_systems.paths import Location, is_remote
 from sparsectr.metrics import Metrics
 from sparsectr.training.devices import make_strategy, prepare_process
-from sparsectr.training.floors import floors
+from sparsectr.training.floor_scores import floors
 from sparsectr.training.load_model import check_same_store
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes

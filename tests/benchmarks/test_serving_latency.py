@@ -304,7 +304,7 @@ def test_calls_take_turns_with_the_requests() -> None:
 
 
 def test_made_requests_fit_the_signatures() -> None:
-    signature = pytest.importorskip("export.contract.signature")
+    signature = pytest.importorskip("export.graph.signature")
     from benchmarks.made_data.requests import made_schema
 
     (request,) = raw_inputs(50, 7, 11, 1)

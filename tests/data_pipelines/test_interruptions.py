@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.preparation import steps
-from data_pipelines.preparation.encoded_shard import EncodeTask
+from data_pipelines.preparation.encode_shard import EncodeTask
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.split_rule import FromTime
 from data_pipelines.stores.store import Store

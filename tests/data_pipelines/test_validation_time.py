@@ -8,8 +8,8 @@ import pytest
 from data_pipelines.preparation.validation_time import find_validation
 from data_pipelines.raw.split_rule import FromTime, SplitRule
 from data_pipelines.raw.validation_rule import newest, validation_rule
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import add_nested
+from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
 from tests.data_pipelines.small_dataset import (

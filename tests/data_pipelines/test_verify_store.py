@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines.preparation import encoded_shard
-from data_pipelines.preparation.encoded_shard import (
+from data_pipelines.preparation import encode_shard
+from data_pipelines.preparation.encode_shard import (
     EncodeTask,
     count_ids,
     describe_files,
 )
 from data_pipelines.stores.content_digest import digest, shard_content
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import add_nested
+from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.store import SAMPLED_REQUESTS, Store, write_store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
@@ -172,7 +172,7 @@ def test_an_error_in_the_encoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Counts, digest and hashes are those of the wrong ids, and all agree.
-    ids_of_codes = encoded_shard._ids_of_codes
+    ids_of_codes = encode_shard._ids_of_codes
 
     def reversed_ids(task: EncodeTask, name: str) -> Any:
         ids = ids_of_codes(task, name)
@@ -180,7 +180,7 @@ def test_an_error_in_the_encoding(
         ids[is_known] = ids[is_known][::-1]
         return ids
 
-    monkeypatch.setattr(encoded_shard, "_ids_of_codes", reversed_ids)
+    monkeypatch.setattr(encode_shard, "_ids_of_codes", reversed_ids)
     made = small_dataset(drawn_rows(9), tmp_path / "raw")
     path = prepared(made, tmp_path / "store", num_shards=2).path
     _refuse(path, "is not what the store has for it")

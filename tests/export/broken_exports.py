@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipelines.requests.raw_tensors import PROBABILITY
-from export.contract.signature import WHOLE_PASS
+from export.graph.signature import WHOLE_PASS
 from export.messages.graph_messages import SavedModel
 from export.requests.warm_up import FILE_NAME, read_warm_up, write_warm_up
 

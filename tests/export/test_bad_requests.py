@@ -1,6 +1,6 @@
 """What a request may hold that it should not, and the answer to it.
 
-The table in `export.contract.signature` says what these tests check. Wherever
+The table in `export.graph.signature` says what these tests check. Wherever
 there is an answer, the other requests of the same call keep theirs bit by bit.
 """
 

@@ -11,7 +11,7 @@ from data_pipelines.requests.raw_tensors import PROBABILITY
 from export.client_parts.grpc_transport import GrpcTransport
 from export.client_parts.rest_transport import RestTransport
 from export.client_parts.server_error import ServerError
-from export.contract.signature import (
+from export.graph.signature import (
     ENCODE_USER,
     EXAMPLES,
     FINGERPRINT,
@@ -19,7 +19,7 @@ from export.contract.signature import (
     WHOLE_PASS,
 )
 from export.requests.warm_up import examples_of
-from export.serving_double.serving import serving
+from export.stand_in_server.serving import serving
 from tests.export.exported_model import MAX_HISTORY, exported, only, requests
 from tests.make_requests import subset
 

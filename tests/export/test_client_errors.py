@@ -14,7 +14,7 @@ import pytest
 from export.client import Client
 from export.client_parts.rest_transport import RestTransport
 from export.client_parts.server_error import ServerError
-from export.serving_double.serving import serving
+from export.stand_in_server.serving import serving
 from sparsectr.errors import InputError
 from tests.export.toy_model import CANDIDATES, USER
 from tests.export.toy_server import (

@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.requests.buckets import Buckets
 from export.client import Client
 from export.client_parts.user_state import StaleStateError
-from export.serving_double.serving import serving
+from export.stand_in_server.serving import serving
 from tests.export.exported_model import exported, only, requests
 
 __all__ = ["exported"]

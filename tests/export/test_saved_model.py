@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export.contract.signature import signatures, state_tensors
 from export.graph.serving_graph import ServingGraph, model_fingerprint
+from export.graph.signature import signatures, state_tensors
 from export.requests.warm_up import write_warm_up
 from sparsectr.prediction.raw_ids import RawIds
 from tests.export.exported_model import (

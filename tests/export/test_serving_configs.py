@@ -17,7 +17,7 @@ from google.protobuf import text_format, wrappers_pb2
 from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.datasets.movielens import SCHEMA
 from data_pipelines.requests.buckets import Buckets
-from export.contract.signature import signatures
+from export.graph.signature import signatures
 from export.messages.message_classes import Messages, message_classes
 
 yaml = pytest.importorskip("yaml")

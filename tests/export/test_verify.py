@@ -19,7 +19,7 @@ from export.checks.comparison import (
     read_answers,
 )
 from export.checks.variations import of_shape
-from export.contract.signature import ENCODE_USER, EXAMPLES, SCORE, WHOLE_PASS
+from export.graph.signature import ENCODE_USER, EXAMPLES, SCORE, WHOLE_PASS
 from export.requests.warm_up import FILE_NAME, read_warm_up, write_warm_up
 from export.verify import replay
 from sparsectr.errors import InputError

@@ -5,8 +5,8 @@ import pytest
 
 from data_pipelines.requests.buckets import Buckets
 from export.client import Client
-from export.serving_double.double import do_nothing
-from export.serving_double.serving import serving
+from export.stand_in_server.serving import serving
+from export.stand_in_server.stand_in import do_nothing
 from tests.export.toy_model import save_toy_model
 
 BUCKETS = Buckets(

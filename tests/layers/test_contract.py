@@ -23,8 +23,8 @@ from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
-from sparsectr.layers.parts import serialized
 from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU

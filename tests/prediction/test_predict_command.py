@@ -11,7 +11,7 @@ from data_pipelines.requests.buckets import Buckets
 from data_pipelines.requests.request_table import request_tables
 from data_pipelines.requests.tensor_type import TensorType
 from export.client import Client
-from export.serving_double.serving import serving
+from export.stand_in_server.serving import serving
 from sparsectr.errors import InputError
 from sparsectr.predict import score_tables
 from tests.commands import assert_refused

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 
 from sparsectr.layers.encoding.encoding import Encoding, Features
-from sparsectr.layers.parts import deserialized, serialized
+from sparsectr.layers.serialization import deserialized, serialized
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.places import Places

@@ -13,7 +13,7 @@ from sparsectr.layers.attention.attention import Attention, Encoded
 from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.encoding.encoding import Encoding, Features
-from sparsectr.layers.parts import deserialized, serialized
+from sparsectr.layers.serialization import deserialized, serialized
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend

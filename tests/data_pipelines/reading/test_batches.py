@@ -11,8 +11,8 @@ import pytest
 
 from data_pipelines.reading.batches import Batches
 from data_pipelines.requests.buckets import fitting_sizes
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.store import Store, write_store
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError

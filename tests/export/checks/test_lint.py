@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from export.contract.signature import EXAMPLES
+from export.graph.signature import EXAMPLES
 from export.requests.warm_up import FILE_NAME, write_warm_up
 from tests.commands import ROOT
 from tests.export.broken_exports import compiled_by_default, edit_graph

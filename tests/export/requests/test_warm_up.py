@@ -9,7 +9,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from data_pipelines.requests.buckets import Buckets
-from export.contract.signature import (
+from export.graph.signature import (
     ENCODE_USER,
     EXAMPLES,
     SCORE,

@@ -9,13 +9,13 @@ from pathlib import Path
 import grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from export.serving_double.double import ServingDouble
-from export.serving_double.rest_server import RestServer
-from export.serving_double.servicer import Servicer
+from export.stand_in_server.rest_server import RestServer
+from export.stand_in_server.servicer import Servicer
+from export.stand_in_server.stand_in import StandInServer
 
 
 @contextlib.contextmanager
-def serving(path: Path) -> Iterator[ServingDouble]:
+def serving(path: Path) -> Iterator[StandInServer]:
     """Serves a version on two free ports of loopback.
 
     It answers what a client asks, over a SavedModel in this process: Predict
@@ -25,24 +25,24 @@ def serving(path: Path) -> Iterator[ServingDouble]:
     Args:
         path: Folder of the version, whose name is its number.
     """
-    double = ServingDouble(path)
+    server = StandInServer(path)
     grpc_server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=8),
         # As the server has it, where Python's default is 4 MiB.
         options=[("grpc.max_receive_message_length", -1)],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        Servicer(double), grpc_server
+        Servicer(server), grpc_server
     )
     port = grpc_server.add_insecure_port("127.0.0.1:0")
-    double.grpc_server = f"127.0.0.1:{port}"
+    server.grpc_server = f"127.0.0.1:{port}"
     grpc_server.start()
-    rest_server = RestServer(double)
-    double.rest_server = f"http://127.0.0.1:{rest_server.server_port}"
+    rest_server = RestServer(server)
+    server.rest_server = f"http://127.0.0.1:{rest_server.server_port}"
     thread = threading.Thread(target=rest_server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield double
+        yield server
     finally:
         grpc_server.stop(None).wait()
         rest_server.shutdown()

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.preparation import encoded_shard, steps
-from data_pipelines.preparation.coded_shard import read_counts
-from data_pipelines.preparation.encoded_shard import (
+from data_pipelines.preparation import steps
+from data_pipelines.preparation.build_shard import read_counts
+from data_pipelines.preparation.encode_shard import (
     EncodedSummary,
     EncodeTask,
     count_ids,
     describe_files,
     encode_shard,
 )
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.split_parts import count_rows
 from sparsectr.schema import Table
 from tests.data_pipelines.small_dataset import (
     drawn_rows,
@@ -86,7 +86,7 @@ def test_a_shard_is_written_once(
     task: EncodeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary = encode_shard(task)
-    monkeypatch.setattr(encoded_shard, "_encode", None)
+    monkeypatch.setattr("data_pipelines.preparation.encode_shard._encode", None)
     assert encode_shard(task) == summary
 
 

@@ -49,7 +49,7 @@ class Version(NamedTuple):
 _Call = tuple[str, dict[str, tuple[int, ...]]]
 
 
-class ServingDouble:
+class StandInServer:
     """One model, in as many versions as are loaded, and faults on demand.
 
     Args:
@@ -63,7 +63,7 @@ class ServingDouble:
         faults: Statuses that answer the next calls, one each.
         before_call: Called first in every call, which waits as long as it does.
         calls: Signature and shapes of the calls that were computed; a deque
-            that forgets keeps a long-lived double small.
+            that forgets keeps a long-lived one small.
     """
 
     def __init__(self, path: Path, model_name: str = "sparsectr") -> None:

@@ -4,7 +4,7 @@
 
 What a value's id is depends on all shards. So each shard first numbers its
 own values, and counts how often the training period shows them; when all have
-been counted, numbers are replaced by ids (`encoded_shard.py`).
+been counted, numbers are replaced by ids (`encode_shard.py`).
 """
 
 import dataclasses

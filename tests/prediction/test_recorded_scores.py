@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.reading.batches import Batches
 from sparsectr.config import DataConfig
 from sparsectr.metrics import compute_metrics
-from sparsectr.prediction.recorded import recorded
+from sparsectr.prediction.recorded_scores import recorded_scores
 from tests.commands import assert_refused
 from tests.tiny_run import command, finished_run, tiny_folder, tiny_store
 
@@ -71,7 +71,7 @@ def test_nothing_is_left_of_what_failed(tiny_store, tmp_path):
     path = tmp_path / "test.parquet"
 
     def stop():
-        with recorded(np.zeros, path, batches, tiny_store) as predict:
+        with recorded_scores(np.zeros, path, batches, tiny_store) as predict:
             predict((4, 4))
 
     with pytest.raises(AttributeError):

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 
-from export.serving_double.double import (
+from export.stand_in_server.stand_in import (
     RefusedError,
-    ServingDouble,
+    StandInServer,
     Version,
     invalid,
     signature_map,
@@ -34,16 +34,16 @@ _HTTP_STATUS = {
 
 
 class RestServer(http.server.ThreadingHTTPServer):
-    """The REST interface of a double, on a free port of loopback.
+    """The REST interface of a stand-in, on a free port of loopback.
 
     Ends its connections when it is closed, as a process would.
 
     Args:
-        double: What it answers from.
+        stand_in: What it answers from.
     """
 
-    def __init__(self, double: ServingDouble) -> None:
-        handler = type("Handler", (_Handler,), {"double": double})
+    def __init__(self, stand_in: StandInServer) -> None:
+        handler = type("Handler", (_Handler,), {"stand_in": stand_in})
         super().__init__(("127.0.0.1", 0), handler)
         self._open: set[Any] = set()
 
@@ -74,7 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Else the body waits 40 ms for the client to acknowledge the head.
     disable_nagle_algorithm = True
-    double: ServingDouble
+    stand_in: StandInServer
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -113,7 +113,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             version, rest = int(rest[1]), rest[2:]
         elif rest[:1] == ["labels"]:
             label, rest = rest[1], rest[2:]
-        found = self.double.find(name, version, label)
+        found = self.stand_in.find(name, version, label)
         return found, "/".join(rest) or method
 
     def _get(self, body: bytes) -> Any:
@@ -122,7 +122,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if what == "metadata":
             return {
                 "model_spec": {
-                    "name": self.double.model_name,
+                    "name": self.stand_in.model_name,
                     "signature_name": "",
                     "version": str(version.number),
                 },
@@ -172,7 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for key in infos:
             if key not in columns:
                 raise invalid(f"Missing named input: {key} in 'inputs' object.")
-        outputs = self.double.run(
+        outputs = self.stand_in.run(
             name,
             {k: _from_json(columns[k], i) for k, i in infos.items()},
             version,

@@ -12,9 +12,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.serving_double.double import (
+from export.stand_in_server.stand_in import (
     RefusedError,
-    ServingDouble,
+    StandInServer,
     Version,
     invalid,
     signature_map,
@@ -22,10 +22,10 @@ from export.serving_double.double import (
 
 
 class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """The gRPC interface of a double."""
+    """The gRPC interface of a stand-in."""
 
-    def __init__(self, double: ServingDouble) -> None:
-        self._double = double
+    def __init__(self, stand_in: StandInServer) -> None:
+        self._stand_in = stand_in
 
     def Predict(  # noqa: N802
         self, request: Any, context: grpc.ServicerContext
@@ -33,7 +33,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Answers a `PredictRequest`."""
         with _aborting(context):
             version = self._find(request.model_spec)
-            outputs = self._double.run(
+            outputs = self._stand_in.run(
                 request.model_spec.signature_name or "serving_default",
                 {k: tf.make_ndarray(t) for k, t in request.inputs.items()},
                 version,
@@ -57,7 +57,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _find(self, spec: Any) -> Version:
         version = spec.version.value if spec.HasField("version") else None
-        return self._double.find(spec.name, version, spec.version_label)
+        return self._stand_in.find(spec.name, version, spec.version_label)
 
 
 @contextlib.contextmanager

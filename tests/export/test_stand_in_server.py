@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 from export.client_parts.grpc_transport import GrpcTransport
 from export.client_parts.rest_transport import RestTransport
 from export.client_parts.server_error import ServerError
-from export.serving_double.serving import serving
+from export.stand_in_server.serving import serving
 from tests.commands import assert_refused
 from tests.export.toy_model import save_toy_model
 
@@ -289,5 +289,5 @@ def test_both_transports_read_the_same_signatures(double):
 
 
 def test_command_refuses_what_is_no_version(command, tmp_path):
-    done = command("export.serving_double", f"--version={tmp_path}")
+    done = command("export.stand_in_server", f"--version={tmp_path}")
     assert_refused(done, f"--version: {tmp_path} is not a version")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from configs.models.sparse_ctr import SparseCTRRecipe
-from export.contract.signature import (
+from export.graph.signature import (
     signature_json,
     signatures,
     state_tensors,
@@ -106,8 +106,7 @@ def test_every_raw_value_says_what_means_missing():
 
 def test_needs_no_tensorflow(repository):
     code = (
-        "import sys, export.contract.signature; "
-        "print('tensorflow' in sys.modules)"
+        "import sys, export.graph.signature; print('tensorflow' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_pipelines.preparation.coded_shard import read_counts
+from data_pipelines.preparation.build_shard import read_counts
 from data_pipelines.stores.content_digest import shard_content
-from data_pipelines.stores.parts import count_rows
 from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.vocabulary import Vocabulary, id_dtype
 from sparsectr.schema import (
     OUT_OF_VOCABULARY_ID,

@@ -1,6 +1,6 @@
 """Serves a version until its input ends, on free ports of loopback.
 
-    python -m export.serving_double --version=models/sparsectr/1
+    python -m export.stand_in_server --version=models/sparsectr/1
 
 A stand-in for TensorFlow Serving, to try a client or a load on. It computes
 with the same library but answers in Python, so its times are not those of a
@@ -38,15 +38,15 @@ def main(argv: Sequence[str]) -> None:
         )
     import_tensorflow_quietly()
     try:
-        from export.serving_double.serving import serving
+        from export.stand_in_server.serving import serving
     except ModuleNotFoundError as error:
         raise InputError(
             f"This needs {error.name}: pip install 'sparsectr[test]'"
         ) from error
-    with serving(path) as double:
+    with serving(path) as server:
         # Hours of calls would not fit.
-        double.calls = collections.deque(maxlen=0)
-        print(double.grpc_server, double.rest_server, flush=True)
+        server.calls = collections.deque(maxlen=0)
+        print(server.grpc_server, server.rest_server, flush=True)
         sys.stdin.read()
 
 

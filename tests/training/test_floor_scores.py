@@ -11,7 +11,7 @@ from data_pipelines.datasets import kuairand
 from data_pipelines.prepare import prepare
 from data_pipelines.stores.shard import Shard
 from data_pipelines.stores.store import Store, write_store
-from sparsectr.training.floors import floors, item_field
+from sparsectr.training.floor_scores import floors, item_field
 from tests.data_pipelines.make_store import SCHEMA, make_store
 
 NAMES = {"item_mean", "user_mean", "user_recent_mean", "item_and_user_means"}

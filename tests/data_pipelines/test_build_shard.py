@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.preparation import coded_shard
-from data_pipelines.preparation.coded_shard import (
+from data_pipelines.preparation.build_shard import (
     ShardTask,
     build_shard,
     mean_and_scale,
@@ -142,7 +141,9 @@ def test_parts_are_removed_when_the_shard_is_there(
     assert parts(0) + parts(2) == others
     files = {p: p.stat().st_mtime_ns for p in task.folder.rglob("*")}
     # Neither needed nor built again.
-    monkeypatch.setattr(coded_shard, "build_listwise", None)
+    monkeypatch.setattr(
+        "data_pipelines.preparation.build_shard.build_listwise", None
+    )
     assert build_shard(task) == summary
     assert {p: p.stat().st_mtime_ns for p in task.folder.rglob("*")} == files
 

@@ -18,7 +18,7 @@ Predict = Callable[[Mapping[str, Any]], Any]
 
 
 @contextlib.contextmanager
-def recorded(
+def recorded_scores(
     predict: Predict, location: Location | None, batches: Batches, store: Store
 ) -> Iterator[Predict]:
     """Yields what predicts, and writes the scores to a file besides.

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.stores.parts import in_part, is_cut, split_of
 from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.split_parts import in_part, is_cut, split_of
 from data_pipelines.stores.store import Store
 from sparsectr.metrics import auc
 from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema

@@ -1,1 +1,0 @@
-"""What is served, by name: signatures, buckets, missing values."""
