@@ -38,6 +38,7 @@ _COPIED = (
     "metrics",
     "num_parameters",
     "train_seconds",
+    "compile_seconds",
     "requests_per_second",
     "peak_memory_bytes",
 )

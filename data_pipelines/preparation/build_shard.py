@@ -28,6 +28,7 @@ from data_pipelines.preparation.listwise import (
     RawShard,
     build_listwise,
 )
+from data_pipelines.preparation.result_files import write_arrow
 from data_pipelines.preparation.sampled_requests import sample_shard
 from data_pipelines.preparation.scan import (
     ROW,
@@ -177,7 +178,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
             codes[name][field_name] = code
             if (name, field_name, table.name) not in counted_elsewhere:
                 counts += np.bincount(code[chosen], minlength=len(counts))
-        _write(
+        write_arrow(
             folder / "values" / f"{table.name}.arrow",
             pa.table({"value": values, "count": counts[1:]}),
         )
@@ -383,11 +384,3 @@ def mean_and_scale(
     variance = float(square - mean * mean)
     # A constant feature says nothing; a scale of 1 leaves it at 0.
     return float(mean), variance**0.5 or 1.0
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with (
-        pa.OSFile(str(path), "wb") as file,
-        pa.ipc.new_file(file, table.schema) as writer,
-    ):
-        writer.write_table(table)

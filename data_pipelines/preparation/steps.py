@@ -37,9 +37,17 @@ from data_pipelines.preparation.encode_shard import (
     encode_shard,
 )
 from data_pipelines.preparation.engine import Engine
+from data_pipelines.preparation.result_files import (
+    read_arrow,
+    write_arrow,
+    write_json,
+)
 from data_pipelines.preparation.sampled_requests import merge_samples
 from data_pipelines.preparation.scan import ROW, Scan, ScanReport, read_shard
-from data_pipelines.preparation.validation_time import find_validation
+from data_pipelines.preparation.validation_time import (
+    count_times,
+    find_validation,
+)
 from data_pipelines.preparation.value_counts import (
     merge_counts,
     sorted_counts,
@@ -263,7 +271,7 @@ class _Steps:
                 [source.size for source in sources],
                 "B",
             )
-            _write_json(file, found)
+            write_json(file, found)
         described: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
         return described
 
@@ -284,7 +292,7 @@ class _Steps:
             for report in self.engine.shuffle(scan, splits, file.parent):
                 total.add(report.num_read, report.dropped)
                 progress.advance(1, f"{total.num_read:,} rows")
-        _write_json(file, dataclasses.asdict(total))
+        write_json(file, dataclasses.asdict(total))
         return total
 
     def _check_items(self, items: RawTable) -> None:
@@ -304,8 +312,8 @@ class _Steps:
                 count_times(self.parts, self.dataset.impressions, shard)
                 for shard in range(self.plan.num_shards)
             )
-            _write_arrow(file, counts)
-        return sorted_counts(_read_arrow(file))
+            write_arrow(file, counts)
+        return sorted_counts(read_arrow(file))
 
     def _build(self, test_time: int, rule: str) -> list[ShardSummary]:
         tasks = [
@@ -332,7 +340,7 @@ class _Steps:
                         f"There is no {split} request: the split is {rule}, "
                         f"at Unix second {test_time}."
                     )
-            _write_json(file, [dataclasses.asdict(s) for s in found])
+            write_json(file, [dataclasses.asdict(s) for s in found])
         return [
             ShardSummary(**values)
             for values in json.loads(file.read_text("utf-8"))
@@ -343,7 +351,7 @@ class _Steps:
         if not file.exists():
             shards = map(self._coded, range(self.plan.num_shards))
             found = find_validation(shards, self.plan.validation, test_time)
-            _write_json(file, found)
+            write_json(file, found)
         described: dict[str, Any] = json.loads(file.read_text("utf-8"))
         return described
 
@@ -367,12 +375,12 @@ class _Steps:
                 vocabulary = Vocabulary.from_counts(table, counts)
                 sizes[table.name] = vocabulary.table.size or 0
                 if vocabulary.values is not None:
-                    _write_arrow(
+                    write_arrow(
                         self.folder / "vocabularies" / f"{table.name}.arrow",
                         pa.table({"value": vocabulary.values}),
                     )
                     # In one line: indented, it takes Python ten times as long.
-                    _write_json(
+                    write_json(
                         self.store / "vocabularies" / f"{table.name}.json",
                         vocabulary.values.to_pylist(),
                         indent=None,
@@ -389,7 +397,7 @@ class _Steps:
             schema.with_table_sizes(sizes),
             candidate_dense_fields=tuple(dense_fields),
         )
-        _write_json(file, json.loads(schema.to_json()))
+        write_json(file, json.loads(schema.to_json()))
         return schema
 
     def _sample(self, summaries: Sequence[ShardSummary]) -> None:
@@ -454,7 +462,7 @@ class _Steps:
                 "files": files,
             },
         )
-        _write_json(self.store / "manifest.json", manifest)
+        write_json(self.store / "manifest.json", manifest)
 
     def _coded(self, shard: int) -> Path:
         return self.coded / f"shard-{shard:05d}"
@@ -478,41 +486,8 @@ class _Steps:
         return results
 
 
-def count_times(parts: Path, impressions: RawTable, shard: int) -> pa.Table:
-    """Returns the distinct times of a shard's impressions with their counts."""
-    rows = read_shard(
-        parts / impressions.name, shard, impressions.empty, columns=["time"]
-    )
-    counts = rows["time"].value_counts()
-    return pa.table(
-        {"value": counts.field("values"), "count": counts.field("counts")}
-    )
-
-
 def _add(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)
     return dict(total)
-
-
-def _write_json(path: Path, values: Any, indent: int | None = 2) -> None:
-    hidden = path.with_name(f".{path.name}.partial")
-    text = json.dumps(values, indent=indent, allow_nan=False)
-    hidden.write_text(text + "\n", "utf-8")
-    hidden.replace(path)
-
-
-def _write_arrow(path: Path, table: pa.Table) -> None:
-    hidden = path.with_name(f".{path.name}.partial")
-    with (
-        pa.OSFile(str(hidden), "wb") as file,
-        pa.ipc.new_file(file, table.schema) as writer,
-    ):
-        writer.write_table(table)
-    hidden.replace(path)
-
-
-def _read_arrow(path: Path) -> pa.Table:
-    with pa.OSFile(str(path), "rb") as file:
-        return pa.ipc.open_file(file).read_all()

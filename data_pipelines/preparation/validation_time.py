@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_pipelines.preparation.scan import read_shard
 from data_pipelines.preparation.value_counts import (
     merge_counts,
     sorted_counts,
 )
+from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.split_rule import SplitRule
 from data_pipelines.raw.validation_rule import newest
 from sparsectr.errors import InputError
@@ -53,3 +55,14 @@ def _times(shard: Path) -> pa.Table:
     time = np.load(shard / "train" / "time.npy", mmap_mode="r")
     values, counts = np.unique(time, return_counts=True)
     return pa.table({"value": values.astype(np.int64), "count": counts})
+
+
+def count_times(parts: Path, impressions: RawTable, shard: int) -> pa.Table:
+    """Returns the distinct times of a shard's impressions with their counts."""
+    rows = read_shard(
+        parts / impressions.name, shard, impressions.empty, columns=["time"]
+    )
+    counts = rows["time"].value_counts()
+    return pa.table(
+        {"value": counts.field("values"), "count": counts.field("counts")}
+    )

@@ -18,6 +18,9 @@ from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
 from sparsectr.training.validation import VALIDATION, final_run
 
+_ADDED_LATER = ("saved_model", "metrics_frozen_history")
+"""What the export and the evaluation add to `result.json`."""
+
 
 def train_and_evaluate(
     config: Config, data_dir: Location, run: RunDirectory, *, resume: bool
@@ -65,8 +68,9 @@ def train_and_evaluate(
     if config.train.ema_decay:
         print(f"Weights: {weights}")
     print(metrics.log_lines(), flush=True)
-    # Resumed when it was done already, it has one of these weights.
-    saved_model = run.read_result().get("saved_model")
+    # Resumed when it was done already, it may have these of its weights.
+    before = run.read_result()
+    added = {name: before[name] for name in _ADDED_LATER if name in before}
     run.write_json(
         "result.json",
         {
@@ -79,7 +83,8 @@ def train_and_evaluate(
             "floors": floors(store, split),
             **_facts(trainer, store),
             **chosen,
-            "saved_model": saved_model,
+            "saved_model": None,
+            **added,
         },
     )
     run.publish()
