@@ -26,14 +26,14 @@ from sparsectr.file_systems.local_copy import local_copy
 from sparsectr.process import command
 
 
-def _max_history(store: Store) -> int:
-    """Returns how much of a history the data set's own recipe reads."""
+def _data_config(store: Store) -> DataConfig:
+    """Returns how the data set's own recipe reads histories."""
     dataset = store.manifest.get("dataset")
     if importlib.util.find_spec(f"configs.datasets.{dataset}") is None:
-        return DataConfig().max_history
+        return DataConfig()
     module = importlib.import_module(f"configs.datasets.{dataset}")
     config: Config = module.CONFIG
-    return config.data.max_history
+    return config.data
 
 
 def define_flags() -> None:
@@ -52,6 +52,12 @@ def define_flags() -> None:
         "the recipe of the data set says).",
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        "history_delay",
+        None,
+        "Seconds until a behavior is in a history (default: likewise).",
+        lower_bound=0,
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -63,8 +69,13 @@ def main(argv: Sequence[str]) -> None:
         with command.needs_matplotlib():
             from data_pipelines.description.store_picture import draw
     store = Store(local_copy(values.data_dir))
-    max_history = values.max_history or _max_history(store)
-    statistics = StoreStatistics(store, max_history=max_history)
+    recipe = _data_config(store)
+    delay = values.history_delay
+    statistics = StoreStatistics(
+        store,
+        max_history=values.max_history or recipe.max_history,
+        history_delay=recipe.history_delay if delay is None else delay,
+    )
     print(describe(store, statistics, values.data_dir), flush=True)
     if output is not None:
         draw(store, statistics, output, values.data_dir)

@@ -26,6 +26,12 @@ class DataConfig:
     max_history: int = config_field(
         1024, "Newest behaviours of a history that the model reads.", minimum=1
     )
+    history_delay: int = config_field(
+        0,
+        "Seconds until a behavior is known: what is newer than that at a "
+        "request is not in its history, as in a feature store that lags.",
+        minimum=0,
+    )
     length_buckets: tuple[int, ...] = config_field(
         (),
         "Padded history lengths, up to max_history, which follows them; none: "

@@ -29,6 +29,7 @@ GIVEN = {
     },
     "data": {
         "max_history": ("77", 77),
+        "history_delay": ("60", 60),
         "length_buckets": ("10,20", (10, 20)),
         "candidate_buckets": ("5", (5,)),
         "shuffle_shards": ("3", 3),

@@ -172,7 +172,13 @@ def _requests(statistics: StoreStatistics) -> Iterator[str]:
     yield _line("Splits", SPLITS, 14)
     for label, values in rows.items():
         yield _line(f"  {label}", values, 14)
-    yield "  (what is in the request's own second is no part of its history)"
+    delay = statistics.history_delay
+    yield (
+        f"  (what is newer than {duration(delay)} at a request is no part of "
+        "its history)"
+        if delay
+        else "  (what is in the request's own second is no part of its history)"
+    )
 
 
 def _parts(statistics: StoreStatistics) -> Iterator[str]:

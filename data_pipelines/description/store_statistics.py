@@ -11,6 +11,7 @@ from data_pipelines.description.chunk_lengths import cut_into_chunks
 from data_pipelines.description.duration_counts import DurationCounts
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.user_blocks import user_blocks
+from data_pipelines.stores.history_ends import history_ends
 from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import SPLITS, Shard, add_nested
 from data_pipelines.stores.split_parts import PARTS, count_rows
@@ -120,11 +121,13 @@ class StoreStatistics:
         store: The store. Its rows are read shard by shard, and of a shard
             some users at a time.
         max_history: Newest behaviors of a history that a model reads.
+        history_delay: Seconds until a behavior is in a history.
         num_chunks: Chunks that TimeChunking makes of them.
         block_rows: About how many rows are in memory at once.
 
     Attributes:
         max_history: As given.
+        history_delay: As given.
         num_chunks: As given.
         num_users: Users.
         behavior_span: Times of all behaviors.
@@ -153,6 +156,7 @@ class StoreStatistics:
         store: Store,
         *,
         max_history: int,
+        history_delay: int = 0,
         num_chunks: int = SparseCTRRecipe().num_chunks,
         block_rows: int = _BLOCK_ROWS,
     ) -> None:
@@ -166,6 +170,7 @@ class StoreStatistics:
                     f"`{name}` must be at least 1. Received: {name}={value}"
                 )
         self.max_history = max_history
+        self.history_delay = history_delay
         self.num_chunks = num_chunks
         self.num_users = 0
         self.behavior_span = TimeSpan()
@@ -230,7 +235,11 @@ class StoreStatistics:
         # Of each user's last request.
         end = start.copy()
         for requests in block.splits.values():
-            np.maximum.at(end, requests.user, requests.history_end)
+            np.maximum.at(
+                end,
+                requests.user,
+                history_ends(block, requests, self.history_delay),
+            )
         has_history = end > start
         start = np.maximum(start, end - self.max_history)[has_history]
         end = end[has_history]
@@ -252,7 +261,8 @@ class StoreStatistics:
 
     def _add_requests(self, block: Shard, split: str) -> None:
         requests, statistics = block.splits[split], self.splits[split]
-        time, end = requests.time, requests.history_end
+        time = requests.time
+        end = history_ends(block, requests, self.history_delay)
         statistics.span.add(time)
         start = block.behavior_offset[requests.user]
         length = end - start
@@ -267,6 +277,7 @@ class StoreStatistics:
             behavior_time = block.behavior_time[row[has_history]]
             ages.add(time[has_history] - behavior_time)
         # Times ascend: the first behavior behind the history tells it.
+        end = requests.history_end
         has_later = end < block.behavior_offset[requests.user + 1]
         later = block.behavior_time[end[has_later]]
         statistics.num_same_second += int((later == time[has_later]).sum())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from data_pipelines.reading.batch_order import BatchOrder
 from data_pipelines.requests.buckets import fitting_sizes, least_bucket
-from data_pipelines.stores.request_columns import RequestColumns
+from data_pipelines.stores.history_ends import history_ends
 from data_pipelines.stores.shard import Shard
 from data_pipelines.stores.split_parts import in_part, is_cut, split_of
 from data_pipelines.stores.store import Store, shard_name
@@ -346,7 +346,7 @@ class Batches:
         """Returns how many behaviours each request of a shard reads."""
         columns = shard.splits[self._split]
         start = shard.behavior_offset[columns.user[own]]
-        length = self._history_end(columns, own) - start
+        length = self._history_end(shard, own) - start
         return np.minimum(length, self._config.max_history, out=length)
 
     def _buckets(self, shard: Shard, own: Array | slice = slice(None)) -> Array:
@@ -356,21 +356,23 @@ class Batches:
         )
         return bucket.astype(np.min_scalar_type(len(self.lengths)))
 
-    def _history_end(
-        self, columns: RequestColumns, own: Array | slice
-    ) -> Array:
+    def _history_end(self, shard: Shard, own: Array | slice) -> Array:
         """Returns where the history of requests of a shard ends."""
+        columns = shard.splits[self._split]
+        shard_ends = functools.partial(
+            history_ends, shard, columns, self._config.history_delay
+        )
         if not self._frozen_history:
-            return columns.history_end[own]
+            return shard_ends(own)
         # A user's requests stand together, in the order of time.
         rows = np.arange(len(columns.user))
         if self._validation_time is not None:
             rows = rows[in_part(columns, self._part, self._validation_time)]
         if not len(rows):
-            return columns.history_end[own]
+            return shard_ends(own)
         first = np.searchsorted(columns.user[rows], columns.user[own])
         # What is behind the last is of a user without a request of the part.
-        return columns.history_end[rows[np.minimum(first, len(rows) - 1)]]
+        return shard_ends(rows[np.minimum(first, len(rows) - 1)])
 
     def _of_shards(self, requests: Array) -> list[tuple[int, Array, Array]]:
         """Returns for each shard concerned: places in the batch, own rows."""
@@ -421,7 +423,7 @@ class Batches:
         batch["request_time"][places] = requests.time[own]
 
         length = batch["behavior_time"].shape[1]
-        end = self._history_end(requests, own)
+        end = self._history_end(shard, own)
         row = end[:, None] + np.arange(-length, 0)
         valid = row >= shard.behavior_offset[user][:, None]  # [rows, L]
         row = row[valid]

@@ -79,6 +79,21 @@ def keep_newest(arrays: Mapping[str, Array], length: int) -> dict[str, Array]:
     }
 
 
+def keep_known(arrays: Mapping[str, Array], delay: int) -> dict[str, Array]:
+    """Returns a checked request without what was not known yet.
+
+    Args:
+        arrays: What `check_request` returned.
+        delay: Seconds that a behavior needs to be known.
+    """
+    latest = arrays["request_time"] - delay
+    known = arrays[BEHAVIOR_TIME] <= latest
+    return {
+        name: array[known] if name.startswith(_BEHAVIOR) else array
+        for name, array in arrays.items()
+    }
+
+
 def num_behaviors(arrays: Mapping[str, Array]) -> int:
     """Returns how many behaviors a checked request has."""
     return _length(arrays, _BEHAVIOR)

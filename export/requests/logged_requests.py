@@ -13,6 +13,7 @@ from data_pipelines.reading.batches import Batches
 from data_pipelines.requests.padding import (
     BEHAVIOR_TIME,
     check_request,
+    keep_known,
     keep_newest,
     num_behaviors,
     pad,
@@ -51,8 +52,8 @@ def logged_batches(
 
     Args:
         store: Where they come from.
-        config: Lengths and buckets of the run. Longer histories than a
-            sample has are read no further.
+        config: Lengths, buckets and delay of the run. Longer histories than
+            a sample has are read no further.
         batch_size: Requests of a batch, at most.
 
     Raises:
@@ -64,11 +65,13 @@ def logged_batches(
             "with. Prepare it again with --sample_requests; its ids and its "
             "runs stay good."
         )
-    requests = _read(store.sampled_requests, store.schema)
-    requests.sort(key=lambda pair: -num_behaviors(pair[1]))
     config = dataclasses.replace(
         config, max_history=min(config.max_history, MOST_BEHAVIORS)
     )
+    requests = _read(store.sampled_requests, store.schema)
+    if config.history_delay:
+        requests = _known(requests, config)
+    requests.sort(key=lambda pair: -num_behaviors(pair[1]))
     reader = Batches(store, "test", config, batch_size, None)
     for start in range(0, len(requests), batch_size):
         numbers, logged = zip(
@@ -78,6 +81,25 @@ def logged_batches(
         length, width = ids[BEHAVIOR_TIME].shape[1], ids["label"].shape[1]
         newest = [keep_newest(request, length) for request in logged]
         yield LoggedBatch(pad(newest, length, width), ids)
+
+
+def _known(
+    requests: list[tuple[int, Batch]], config: DataConfig
+) -> list[tuple[int, Batch]]:
+    """Returns the requests with what was known of their histories.
+
+    Not those of which the sample has too little then.
+    """
+    known = [
+        (number, keep_known(request, config.history_delay))
+        for number, request in requests
+    ]
+    return [
+        pair
+        for pair, (_, logged) in zip(known, requests, strict=True)
+        if num_behaviors(logged) < MOST_BEHAVIORS
+        or num_behaviors(pair[1]) >= config.max_history
+    ]
 
 
 def _read(path: Path, schema: DatasetSchema) -> list[tuple[int, Batch]]:

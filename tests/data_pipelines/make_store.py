@@ -150,7 +150,7 @@ def _make_requests(
 
 
 def slow_request(
-    store: Store, split: str, number: int, max_history: int
+    store: Store, split: str, number: int, max_history: int, delay: int = 1
 ) -> dict[str, Any]:
     """Returns what a row of a batch must hold, without any padding.
 
@@ -167,7 +167,7 @@ def slow_request(
         for row in range(
             shard.behavior_offset[user], shard.behavior_offset[user + 1]
         )
-        if shard.behavior_time[row] < time
+        if shard.behavior_time[row] <= time - delay
     ][-max_history:]
     chosen = range(
         requests.candidate_offset[number], requests.candidate_offset[number + 1]

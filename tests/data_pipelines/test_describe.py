@@ -73,7 +73,9 @@ def day_of(time: int) -> datetime.date:
     return datetime.datetime.fromtimestamp(time, zone).date()
 
 
-def plain_requests(store: Store, split: str) -> list[dict[str, Any]]:
+def plain_requests(
+    store: Store, split: str, delay: int = 1
+) -> list[dict[str, Any]]:
     """The requests as Python values, with the history found from the times."""
     found = []
     for shard in store.shards:
@@ -88,7 +90,9 @@ def plain_requests(store: Store, split: str) -> list[dict[str, Any]]:
                 {
                     "user": int(shard.user_id[user]),
                     "time": time,
-                    "history": [b for b in behaviors.tolist() if b < time],
+                    "history": [
+                        b for b in behaviors.tolist() if b <= time - delay
+                    ],
                     "same_second": time in behaviors.tolist(),
                     "labels": label.tolist(),
                 }
@@ -115,14 +119,19 @@ def assert_durations(counts: DurationCounts, expected: list[int]) -> None:
         assert counts.percentile(percent) == value
 
 
-@pytest.mark.parametrize("max_history", [1, 7, 1000])
-@pytest.mark.parametrize("block_rows", [1, 60, 10**6])
-def test_histories_and_candidates(store, max_history, block_rows):
+@pytest.mark.parametrize(
+    ("max_history", "block_rows", "delay"),
+    [(1, 60, 0), (7, 1, 0), (1000, 10**6, 0), (7, 60, 20)],
+)
+def test_histories_and_candidates(store, max_history, block_rows, delay):
     statistics = StoreStatistics(
-        store, max_history=max_history, block_rows=block_rows
+        store,
+        max_history=max_history,
+        history_delay=delay,
+        block_rows=block_rows,
     )
     for split in SPLITS:
-        requests = plain_requests(store, split)
+        requests = plain_requests(store, split, delay or 1)
         found = statistics.splits[split]
         lengths = [len(request["history"]) for request in requests]
         assert counted(found.history_length) == collections.Counter(lengths)
@@ -492,9 +501,12 @@ def test_command_prints_and_draws(store, tmp_path, command):
         f"--data_dir={store.path}",
         f"--output={output}",
         "--max_history=7",
+        "--history_delay=90",
     )
     assert done.returncode == 0, done.stderr
-    text = describe(store, StoreStatistics(store, max_history=7))
+    statistics = StoreStatistics(store, max_history=7, history_delay=90)
+    text = describe(store, statistics)
+    assert "  (what is newer than 1.5 min at a request is no part of" in text
     assert done.stdout.startswith(text)
     assert list(tmp_path.iterdir()) == [output]
     picture = matplotlib.image.imread(output)

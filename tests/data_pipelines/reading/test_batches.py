@@ -210,6 +210,23 @@ def test_parts_need_a_validation_time(store: Store, tmp_path: Path) -> None:
         Batches(store, "valid", CONFIG, 4, 0)
 
 
+@pytest.mark.parametrize("delay", [1, 4, 100])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_what_is_too_new_is_not_known(
+    store: Store, split: str, delay: int
+) -> None:
+    config = dataclasses.replace(CONFIG, history_delay=delay)
+    batches = Batches(store, split, config, BATCH_SIZE, 5)
+    num_behaviors = 0
+    for step in _epoch(batches):
+        batch = batches.batch(step)
+        for row, number in enumerate(batches.requests(step)[0].tolist()):
+            expected = slow_request(store, split, number, 13, delay)
+            check_row(batch, row, expected)
+            num_behaviors += len(expected["behavior_time"])
+    assert (num_behaviors > 0) == (delay < 100)
+
+
 def test_a_fresh_object_goes_on_with_the_next_batch(store: Store) -> None:
     old = _train(store)
     steps = range(2 * old.num_batches + 3)

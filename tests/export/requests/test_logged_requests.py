@@ -1,5 +1,7 @@
 """Logged requests as a client pads them, beside the ids of the store."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,38 @@ def _is_same(raw, ids, row, request):
         and ids["candidate_mask"][row].sum() == count
         and ids["label"][row, :count].tolist() == [r["label"] for r in shown]
     )
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3, 100])
+def test_what_was_known(store, delay):
+    config = dataclasses.replace(CONFIG, history_delay=delay)
+    lengths = []
+    for raw, ids in logged_batches(store, config, 4):
+        times = raw["behavior_time"]
+        np.testing.assert_array_equal(times, ids["behavior_time"])
+        latest = raw["request_time"][:, None] - delay
+        assert ((times == 0) | (times <= latest)).all()
+        lengths += (times > 0).sum(axis=1).tolist()
+    known = [
+        sum(b["time"] <= request["time"] - delay for b in request["past"])
+        for request in TEST
+    ]
+    expected = [min(count, CONFIG.max_history) for count in known]
+    assert lengths == sorted(expected, reverse=True)
+    assert (max(lengths) > 0) == (delay < 100)
+
+
+def test_of_a_sample_that_knows_too_little(store, monkeypatch):
+    # As if it had cut histories at six behaviors, and more were older.
+    module = "export.requests.logged_requests.MOST_BEHAVIORS"
+    longest = max(len(request["past"]) for request in TEST)
+    monkeypatch.setattr(module, longest)
+    config = dataclasses.replace(CONFIG, history_delay=10**6)
+    number = sum(
+        len(raw["request_time"]) for raw, _ in logged_batches(store, config, 4)
+    )
+    cut = sum(len(request["past"]) == longest for request in TEST)
+    assert number == len(TEST) - cut < len(TEST)
 
 
 def test_longest_histories_first(store):
