@@ -31,6 +31,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "full_attention": ("--model.attention=full",),  # A1
     "no_temporal_bias": ("--model.encoding=none",),  # B1
     "mean_pooling": ("--model.name=mean_pooling",),
+    "din": ("--model.name=din",),
 }
 """Flags of each variant; A1 and B1 are those of the paper's Table 3."""
 

@@ -15,7 +15,7 @@ often as needed, gives one more flag to every training.
 Prints JSON: for each, seconds of training without evaluation, those of them
 that the first step of each shape took (which is its compilation, where it is
 compiled; versions before counted it not apart, `null`), the peak resident
-memory of the process, and the metrics.
+memory of the process, the metrics, and the commit.
 """
 
 import dataclasses
@@ -88,9 +88,12 @@ def train(version: Version, dataset: str) -> dict[str, Any]:
                 f"The training in {version.checkout} ended with "
                 f"{done.returncode}: {done.stderr[-2000:]}"
             )
-        result = json.loads(Path(folder, "run", "result.json").read_text())
+        run = Path(folder, "run")
+        result = json.loads((run / "result.json").read_text())
+        commit = json.loads((run / "environment.json").read_text())["commit"]
     compile_seconds = result.get("compile_seconds")
     return {
+        "commit": commit,
         "seconds": result["train_seconds"] + (compile_seconds or 0.0),
         "compile_seconds": compile_seconds,
         "peak_memory_gib": result["peak_memory_bytes"] / 2**30,
