@@ -16,6 +16,7 @@ behaviors would take. The files are made; the sizes are not.
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -152,11 +153,11 @@ def measure(
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # it has just been moved
-            continue
+    # Not `rglob`, which fails where a folder has just been moved.
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(root, name).stat().st_size
     return total
 
 

@@ -29,7 +29,11 @@ CONFIG = Config(
         max_history=32, length_buckets=(32,), candidate_buckets=(4, 16, 64)
     ),
     train=TrainConfig(
-        batch_size=16, jit_compile=False, log_every=1, checkpoint_every=4
+        batch_size=16,
+        eval_batch_size=32,
+        jit_compile=False,
+        log_every=1,
+        checkpoint_every=4,
     ),
 )
 

@@ -287,7 +287,13 @@ def test_request_embedding() -> None:
 
 def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
     files = (repository / "sparsectr" / "layers").glob("**/[a-z]*.py")
-    interfaces = {"attention", "chunking", "encoding", "parts", "sink"}
+    interfaces = {
+        "attention",
+        "chunking",
+        "encoding",
+        "serialization",
+        "sink",
+    }
     tested = {
         name.removeprefix("test_")
         for name, value in globals().items()

@@ -136,6 +136,7 @@ def test_resume_of_a_finished_run_changes_nothing(
         lines[-1].pop("time")
         return {path: path.read_bytes() for path in files}, result, lines
 
+    result = finished_run.run.read_result()
     # As `evaluate --frozen_history` does.
     finished_run.run.add_to_result("metrics_frozen_history", {"auc": 0.5})
     before = state()
@@ -147,6 +148,8 @@ def test_resume_of_a_finished_run_changes_nothing(
     )
     assert done.returncode == 0, done.stderr
     assert state() == before
+    # The run is other tests' too.
+    finished_run.run.write_json("result.json", result)
 
 
 @pytest.mark.parametrize("dataset", [(), ("--dataset=alibaba",)])
