@@ -96,8 +96,15 @@ def main(argv: list[str]) -> None:
         raise InputError("--patience and --validate_every need --validation.")
     # What is served is the final run, not one that chooses.
     exports = values.export and not train.validation
+    store = Store(local_copy(data_dir))
+    dataset = store.manifest.get("dataset", config.dataset)
+    if dataset != config.dataset:
+        raise InputError(
+            f"{data_dir} is a store of {dataset}, not of {config.dataset}: "
+            f"train with --dataset={dataset}."
+        )
     # Not when training is done.
-    if exports and not Store(local_copy(data_dir)).sampled_requests:
+    if exports and not store.sampled_requests:
         raise InputError(
             f"{data_dir} keeps no logged requests to export with. Prepare it "
             "again with --sample_requests, or train with --noexport."

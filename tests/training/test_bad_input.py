@@ -243,3 +243,15 @@ def test_store_of_another_schema(finished_run, command, tmp_path):
         f"--data_dir={tmp_path / 'store'}",
     )
     assert_refused(done, "schemas differ")
+
+
+def test_store_of_another_dataset(tiny_store, command, tmp_path):
+    done = command(
+        "sparsectr.train",
+        "--dataset=kuairand",
+        f"--data_dir={tiny_store.path}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    message = "is a store of alibaba, not of kuairand: train with --dataset="
+    assert_refused(done, message)
+    assert not (tmp_path / "run").exists()
