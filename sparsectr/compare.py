@@ -17,6 +17,7 @@ pip install 'sparsectr[plots]'.
 """
 
 import json
+import sys
 
 from absl import flags
 
@@ -65,6 +66,7 @@ def main(argv: list[str]) -> None:
         print(table(groups, base))
     if output is not None:
         draw(groups, output)
+        print(f"{output}: the same as a picture", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ they say so, and stand in result.json beside the others, as
 
 import json
 import math
+import sys
 from typing import Any
 
 from absl import flags
@@ -96,6 +97,12 @@ def main(argv: list[str]) -> None:
     trained = load_model(run)
     train = trained.config.train
     split = values.split or ("validation" if train.validation else "test")
+    if split == "validation" and not train.validation:
+        print(
+            "note: this run has trained on the validation, and is too good "
+            "there",
+            file=sys.stderr,
+        )
     batches = Batches(
         store,
         split,

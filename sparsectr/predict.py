@@ -89,7 +89,10 @@ def _check_flags() -> None:
     """Refuses what cannot be, before the work."""
     values = flags.FLAGS
     if (values.workdir is None) == (values.model is None):
-        raise InputError("Name a run by --workdir or a version by --model.")
+        both = ", not both" if values.model is not None else ""
+        raise InputError(
+            f"Name a run by --workdir or a version by --model{both}."
+        )
     if values.model is not None and values.data_dir is not None:
         raise InputError("--data_dir is for --workdir: a version needs none.")
     check_output(values.output)

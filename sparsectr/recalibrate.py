@@ -10,12 +10,17 @@ was trained. A SavedModel that was written before stays as it is. Removing the
 file undoes it.
 
 Prints calibration (mean prediction / mean label) and log loss before and
-after, on the candidates that it was fitted to. The part should be one that the
-weights were not trained on: that is the validation of a run of `--validation`.
+after, on the candidates that it was fitted to. What a run has trained on is
+refused, since it is too sure of itself there: the validation is for a run of
+`--validation`, whose best checkpoint can be served as it is. All other runs
+have nothing left but `--split=test`, which reads the test: measure them on
+later data then.
 """
 
 from absl import flags
 
+from sparsectr.config import Config
+from sparsectr.errors import InputError
 from sparsectr.process import command
 from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
@@ -33,8 +38,18 @@ def define_flags() -> None:
         "A function of knots, or slope and intercept.",
     )
     flags.DEFINE_enum(
-        "split", "validation", ["validation", "train", "test"], "What to fit."
+        "split", "validation", ["validation", "test"], "What to fit."
     )
+
+
+def check_is_new(config: Config, split: str, location: str) -> None:
+    """Raises InputError if a run has trained on what it is to be fitted to."""
+    if split == "validation" and not config.train.validation:
+        raise InputError(
+            f"{location} has trained on the validation, where it is too sure "
+            "of itself: probabilities fitted to it would be worse. "
+            "Recalibrate a run of --validation, or fit to --split=test."
+        )
 
 
 def main(argv: list[str]) -> None:
@@ -55,6 +70,7 @@ def main(argv: list[str]) -> None:
 
     run = RunDirectory.of(values.workdir)
     trained = load_model(run)
+    check_is_new(trained.config, values.split, run.location)
     store = open_store(run, values.data_dir)
     config = trained.config
     batches = Batches(
@@ -74,7 +90,8 @@ def main(argv: list[str]) -> None:
         print(
             f"{name} on {values.split}: "
             f"{metric(scores.labels, scores.logits):.6f} before, "
-            f"{metric(scores.labels, after):.6f} after"
+            f"{metric(scores.labels, after):.6f} after, on what it was "
+            "fitted to"
         )
 
 

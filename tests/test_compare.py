@@ -11,6 +11,7 @@ import pytest
 from configs.models.mean_pooling import MeanPoolingRecipe
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.comparison.comparison_picture import SIZE, draw, picture
+from sparsectr.comparison.comparison_table import table
 from sparsectr.comparison.finished_run import FinishedRun, check_comparable
 from sparsectr.comparison.seed_groups import (
     find_base,
@@ -96,7 +97,7 @@ def test_markdown(paths, tmp_path):
     common, floors, *_ = done.stdout.splitlines()
     assert common == (
         "kuairand (raw files), 20,361 candidates of test (60 requests with "
-        "an order), the last day; content 01-23"
+        "clicks and others), the last day; content 01-23"
     )
     assert floors.endswith("item_mean 0.6670, user_mean -")
     rows = [
@@ -123,6 +124,28 @@ def test_markdown(paths, tmp_path):
         *("sparse_ctr", "mean_pooling", "3"),
         f"{differences.mean():+.4f} ± {error:.4f}",
     ]
+
+
+def test_rows_of_the_validation_and_without_common_seeds(tmp_path):
+    rule = {"rule": "the last day", "validation_rule": "its newest tenth"}
+    runs = [
+        FinishedRun.read(
+            write_run(
+                tmp_path / recipe.name,
+                recipe=recipe,
+                seed=0,
+                auc=0.7,
+                split="validation",
+                split_rule=rule,
+            )
+        )
+        for recipe in (SparseCTRRecipe(), MeanPoolingRecipe())
+    ]
+    text = table(group_by_seed(runs))
+    assert "others), its newest tenth; content" in text
+    assert text.endswith(
+        "no two rows have the same seeds, two or more of them."
+    )
 
 
 def test_json_and_picture(paths, tmp_path):

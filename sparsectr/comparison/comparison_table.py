@@ -1,6 +1,7 @@
 """A comparison in Markdown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sparsectr.comparison.finished_run import METRICS, FinishedRun
 from sparsectr.comparison.seed_groups import (
@@ -68,6 +69,11 @@ def table(groups: Sequence[SeedGroup], base: SeedGroup | None = None) -> str:
     pairs = paired_differences(groups)
     if pairs:
         parts.append(_pairs(pairs, metrics))
+    elif len(groups) > 1:
+        parts.append(
+            "No differences seed by seed: no two rows have the same seeds, two "
+            "or more of them."
+        )
     return "\n\n".join(parts)
 
 
@@ -80,10 +86,19 @@ def heading(run: FinishedRun) -> str:
     return (
         f"{protocol['dataset']} ({protocol['data_source']}), "
         f"{protocol['num_candidates']:,} candidates of {protocol['split']} "
-        f"({protocol['num_requests_counted']:,} requests with an order), "
-        f"{protocol['split_rule']['rule']}; content {protocol['content']}\n"
+        f"({protocol['num_requests_counted']:,} requests with clicks and "
+        f"others), {_rule(protocol)}; content {protocol['content']}\n"
         f"AUC of means of the training part: {floors}"
     )
+
+
+def _rule(protocol: Mapping[str, Any]) -> str:
+    """Returns how the split that was scored was cut."""
+    rule: dict[str, Any] = protocol["split_rule"]
+    of_validation = rule.get("validation_rule")
+    if protocol["split"] == "validation" and of_validation is not None:
+        return str(of_validation)
+    return str(rule["rule"])
 
 
 def _pairs(pairs: Sequence[PairedDifference], metrics: Sequence[str]) -> str:

@@ -65,6 +65,8 @@ def train_and_evaluate(
         split, step = "test", trainer.num_steps_done
         run.log(step=trainer.num_steps, **metrics.to_dict())
     weights = config.train.evaluated_weights
+    if chosen:
+        weights += f", at the best step {step}"
     if config.train.ema_decay:
         print(f"Weights: {weights}")
     print(metrics.log_lines(), flush=True)
@@ -107,14 +109,16 @@ def _chosen(
         num_requests_older=trainer.batches.num_requests,
         num_batches=everything.num_batches,
     )
+    done = trainer.num_steps_done
+    stopped = ", where --patience ended the run" * (done < trainer.num_steps)
     print(
-        f"best step: {step} of {trainer.num_steps_done}; the final run, on "
-        "everything before the test:\n  python -m sparsectr.train "
+        f"best step: {step} of {done}{stopped}; the final run, on everything "
+        "before the test:\n  python -m sparsectr.train "
         f"{shlex.join(final['flags'])}"
     )
     return {
         "best_step": step,
-        "num_steps": trainer.num_steps_done,
+        "num_steps": done,
         "final_run": final,
     }
 

@@ -260,8 +260,9 @@ class Trainer:
         best = self.validation.best
         is_best = best is not None and best.step == done
         print(
-            f"validation at step {done}: AUC {metrics.auc:.6f}, logloss "
-            f"{metrics.logloss:.6f}{', the best so far' if is_best else ''}",
+            f"validation at step {done}: AUC {metrics.auc:.6f} (standard error "
+            f"{metrics.auc_standard_error:.4f}), logloss {metrics.logloss:.6f}"
+            f"{', the best so far' if is_best else ''}",
             flush=True,
         )
         self._start += time.monotonic() - began

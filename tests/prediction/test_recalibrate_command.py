@@ -46,12 +46,12 @@ def test_run_and_version_give_calibrated_scores(
 
     before = scores("before", f"--workdir={run}")
     printed = succeed(
-        command, "sparsectr.recalibrate", f"--workdir={run}", "--split=train"
+        command, "sparsectr.recalibrate", f"--workdir={run}", "--split=test"
     )
     fitted = Calibration.from_json((run / "calibration.json").read_text(), "")
     assert fitted.method == "isotonic"
-    assert len(fitted.logits) > 2
-    mean, loss = re.findall(r" on train: (.*) before, (.*) after", printed)
+    assert len(fitted.logits) >= 2
+    mean, loss = re.findall(r" on test: (.*) before, (.*) after,", printed)
     assert float(mean[1]) == pytest.approx(1, abs=0.02)
     assert float(loss[1]) < float(loss[0])
 
@@ -72,6 +72,11 @@ def test_run_and_version_give_calibrated_scores(
     np.testing.assert_allclose(served, after, rtol=0, atol=1e-6)
     extra = models / "1" / "assets.extra" / "calibration.json"
     assert Calibration.from_json(extra.read_text(), "") == fitted
+
+
+def test_what_was_trained_on_is_refused(command, run):
+    done = command("sparsectr.recalibrate", f"--workdir={run}")
+    assert_refused(done, "has trained on the validation", "--split=test")
 
 
 def test_other_weights_are_refused(command, run, tmp_path):
