@@ -94,12 +94,19 @@ def _known(
         (number, keep_known(request, config.history_delay))
         for number, request in requests
     ]
-    return [
+    enough = [
         pair
         for pair, (_, logged) in zip(known, requests, strict=True)
         if num_behaviors(logged) < MOST_BEHAVIORS
         or num_behaviors(pair[1]) >= config.max_history
     ]
+    if requests and not enough:
+        raise InputError(
+            f"Of each logged request the store keeps {MOST_BEHAVIORS} "
+            f"behaviors, and fewer than {config.max_history} of them are "
+            f"older than history_delay={config.history_delay}."
+        )
+    return enough
 
 
 def _read(path: Path, schema: DatasetSchema) -> list[tuple[int, Batch]]:

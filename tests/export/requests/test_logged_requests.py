@@ -110,6 +110,17 @@ def test_of_a_sample_that_knows_too_little(store, monkeypatch):
     assert number == len(TEST) - cut < len(TEST)
 
 
+def test_all_of_a_sample_know_too_little(store, monkeypatch):
+    monkeypatch.setattr("export.requests.logged_requests.MOST_BEHAVIORS", 0)
+    config = dataclasses.replace(CONFIG, max_history=1, history_delay=10**6)
+    monkeypatch.setattr(
+        "export.requests.logged_requests.dataclasses.replace",
+        lambda config, **_: config,
+    )
+    with pytest.raises(InputError, match=r"fewer than 1 of them are older"):
+        list(logged_batches(store, config, 4))
+
+
 def test_longest_histories_first(store):
     batches = _batches(store, 7)
     sizes = [len(batch.raw["request_time"]) for batch in batches]
