@@ -26,6 +26,8 @@ INSTALL_REQUIRES = [
     "absl-py",
     # To call a model server by REST. TensorFlow brings it by `requests`.
     "urllib3>=2",
+    # TensorFlow's hash of texts, without TensorFlow: the module farmhash.
+    "cityhash>=0.4.8",
     # The checksum of a TFRecord, without TensorFlow.
     "google-crc32c",
     # What the benchmarks know of processes, memory and load.

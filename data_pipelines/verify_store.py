@@ -1,21 +1,26 @@
 """Checks that a store is what its manifest says, and never leaks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from data_pipelines.preparation.encode_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.stores.content_digest import digest, shard_content
-from data_pipelines.stores.shard import SPLITS, Shard, add_nested
+from data_pipelines.stores.id_sets import Column, IdSets
+from data_pipelines.stores.shard import (
+    SPLITS,
+    Shard,
+    add_nested,
+    longest_of,
+    stored_ids,
+)
 from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.errors import InputError
 from sparsectr.process.progress import Progress
-from sparsectr.schema import LATEST_TIME, CategoricalField, DatasetSchema
+from sparsectr.schema import LATEST_TIME, DatasetSchema, Prefix
 
 
 def verify_store(path: Path) -> str:
@@ -63,7 +68,7 @@ def verify_store(path: Path) -> str:
             f"{path}: the validation time {validation_time} is not before the "
             f"test time {test_time}."
         )
-    counts, ids, contents = [], [], []
+    counts, longest_sets, ids, contents = [], [], [], []
     for index, shard in enumerate(store.shards):
         name = path / shard_name(index, len(store.shards))
         check = _Check(shard, store.schema, name)
@@ -71,10 +76,12 @@ def verify_store(path: Path) -> str:
         check.requests("train", 1, test_time)
         check.requests("test", test_time, LATEST_TIME)
         counts.append(count_rows(shard, validation_time))
+        longest_sets.append(shard.longest_sets())
         ids.append(count_ids(shard))
         contents.append(shard_content(shard))
     for key, value in (
         ("counts", add_nested(counts)),
+        ("longest_sets", longest_of(longest_sets)),
         ("out_of_vocabulary", add_nested(ids)),
         ("content", digest(contents, validation_time)),
     ):
@@ -126,9 +133,7 @@ class _Check:
             "behaviors are not in the order of their times",
         )
         self._require((time > 0).all(), "a behavior has no time")
-        self._require_ids(
-            self.schema.behavior_fields, self.shard.behaviors, "behaviors/"
-        )
+        self._require_ids("behavior", self.shard.behaviors, "behaviors/")
 
     def requests(self, split: str, first_time: int, end_time: int) -> None:
         """Raises InputError if requests contradict histories or each other.
@@ -179,24 +184,35 @@ class _Check:
             (np.asarray(requests.label) <= 1).all(),
             f"a label of {split} is not 0 or 1",
         )
-        schema = self.schema
-        self._require_ids(schema.user_fields, requests.users, f"{split}/user_")
+        self._require_ids("user", requests.users, f"{split}/user_")
         self._require_ids(
-            schema.candidate_fields, requests.candidates, f"{split}/candidate_"
+            "candidate", requests.candidates, f"{split}/candidate_"
         )
 
     def _require_ids(
         self,
-        fields: Sequence[CategoricalField],
-        columns: Mapping[str, npt.NDArray[Any]],
-        prefix: str,
+        prefix: Prefix,
+        columns: Mapping[str, Column],
+        path: str,
     ) -> None:
-        for field in fields:
+        for field in stored_ids(self.schema, prefix):
             ids = columns[field.name]
+            if isinstance(ids, IdSets):
+                offset = ids.offset
+                self._require(
+                    offset[0] == 0 and (offset[1:] >= offset[:-1]).all(),
+                    f"sets of {path}{field.name} overlap",
+                )
+                self._require(
+                    ids.longest <= (field.max_values or 0),
+                    f"a set of {path}{field.name} is longer than its schema "
+                    "allows",
+                )
+                ids = ids.values
             size = self.sizes[field.table]
             self._require(
                 ((ids >= 0) & (ids < size)).all(),
-                f"an id of {prefix}{field.name} is not in its table",
+                f"an id of {path}{field.name} is not in its table",
             )
 
     def _require(self, condition: np.bool_ | bool, rule: str) -> None:

@@ -13,7 +13,7 @@ from sparsectr.config_fields import check_fields, config_field, require
 from sparsectr.model_recipe import ModelRecipe
 from sparsectr.model_registry import recipe_from_dict
 
-CONTRACT = 4
+CONTRACT = 5
 """Counts what changes the meaning of a run's files: 2 names the weights of a
 checkpoint, where 1 numbered them; 3 has store.json; 4 takes sizes that are not
 given from the store."""

@@ -50,6 +50,8 @@ class Metrics:
         num_requests_counted: Requests behind `gauc_by_request`.
         num_requests_skipped: Requests of at least two candidates, all of one
             class, left out of it.
+        is_weighted: Whether log loss, normalized entropy and calibration
+            weigh each candidate, as training did.
     """
 
     auc: float
@@ -63,6 +65,7 @@ class Metrics:
     num_groups_skipped: int
     num_requests_counted: int
     num_requests_skipped: int
+    is_weighted: bool = False
 
     def log_lines(self, history: str = "") -> str:
         """Returns what logs and tools read: two lines.
@@ -80,6 +83,7 @@ class Metrics:
             f"calibration: {self.calibration:.6f} - of one class and "
             f"skipped: {self.num_groups_skipped} users, "
             f"{self.num_requests_skipped} requests"
+            + (_WEIGHTED if self.is_weighted else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +101,8 @@ class Metrics:
         return {**values, "undefined": undefined} if undefined else values
 
 
+_WEIGHTED = " - weighted: logloss, NE and calibration"
+
 _ONE_CLASS = "the labels are of one class"
 _WHY_UNDEFINED = {
     "auc": _ONE_CLASS,
@@ -110,7 +116,11 @@ _WHY_UNDEFINED = {
 
 
 def compute_metrics(
-    labels: ArrayLike, logits: ArrayLike, users: ArrayLike, requests: ArrayLike
+    labels: ArrayLike,
+    logits: ArrayLike,
+    users: ArrayLike,
+    requests: ArrayLike,
+    weights: ArrayLike | None = None,
 ) -> Metrics:
     """Returns all metrics of the candidates.
 
@@ -119,6 +129,8 @@ def compute_metrics(
         logits: Scores before the sigmoid, `[n]`.
         users: User of each candidate, `[n]`.
         requests: Request of each candidate, `[n]`.
+        weights: What each counts for in log loss, normalized entropy and
+            calibration, `[n]`. The AUCs count each once.
 
     Raises:
         InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
@@ -131,9 +143,10 @@ def compute_metrics(
         auc_standard_error=auc_standard_error(labels, logits, users),
         gauc=per_user.value,
         gauc_by_request=by_request.value,
-        logloss=log_loss(labels, logits),
-        normalized_entropy=normalized_entropy(labels, logits),
-        calibration=calibration(labels, logits),
+        logloss=log_loss(labels, logits, weights),
+        normalized_entropy=normalized_entropy(labels, logits, weights),
+        calibration=calibration(labels, logits, weights),
+        is_weighted=weights is not None,
         num_candidates=np.size(np.asarray(labels)),
         num_groups_skipped=per_user.num_groups_skipped,
         num_requests_counted=by_request.num_groups,
@@ -270,13 +283,16 @@ def gauc(
     )
 
 
-def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
+def log_loss(
+    labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None
+) -> float:
     """Returns the mean binary cross-entropy.
 
     Args:
         labels: 0 or 1, `[n]`.
         logits: Scores before the sigmoid, `[n]`. From probabilities the loss
             would be infinite as soon as one rounds to 0 or 1.
+        weights: What each counts for, `[n]`; the same, if not given.
 
     Raises:
         InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
@@ -284,15 +300,19 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     """
     labels, logits = _check(labels, logits)
     logits = logits.astype(np.float64)
-    return float(np.logaddexp(0.0, np.where(labels, -logits, logits)).mean())
+    losses = np.logaddexp(0.0, np.where(labels, -logits, logits))
+    return _mean(losses, weights)
 
 
-def normalized_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
+def normalized_entropy(
+    labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None
+) -> float:
     """Returns the log loss over that of the mean label as every prediction.
 
     Args:
         labels: 0 or 1, `[n]`.
         logits: Scores before the sigmoid, `[n]`.
+        weights: What each counts for, `[n]`; the same, if not given.
 
     Returns:
         Below 1 for what is better than the mean; NaN for labels of one class.
@@ -301,20 +321,23 @@ def normalized_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
         InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
         ValueError: If the shapes differ.
     """
-    loss = log_loss(labels, logits)
-    mean = float(np.mean(np.asarray(labels, np.float64)))
+    loss = log_loss(labels, logits, weights)
+    mean = _mean(np.asarray(labels, np.float64), weights)
     if mean in (0.0, 1.0):
         return math.nan
     entropy = -mean * math.log(mean) - (1.0 - mean) * math.log1p(-mean)
     return loss / entropy
 
 
-def calibration(labels: ArrayLike, logits: ArrayLike) -> float:
+def calibration(
+    labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None
+) -> float:
     """Returns mean prediction / mean label; NaN if there is no click.
 
     Args:
         labels: 0 or 1, `[n]`.
         logits: Scores before the sigmoid, `[n]`.
+        weights: What each counts for, `[n]`; the same, if not given.
 
     Raises:
         InputError: If a logit is NaN, a label is not 0 or 1, or n is 0.
@@ -324,7 +347,13 @@ def calibration(labels: ArrayLike, logits: ArrayLike) -> float:
     if not labels.any():
         return math.nan
     probabilities = np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
-    return float(probabilities.mean() / labels.mean())
+    return _mean(probabilities, weights) / _mean(labels, weights)
+
+
+def _mean(values: NDArray[Any], weights: ArrayLike | None) -> float:
+    if weights is None:
+        return float(values.mean())
+    return float(np.average(values, weights=np.asarray(weights, np.float64)))
 
 
 def relative_improvement(auc: float, base_auc: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from sparsectr.config_fields import check_fields, config_field, require
-from sparsectr.schema import DatasetSchema
+from sparsectr.schema import DatasetSchema, field_width
 
 if TYPE_CHECKING:
     from sparsectr.models.ranking_model import RankingModel
@@ -114,15 +114,17 @@ class ModelRecipe:
     dropout_rate: float = config_field(
         0.0, "Dropout on the embedded sequence, in training."
     )
+    hidden_training_fields: float = config_field(
+        0.1, "Share of candidates whose training fields are hidden."
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
-        require(
-            0.0 <= self.dropout_rate < 1.0,
-            "dropout_rate",
-            "be at least 0 and below 1",
-            self.dropout_rate,
-        )
+        for name in ("dropout_rate", "hidden_training_fields"):
+            share = getattr(self, name)
+            require(
+                0.0 <= share < 1.0, name, "be at least 0 and below 1", share
+            )
 
     @property
     def name(self) -> str:
@@ -157,7 +159,7 @@ class ModelRecipe:
         """
         return tuple(
             TableSpec(table.name, table.size or 0, self.embedding_dim)
-            for table in schema.tables
+            for table in schema.served_tables
         )
 
     def with_preset(self, preset: str) -> Self:
@@ -192,7 +194,7 @@ class ModelRecipe:
 
 def user_width(recipe: ModelRecipe, schema: DatasetSchema) -> int:
     """Returns the width of a user's embedded profile, 0 without one."""
-    return len(schema.user_fields) * recipe.embedding_dim
+    return field_width(schema, "user", recipe.embedding_dim)
 
 
 def user_state(
@@ -209,9 +211,8 @@ def embedding_flops(
     recipe: ModelRecipe, schema: DatasetSchema, shape: RequestShape
 ) -> int:
     """Returns operations of `RequestEmbedding`: its two projections."""
-    behavior = len(schema.behavior_fields) * recipe.embedding_dim
-    candidate = len(schema.candidate_fields) * recipe.embedding_dim
-    candidate += len(schema.candidate_dense_fields)
+    behavior = field_width(schema, "behavior", recipe.embedding_dim)
+    candidate = field_width(schema, "candidate", recipe.embedding_dim)
     rows = shape.length * behavior + shape.num_candidates * candidate
     return 2 * shape.batch_size * rows * recipe.width
 

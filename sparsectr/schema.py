@@ -50,8 +50,8 @@ class Table:
     Args:
         name: Name of the table, unique in its schema.
         kind: "vocabulary" for a frozen list of the values that the training
-            period showed at least `min_count` times; "hashed" for integer
-            values hashed into `size - 2` rows.
+            period showed at least `min_count` times; "hashed" for values
+            hashed into `size - 2` rows.
         size: Number of rows, the two reserved ones included. `None` for a
             vocabulary that has not been built yet.
         min_count: Occurrences in the training period that a value needs to
@@ -85,11 +85,6 @@ class Table:
             raise ValueError(
                 f"A hashed table needs a `size` (table {self.name!r})."
             )
-        if self.kind == "hashed" and self.value_type != "int":
-            raise ValueError(
-                "Only integer values can be hashed; use a vocabulary for "
-                f"strings (table {self.name!r})."
-            )
         if self.size is not None:
             _check_count("size", self.size, NUM_RESERVED_IDS, self.name)
         _check_count("min_count", self.min_count, 1, self.name)
@@ -97,33 +92,45 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CategoricalField:
-    """An id feature.
+    """An id feature, or a set of ids.
 
     Args:
         name: Name without its prefix: `brand` is the tensor
             `candidate_brand` among candidates, `behavior_brand` in a history.
         table: Name of the table its ids index. Fields that mean the same
             thing name the same table.
+        max_values: `None` for one id. A number makes it a set, whose tensor
+            has one more axis, padded with 0, and whose embedding is the mean
+            of those of its ids; of more values the first so many are kept.
     """
 
     name: str
     table: str
+    max_values: int | None = None
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
+        if self.max_values is not None:
+            _check_count("max_values", self.max_values, 1, self.table)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has any number of ids."""
+        return self.max_values is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseField:
-    """A float feature of a candidate. The model applies the transform.
+    """A number: a float feature. The model applies the transform.
 
     The model sees `(f(x) - mean) / scale`, and 0 for a missing value (NaN).
 
     Args:
         name: Name without its prefix.
         transform: `f`: "identity", or "log1p" for `log(1 + max(x, 0))`.
-        mean: Mean of `f(x)` over the training candidates.
-        scale: Standard deviation of `f(x)` over the training candidates.
+        mean: Mean of `f(x)` over the training period: the requests of a user
+            field, the behaviors or the candidates.
+        scale: Standard deviation likewise.
     """
 
     name: str
@@ -145,6 +152,12 @@ class DenseField:
             )
 
 
+Prefix = Literal["user", "behavior", "candidate"]
+
+PREFIXES: tuple[Prefix, ...] = ("user", "behavior", "candidate")
+"""Whose a field is; begins the name of its tensor."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSchema:
     """The fields of one data set.
@@ -152,16 +165,24 @@ class DatasetSchema:
     Args:
         name: Name of the data set.
         tables: The embedding tables.
-        user_fields: Profile fields, one id for each user.
-        behavior_fields: Fields of a behaviour, beside its time.
-        candidate_fields: Id fields of a candidate.
-        candidate_dense_fields: Float fields of a candidate.
+        user_fields: Ids and sets of ids of the user, or of the request.
+        behavior_fields: Those of a behavior, beside its time.
+        candidate_fields: Those of a candidate.
+        user_dense_fields: Numbers of the user, or of the request.
+        behavior_dense_fields: Numbers of a behavior.
+        candidate_dense_fields: Numbers of a candidate.
+        training_fields: Ids of a candidate that only a log has, such as the
+            position at which it was shown. A model learns what they add to
+            the logit, and leaves it out of every score.
+        has_weight: Whether a candidate has a weight in the loss.
+        negative_rate: Share of the negatives that the log kept of those that
+            were shown. Probabilities that are served are those of all.
         utc_offset_hours: The data set's own time zone, which decides what a
             weekend is.
 
     Raises:
-        ValueError: If names repeat, a field names an unknown table, or
-            behaviours or candidates have no field.
+        ValueError: If names repeat, a field names an unknown table,
+            behaviors have no field, or candidates no id.
     """
 
     name: str
@@ -169,14 +190,19 @@ class DatasetSchema:
     user_fields: tuple[CategoricalField, ...]
     behavior_fields: tuple[CategoricalField, ...]
     candidate_fields: tuple[CategoricalField, ...]
+    user_dense_fields: tuple[DenseField, ...] = ()
+    behavior_dense_fields: tuple[DenseField, ...] = ()
     candidate_dense_fields: tuple[DenseField, ...] = ()
+    training_fields: tuple[CategoricalField, ...] = ()
+    has_weight: bool = False
+    negative_rate: float = 1.0
     utc_offset_hours: int = 0
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
         tables = [table.name for table in self.tables]
         _check_unique("tables", tables)
-        for kind in ("user_fields", "behavior_fields", "candidate_fields"):
+        for kind in _ID_KINDS:
             fields: tuple[CategoricalField, ...] = getattr(self, kind)
             for field in fields:
                 if field.table not in tables:
@@ -184,19 +210,20 @@ class DatasetSchema:
                         f"Field {field.name!r} of `{kind}` names the table "
                         f"{field.table!r}, which is not among {tables}."
                     )
-        _check_unique("user_fields", [f.name for f in self.user_fields])
-        _check_unique("behavior_fields", [f.name for f in self.behavior_fields])
-        _check_unique(
-            "candidate_fields",
-            [f.name for f in self.candidate_fields]
-            + [f.name for f in self.candidate_dense_fields],
-        )
+        for prefix in PREFIXES:
+            extra = self.training_fields if prefix == "candidate" else ()
+            _check_unique(
+                f"{prefix}_fields",
+                [f.name for f in (*self.ids(prefix), *extra)]
+                + [f.name for f in self.numbers(prefix)],
+            )
         if not self.behavior_fields or not self.candidate_fields:
             raise ValueError(
                 "`behavior_fields` and `candidate_fields` must each have at "
                 f"least one field. Received: {len(self.behavior_fields)} and "
                 f"{len(self.candidate_fields)}"
             )
+        self._check_training()
         offset = self.utc_offset_hours
         # To Python a bool is an int, and 5.5 lies between the two.
         if type(offset) is not int or not -12 <= offset <= 14:
@@ -204,6 +231,41 @@ class DatasetSchema:
                 "`utc_offset_hours` must be whole hours from -12 to 14. "
                 f"Received: utc_offset_hours={offset!r}"
             )
+
+    def _check_training(self) -> None:
+        own = {field.table for field in self.training_fields}
+        others = {f.table for prefix in PREFIXES for f in self.ids(prefix)}
+        for field in self.training_fields:
+            if field.is_set:
+                raise ValueError(
+                    f"Field {field.name!r} of `training_fields` cannot be a "
+                    "set."
+                )
+        if own & others:
+            raise ValueError(
+                "What only a log has shares no table with what is served. "
+                f"Shared: {', '.join(sorted(own & others))}"
+            )
+        if not 0.0 < self.negative_rate <= 1.0:
+            raise ValueError(
+                "`negative_rate` must be above 0 and at most 1. Received: "
+                f"negative_rate={self.negative_rate!r}"
+            )
+        if self.has_weight and self.negative_rate < 1.0:
+            raise ValueError(
+                "Weights undo a sampling of negatives, and so does "
+                "`negative_rate`: both would undo it twice."
+            )
+
+    def ids(self, prefix: Prefix) -> tuple[CategoricalField, ...]:
+        """Returns the ids and sets of users, behaviors or candidates."""
+        found: tuple[CategoricalField, ...] = getattr(self, f"{prefix}_fields")
+        return found
+
+    def numbers(self, prefix: Prefix) -> tuple[DenseField, ...]:
+        """Returns the numbers of users, behaviors or candidates."""
+        found: tuple[DenseField, ...] = getattr(self, f"{prefix}_dense_fields")
+        return found
 
     def table(self, name: str) -> Table:
         """Returns the table called `name`."""
@@ -214,6 +276,12 @@ class DatasetSchema:
             f"No table {name!r} in schema {self.name!r}. "
             f"Tables: {[table.name for table in self.tables]}"
         )
+
+    @property
+    def served_tables(self) -> tuple[Table, ...]:
+        """The tables of all fields but those that only training knows."""
+        own = {field.table for field in self.training_fields}
+        return tuple(table for table in self.tables if table.name not in own)
 
     @property
     def is_resolved(self) -> bool:
@@ -241,10 +309,10 @@ class DatasetSchema:
         """
         parts = {
             "tables": Table,
-            "user_fields": CategoricalField,
-            "behavior_fields": CategoricalField,
-            "candidate_fields": CategoricalField,
-            "candidate_dense_fields": DenseField,
+            **dict.fromkeys(_ID_KINDS, CategoricalField),
+            **dict.fromkeys(
+                (f"{p}_dense_fields" for p in PREFIXES), DenseField
+            ),
         }
         arguments = dict(values)
         try:
@@ -254,6 +322,23 @@ class DatasetSchema:
             return cls(**arguments)
         except TypeError as error:
             raise ValueError(f"Not a data-set schema: {error}") from error
+
+
+def field_width(
+    schema: DatasetSchema, prefix: Prefix, embedding_dim: int
+) -> int:
+    """Returns how wide the fields of a user, behavior or candidate are.
+
+    Args:
+        schema: The fields.
+        prefix: Whose.
+        embedding_dim: Width of every table.
+    """
+    numbers = len(schema.numbers(prefix))
+    return len(schema.ids(prefix)) * embedding_dim + numbers
+
+
+_ID_KINDS = (*(f"{prefix}_fields" for prefix in PREFIXES), "training_fields")
 
 
 def _check_unique(what: str, names: list[str]) -> None:

@@ -129,7 +129,7 @@ def attention_weights(attention: Any) -> dict[str, Any]:
 
 def without_user_fields(schema: DatasetSchema) -> DatasetSchema:
     """Returns a copy that knows nothing of the user."""
-    return dataclasses.replace(schema, user_fields=())
+    return dataclasses.replace(schema, user_fields=(), user_dense_fields=())
 
 
 def _array(weight: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ from sparsectr.schema import (
     CategoricalField,
     DatasetSchema,
     DenseField,
+    Prefix,
     Table,
 )
 
@@ -33,6 +34,10 @@ def _fields(*names: str) -> tuple[CategoricalField, ...]:
     return tuple(CategoricalField(name=name, table=name) for name in names)
 
 
+def _set(name: str, max_values: int) -> CategoricalField:
+    return CategoricalField(name=name, table="tag", max_values=max_values)
+
+
 SCHEMA = DatasetSchema(
     name="toy",
     tables=(
@@ -42,15 +47,29 @@ SCHEMA = DatasetSchema(
         Table(name="age", size=41),
         Table(name="city", size=43),
         Table(name="gender", size=3),
+        Table(name="tag", size=31),
     ),
-    user_fields=_fields("age", "city", "gender"),
-    behavior_fields=_fields("item", "brand"),
-    candidate_fields=_fields("brand", "item", "place"),
+    user_fields=(*_fields("age", "city", "gender"), _set("likes", 2)),
+    behavior_fields=(*_fields("item", "brand"), _set("tags", 7)),
+    candidate_fields=(*_fields("brand", "item", "place"), _set("tags", 3)),
+    user_dense_fields=(DenseField(name="spend", mean=3.0, scale=11.0),),
+    behavior_dense_fields=(
+        DenseField(name="watched", transform="log1p", mean=0.5, scale=1.3),
+    ),
     candidate_dense_fields=(
         DenseField(name="price", transform="log1p", mean=1.5, scale=0.7),
     ),
     utc_offset_hours=8,
 )
+"""Every kind of field that is served."""
+
+LOGGED_SCHEMA = dataclasses.replace(
+    SCHEMA,
+    tables=(*SCHEMA.tables, Table(name="position", size=13)),
+    training_fields=_fields("position"),
+    has_weight=True,
+)
+"""And what only a log has."""
 
 CONFIG = SparseCTRRecipe(
     width=39,
@@ -134,7 +153,8 @@ def make_requests(
 
     Returns:
         The dict of arrays that models read, with `candidate_mask`. The first
-        value of every dense feature is missing.
+        value of every number is missing, and sets are of all sizes, none
+        among them.
     """
     random = np.random.default_rng(seed)
     batch = len(num_valid)
@@ -150,20 +170,41 @@ def make_requests(
 
     def draw(field: CategoricalField, *shape: int) -> np.ndarray:
         size = schema.table(field.table).size
-        return random.integers(0, size, size=shape, dtype=np.int32)
+        if field.max_values is None:
+            return random.integers(0, size, size=shape, dtype=np.int32)
+        shape = (*shape, field.max_values)
+        ids = random.integers(1, size, size=shape, dtype=np.int32)
+        counts = random.integers(0, field.max_values + 1, size=shape[:-1])
+        return np.where(np.arange(field.max_values) < counts[..., None], ids, 0)
 
     for field in schema.user_fields:
         inputs[f"user_{field.name}"] = draw(field, batch)
     for field in schema.behavior_fields:
         ids = draw(field, batch, length)
-        inputs[f"behavior_{field.name}"] = np.where(valid, ids, 0)
+        mask = valid[..., None] if field.is_set else valid
+        inputs[f"behavior_{field.name}"] = np.where(mask, ids, 0)
     for field in schema.candidate_fields:
         ids = draw(field, batch, num_candidates)
-        inputs[f"candidate_{field.name}"] = np.maximum(ids, NUM_RESERVED_IDS)
-    for dense in schema.candidate_dense_fields:
-        values = random.exponential(9.0, size=(batch, num_candidates))
-        values[0, 0] = np.nan
-        inputs[f"candidate_{dense.name}"] = values.astype(np.float32)
+        if not field.is_set:
+            ids = np.maximum(ids, NUM_RESERVED_IDS)
+        inputs[f"candidate_{field.name}"] = ids
+    shapes: dict[Prefix, tuple[int, ...]] = {
+        "user": (batch,),
+        "behavior": (batch, length),
+        "candidate": (batch, num_candidates),
+    }
+    for prefix, shape in shapes.items():
+        for number in schema.numbers(prefix):
+            values = random.exponential(9.0, size=shape).astype(np.float32)
+            if prefix == "behavior":
+                values[~valid] = 0.0
+            values[:1, *[slice(-1, None)] * (len(shape) - 1)] = np.nan
+            inputs[f"{prefix}_{number.name}"] = values
+    for field in schema.training_fields:
+        inputs[f"candidate_{field.name}"] = draw(field, batch, num_candidates)
+    if schema.has_weight:
+        weights = random.exponential(size=(batch, num_candidates))
+        inputs["candidate_weight"] = weights.astype(np.float32)
     return inputs
 
 
@@ -178,7 +219,9 @@ def subset(inputs: dict[str, Any], prefix: str, index: Any) -> dict[str, Any]:
 def pad_left(inputs: dict[str, Any], columns: int) -> dict[str, Any]:
     """Returns a copy with more padding before the histories."""
     return {
-        name: np.pad(values, ((0, 0), (columns, 0)))
+        name: np.pad(
+            values, ((0, 0), (columns, 0), *[(0, 0)] * (values.ndim - 2))
+        )
         if name.startswith("behavior_")
         else values
         for name, values in inputs.items()

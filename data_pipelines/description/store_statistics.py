@@ -12,12 +12,24 @@ from data_pipelines.description.duration_counts import DurationCounts
 from data_pipelines.description.integer_counts import IntegerCounts
 from data_pipelines.description.user_blocks import user_blocks
 from data_pipelines.stores.history_ends import history_ends
+from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.request_columns import RequestColumns
-from data_pipelines.stores.shard import SPLITS, Shard, add_nested
+from data_pipelines.stores.shard import (
+    SPLITS,
+    Shard,
+    add_nested,
+    stored_ids,
+    stored_numbers,
+)
 from data_pipelines.stores.split_parts import PARTS, count_rows
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.process.progress import Progress
-from sparsectr.schema import OUT_OF_VOCABULARY_ID, PADDING_ID, DatasetSchema
+from sparsectr.schema import (
+    OUT_OF_VOCABULARY_ID,
+    PADDING_ID,
+    PREFIXES,
+    DatasetSchema,
+)
 
 Array = npt.NDArray[Any]
 
@@ -46,19 +58,25 @@ class FieldCounts:
     """What the model would read of one field in one split.
 
     Attributes:
-        rows: Values.
-        missing: Those that are id 0, or NaN in a dense field.
-        out_of_vocabulary: Those that are id 1.
+        rows: Values, or sets of them.
+        missing: Those that are id 0, NaN, or an empty set.
+        out_of_vocabulary: Those that are id 1, or a set that has it.
     """
 
     rows: int = 0
     missing: int = 0
     out_of_vocabulary: int = 0
 
-    def add(self, values: Array) -> None:
-        """Adds ids, or dense values."""
+    def add(self, values: Column) -> None:
+        """Adds ids, sets of ids, or numbers."""
         self.rows += len(values)
-        if values.dtype.kind == "f":
+        if isinstance(values, IdSets):
+            self.missing += int((values.counts == 0).sum())
+            unknown = np.repeat(np.arange(len(values)), values.counts)[
+                values.values == OUT_OF_VOCABULARY_ID
+            ]
+            self.out_of_vocabulary += len(np.unique(unknown))
+        elif values.dtype.kind == "f":
             self.missing += int(np.isnan(values).sum())
         else:
             self.missing += int((values == PADDING_ID).sum())
@@ -303,15 +321,11 @@ class StoreStatistics:
 
 
 def field_tables(schema: DatasetSchema) -> dict[str, int | None]:
-    """Returns the rows of each field's table, `None` for a dense field."""
+    """Returns the rows of each field's table, `None` for a number."""
     tables: dict[str, int | None] = {}
-    for part, fields in (
-        ("user", schema.user_fields),
-        ("behavior", schema.behavior_fields),
-        ("candidate", schema.candidate_fields),
-    ):
-        for field in fields:
-            tables[f"{part}_{field.name}"] = schema.table(field.table).size
-    for dense in schema.candidate_dense_fields:
-        tables[f"candidate_{dense.name}"] = None
+    for prefix in PREFIXES:
+        for field in stored_ids(schema, prefix):
+            tables[f"{prefix}_{field.name}"] = schema.table(field.table).size
+        for name in stored_numbers(schema, prefix):
+            tables[f"{prefix}_{name}"] = None
     return tables

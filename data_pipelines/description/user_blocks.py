@@ -39,8 +39,7 @@ def user_blocks(shard: Shard, num_rows: int) -> Iterator[Shard]:
             behavior_offset=offset - offset[0],
             behavior_time=shard.behavior_time[behaviors].astype(np.int64),
             behaviors={
-                name: np.array(ids[behaviors])
-                for name, ids in shard.behaviors.items()
+                name: ids[behaviors] for name, ids in shard.behaviors.items()
             },
             splits={
                 split: _request_block(

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from data_pipelines.preparation.listwise import (
     RawShard,
     build_listwise,
 )
+from data_pipelines.preparation.raw_ids import raw_ids
 from data_pipelines.preparation.result_files import write_arrow
 from data_pipelines.preparation.sampled_requests import sample_shard
 from data_pipelines.preparation.scan import (
@@ -38,12 +39,13 @@ from data_pipelines.preparation.scan import (
 )
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.stores.id_sets import Column
 from data_pipelines.stores.request_columns import RequestColumns
-from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.shard import Shard, stored_ids, stored_numbers
 from data_pipelines.stores.store import SAMPLED_REQUESTS
 from data_pipelines.stores.vocabulary import arrow_type, id_dtype
 from sparsectr.errors import InputError
-from sparsectr.schema import CategoricalField, DenseField
+from sparsectr.schema import DatasetSchema, DenseField, Prefix
 
 Array = npt.NDArray[Any]
 
@@ -82,8 +84,9 @@ class ShardSummary:
         incomplete: Rows kept though something is missing, by reason.
         num_train: Training requests.
         num_test: Test requests.
-        dense: For each dense field, number, sum and sum of squares of its
-            values in training, after its transform; sums as fractions.
+        dense: For each number, as its tensor is called: how many values it
+            has in training, their sum and sum of squares after its transform,
+            as fractions.
     """
 
     dropped: Mapping[str, int]
@@ -137,60 +140,86 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
     if task.sample_requests:
         sample = sample_shard(rows, ~is_training, task.sample_requests)
         pq.write_table(sample, folder / SAMPLED_REQUESTS)
-    num_candidates = np.diff(rows.candidate_offset)
-    groups: list[tuple[str, pa.Table, Sequence[CategoricalField], Array]] = [
-        (
-            "user",
-            rows.profiles,
-            dataset.schema.user_fields,
-            is_training,
-        ),
-        (
-            "behavior",
-            rows.behaviors,
-            dataset.schema.behavior_fields,
-            rows.behavior_time < task.test_time,
-        ),
-        (
-            "candidate",
-            rows.candidates,
-            dataset.schema.candidate_fields,
-            np.repeat(is_training, num_candidates),
-        ),
-    ]
-    codes: dict[str, dict[str, Array]] = {name: {} for name, *_ in groups}
+    groups = _groups(rows, task.test_time)
+    codes: dict[Prefix, dict[str, Column]] = {prefix: {} for prefix in groups}
+    incomplete = dict(rows.incomplete)
     counted_elsewhere = _counted_elsewhere(dataset)
     (folder / "values").mkdir()
     for table in dataset.schema.tables:
         found = [
-            (name, field.name, columns[field.name], chosen)
-            for name, columns, fields, chosen in groups
-            for field in fields
+            (prefix, field, raw_ids(group.columns[field.name], field))
+            for prefix, group in groups.items()
+            for field in stored_ids(dataset.schema, prefix)
             if field.table == table.name
         ]
         values, coded = _encode(
-            [column for _, _, column, _ in found], arrow_type(table)
+            [raw.values for _, _, raw in found], arrow_type(table)
         )
         counts = np.zeros(len(values) + 1, np.int64)
-        for (name, field_name, _, chosen), code in zip(
-            found, coded, strict=True
-        ):
-            codes[name][field_name] = code
-            if (name, field_name, table.name) not in counted_elsewhere:
+        for (prefix, field, raw), code in zip(found, coded, strict=True):
+            codes[prefix][field.name] = raw.column_of(code)
+            incomplete |= raw.incomplete(f"{prefix}_{field.name}")
+            if (prefix, field.name, table.name) not in counted_elsewhere:
+                chosen = raw.of_each_value(groups[prefix].is_training)
                 counts += np.bincount(code[chosen], minlength=len(counts))
         write_arrow(
             folder / "values" / f"{table.name}.arrow",
             pa.table({"value": values, "count": counts[1:]}),
         )
-    shard, dense = _shard(dataset, rows, codes, is_training)
-    shard.save(folder)
+    dense = _add_numbers(dataset.schema, groups, codes)
+    _shard(rows, codes, is_training).save(folder)
     return ShardSummary(
         dropped=rows.dropped,
-        incomplete=rows.incomplete,
+        incomplete=incomplete,
         num_train=int(is_training.sum()),
         num_test=int((~is_training).sum()),
         dense=dense,
     )
+
+
+class _Group(NamedTuple):
+    """Rows of one kind.
+
+    Attributes:
+        columns: Their fields.
+        is_training: bool, which are of the training period.
+    """
+
+    columns: pa.Table
+    is_training: Array
+
+
+def _groups(rows: Listwise, test_time: int) -> dict[Prefix, _Group]:
+    is_training = rows.request_time < test_time
+    num_candidates = np.diff(rows.candidate_offset)
+    return {
+        "user": _Group(rows.profiles, is_training),
+        "behavior": _Group(rows.behaviors, rows.behavior_time < test_time),
+        "candidate": _Group(
+            rows.candidates, np.repeat(is_training, num_candidates)
+        ),
+    }
+
+
+def _add_numbers(
+    schema: DatasetSchema,
+    groups: Mapping[Prefix, _Group],
+    columns: Mapping[Prefix, dict[str, Column]],
+) -> dict[str, tuple[int, str, str]]:
+    """Adds the columns of numbers, and returns what their scales need."""
+    statistics = {}
+    for prefix, group in groups.items():
+        values = {
+            # To arrow a null is no number; to the store it is NaN.
+            name: group.columns[name].fill_null(float("nan")).to_numpy()
+            for name in stored_numbers(schema, prefix)
+        }
+        columns[prefix].update(values)
+        for field in schema.numbers(prefix):
+            statistics[f"{prefix}_{field.name}"] = _statistics(
+                field, values[field.name][group.is_training]
+            )
+    return statistics
 
 
 def _counted_elsewhere(dataset: RawDataset) -> set[tuple[str, str, str]]:
@@ -306,46 +335,36 @@ def _encode(
 
 
 def _shard(
-    dataset: RawDataset,
     rows: Listwise,
-    codes: Mapping[str, Mapping[str, Array]],
+    columns: Mapping[Prefix, Mapping[str, Column]],
     is_training: Array,
-) -> tuple[Shard, dict[str, tuple[int, str, str]]]:
+) -> Shard:
     num_candidates = np.diff(rows.candidate_offset)
-    candidates = dict(codes["candidate"])
-    statistics = {}
-    for field in dataset.schema.candidate_dense_fields:
-        # To arrow a null is no number; to the store it is NaN.
-        values = rows.candidates[field.name].fill_null(float("nan")).to_numpy()
-        candidates[field.name] = values
-        chosen = values[np.repeat(is_training, num_candidates)]
-        statistics[field.name] = _statistics(field, chosen)
     label = rows.candidates["label"].to_numpy().astype(np.uint8)
 
     def split(chosen: Array) -> RequestColumns:
         kept = np.repeat(chosen, num_candidates)
         return RequestColumns(
             user=rows.request_user[chosen].astype(np.int32),
-            users={k: column[chosen] for k, column in codes["user"].items()},
+            users={k: column[chosen] for k, column in columns["user"].items()},
             time=rows.request_time[chosen].astype(np.uint32),
             history_end=rows.history_end[chosen],
             candidate_offset=np.cumsum(
                 np.concatenate([[0], num_candidates[chosen]]), dtype=np.int64
             ),
-            candidates={k: column[kept] for k, column in candidates.items()},
+            candidates={k: c[kept] for k, c in columns["candidate"].items()},
             label=label[kept],
         )
 
-    shard = Shard(
+    return Shard(
         user_id=_id_column(rows.user_id),
         behavior_offset=np.searchsorted(
             rows.behavior_user, np.arange(len(rows.user_id) + 1)
         ).astype(np.int64),
         behavior_time=rows.behavior_time.astype(np.uint32),
-        behaviors=codes["behavior"],
+        behaviors=columns["behavior"],
         splits={"train": split(is_training), "test": split(~is_training)},
     )
-    return shard, statistics
 
 
 def _id_column(ids: pa.Array) -> Array:

@@ -14,14 +14,15 @@ import pyarrow as pa
 
 from data_pipelines.preparation.build_shard import read_counts
 from data_pipelines.stores.content_digest import shard_content
-from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.id_sets import Column, IdSets
+from data_pipelines.stores.shard import SPLITS, Shard, stored_ids
 from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.vocabulary import Vocabulary, id_dtype
 from sparsectr.schema import (
     OUT_OF_VOCABULARY_ID,
     PADDING_ID,
-    CategoricalField,
     DatasetSchema,
+    Prefix,
 )
 
 Array = npt.NDArray[Any]
@@ -55,6 +56,7 @@ class EncodedSummary:
     Args:
         counts: Users and behaviors; requests, candidates and positives of
             each split and part.
+        longest_sets: The most ids of a set of each field.
         ids: For each field and part of the store, how many ids there are and
             how many of them say missing or out of vocabulary.
         content: What it adds to the digest of the store.
@@ -62,6 +64,7 @@ class EncodedSummary:
     """
 
     counts: Mapping[str, Any]
+    longest_sets: Mapping[str, int]
     ids: Mapping[str, Mapping[str, int]]
     content: Mapping[str, int]
     files: Mapping[str, Mapping[str, Any]]
@@ -106,10 +109,13 @@ def count_ids(shard: Shard) -> dict[str, dict[str, int]]:
         requests = shard.splits[split]
         columns |= {f"{split} user_{k}": v for k, v in requests.users.items()}
         columns |= {
-            f"{split} candidate_{k}": v
-            for k, v in requests.candidates.items()
-            if v.dtype.kind in "ui"
+            f"{split} candidate_{k}": v for k, v in requests.candidates.items()
         }
+    # An empty set has no id that would say missing.
+    ids = {
+        name: column.values if isinstance(column, IdSets) else column
+        for name, column in columns.items()
+    }
     return {
         name: {
             "rows": len(column),
@@ -118,7 +124,8 @@ def count_ids(shard: Shard) -> dict[str, dict[str, int]]:
                 np.count_nonzero(column == OUT_OF_VOCABULARY_ID)
             ),
         }
-        for name, column in columns.items()
+        for name, column in ids.items()
+        if column.dtype.kind in "ui"
     }
 
 
@@ -129,23 +136,24 @@ def _encode(task: EncodeTask, folder: Path) -> EncodedSummary:
         for table in task.schema.tables
     }
 
-    def encode(
-        columns: Mapping[str, Array], fields: Sequence[CategoricalField]
-    ) -> dict[str, Array]:
-        return {f.name: ids[f.table][columns[f.name]] for f in fields}
+    def encode(columns: Mapping[str, Column], prefix: Prefix) -> dict[str, Any]:
+        encoded = dict(columns)
+        for field in stored_ids(task.schema, prefix):
+            codes = columns[field.name]
+            own = ids[field.table]
+            encoded[field.name] = (
+                codes.map(own) if isinstance(codes, IdSets) else own[codes]
+            )
+        return encoded
 
-    schema = task.schema
     shard = dataclasses.replace(
         coded,
-        behaviors=encode(coded.behaviors, schema.behavior_fields),
+        behaviors=encode(coded.behaviors, "behavior"),
         splits={
             split: dataclasses.replace(
                 requests,
-                users=encode(requests.users, schema.user_fields),
-                candidates={
-                    **requests.candidates,
-                    **encode(requests.candidates, schema.candidate_fields),
-                },
+                users=encode(requests.users, "user"),
+                candidates=encode(requests.candidates, "candidate"),
             )
             for split, requests in coded.splits.items()
         },
@@ -153,6 +161,7 @@ def _encode(task: EncodeTask, folder: Path) -> EncodedSummary:
     shard.save(folder)
     return EncodedSummary(
         counts=count_rows(shard, task.validation_time),
+        longest_sets=shard.longest_sets(),
         ids=count_ids(shard),
         content=shard_content(shard),
         files=describe_files(folder, sorted(folder.rglob("*.npy"))),

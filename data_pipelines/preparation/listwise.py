@@ -5,7 +5,7 @@ request's second.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from data_pipelines.preparation.tables import (
     stable_order,
 )
 from data_pipelines.raw.raw_dataset import EXACT_TIME, RawDataset
+from data_pipelines.stores.shard import stored_names
 from sparsectr.errors import InputError
 from sparsectr.schema import LATEST_TIME, DatasetSchema
 
@@ -148,10 +149,10 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     )
     return Listwise(
         user_id=user_id,
-        behaviors=behaviors.select(_names(schema.behavior_fields)),
+        behaviors=behaviors.select(stored_names(schema, "behavior")),
         behavior_user=behavior_user,
         behavior_time=behavior_time,
-        profiles=profiles.select(_names(schema.user_fields)),
+        profiles=profiles.select(stored_names(schema, "user")),
         request_user=request_user,
         request_time=request_time,
         history_end=history_ends(
@@ -159,11 +160,7 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
         ),
         candidate_offset=np.append(start, len(user)).astype(np.int64),
         candidates=impressions.select(
-            [
-                *_names(schema.candidate_fields),
-                *_names(schema.candidate_dense_fields),
-                "label",
-            ]
+            [*stored_names(schema, "candidate"), "label"]
         ),
         dropped=dropped,
         incomplete=incomplete,
@@ -211,14 +208,14 @@ def _check_times(name: str, column: pa.ChunkedArray) -> None:
 
 
 def _sort_behaviors(
-    behaviors: pa.Table, user_id: pa.Array, schema: Any, unique: bool
+    behaviors: pa.Table, user_id: pa.Array, schema: DatasetSchema, unique: bool
 ) -> tuple[pa.Table, Array, dict[str, int]]:
     """Sorts by user and time, without the users that have no request.
 
     Returns:
         The behaviors, the user row of each, and what was dropped.
     """
-    columns = ["time", *_names(schema.behavior_fields)]
+    columns = ["time", *stored_names(schema, "behavior")]
     if EXACT_TIME in behaviors.column_names:
         columns.append(EXACT_TIME)
     place = pc.index_in(behaviors["user_id"], value_set=user_id)
@@ -331,9 +328,8 @@ def _kept(impressions: pa.Table, schema: DatasetSchema) -> list[str]:
     """Returns the columns that are needed to group and to store requests."""
     kept = {
         *("user_id", "time", EXACT_TIME, "request", "label"),
-        *_names(schema.user_fields),
-        *_names(schema.candidate_fields),
-        *_names(schema.candidate_dense_fields),
+        *stored_names(schema, "user"),
+        *stored_names(schema, "candidate"),
     }
     return [name for name in impressions.column_names if name in kept]
 
@@ -342,10 +338,6 @@ def _moments(rows: pa.Table) -> Array:
     """Returns integers in the order of the times, as finely as known."""
     name = EXACT_TIME if EXACT_TIME in rows.column_names else "time"
     return _numpy(rows[name])
-
-
-def _names(fields: Sequence[Any]) -> list[str]:
-    return [field.name for field in fields]
 
 
 def _numpy(column: pa.ChunkedArray) -> Array:

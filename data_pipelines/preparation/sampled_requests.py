@@ -26,7 +26,7 @@ They are people's data: a preparation can leave them out. The store's
 the same with and without; the SHA-256 of the file is in the manifest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.preparation.listwise import Listwise
+from data_pipelines.preparation.raw_ids import raw_ids
 from data_pipelines.reading.batches import Batches
 from data_pipelines.stores.hashing import hash_ids, hash_rows
+from data_pipelines.stores.id_sets import IdSets
+from data_pipelines.stores.shard import stored_ids
 from data_pipelines.stores.store import Store
 from data_pipelines.stores.vocabulary import Vocabulary
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
+from sparsectr.schema import PREFIXES, CategoricalField
 
 Array = npt.NDArray[Any]
 
@@ -153,15 +157,10 @@ def check_samples(store: Store) -> int:
     config = DataConfig(max_history=MOST_BEHAVIORS)
     reader = Batches(store, "test", config, _ROWS, None)
     vocabularies = store.vocabularies()
-    schema = store.schema
-    vocabulary_of = {
-        f"{prefix}_{field.name}": vocabularies[field.table]
-        for prefix, fields in (
-            ("user", schema.user_fields),
-            ("behavior", schema.behavior_fields),
-            ("candidate", schema.candidate_fields),
-        )
-        for field in fields
+    fields = {
+        f"{prefix}_{field.name}": field
+        for prefix in PREFIXES
+        for field in stored_ids(store.schema, prefix)
     }
     file = pq.ParquetFile(path)
     for rows in file.iter_batches(_ROWS):
@@ -172,28 +171,47 @@ def check_samples(store: Store) -> int:
         masks = {"behavior": batch["behavior_time"] > 0}
         masks["candidate"] = masks["label"] = batch.pop("candidate_mask")
         for name, ids in batch.items():
+            column = rows[name]
             mask = masks.get(name.split("_")[0])
-            if not _is_equal(rows[name], vocabulary_of.get(name), ids, mask):
+            if mask is not None:
+                lengths = column.value_lengths().to_numpy()
+                is_equal = np.array_equal(lengths, mask.sum(axis=1))
+                column, ids = column.flatten(), ids[mask]
+            else:
+                is_equal = True
+            if not is_equal or not np.array_equal(
+                _encoded(column, fields.get(name), vocabularies, ids),
+                ids,
+                equal_nan=ids.dtype.kind == "f",
+            ):
                 raise InputError(
                     f"{path}: `{name}` is not what the store has for it."
                 )
     return file.metadata.num_rows
 
 
-def _is_equal(
-    column: pa.Array, vocabulary: Vocabulary | None, ids: Array, mask: Any
-) -> bool:
-    """Whether raw values, lists if there is a mask, encode to `ids`."""
-    if mask is not None:
-        lengths = column.value_lengths().to_numpy()
-        if not np.array_equal(lengths, mask.sum(axis=1)):
-            return False
-        column, ids = column.flatten(), ids[mask]
-    if vocabulary is None:
-        values = column.to_numpy(zero_copy_only=False)
-    else:
-        values = vocabulary.encode(pa.chunked_array([column]))
-    return np.array_equal(values, ids, equal_nan=True)
+def _encoded(
+    column: pa.Array,
+    field: CategoricalField | None,
+    vocabularies: Mapping[str, Vocabulary],
+    like: Array,
+) -> Array:
+    """Returns what the store should have for raw values.
+
+    Args:
+        column: One value, or one set, a row.
+        field: Whose values; `None` for numbers and times.
+        vocabularies: By table.
+        like: What it has.
+    """
+    if field is None:
+        numbers: Array = column.to_numpy(zero_copy_only=False)
+        return numbers
+    raw = raw_ids(pa.chunked_array([column]), field)
+    found = raw.column_of(vocabularies[field.table].encode(raw.values))
+    if isinstance(found, IdSets):
+        return found.padded(max(like.shape[-1], found.longest))
+    return found
 
 
 def _lists(

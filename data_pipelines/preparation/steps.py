@@ -59,7 +59,7 @@ from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import SplitRule, Times
 from data_pipelines.stores.content_digest import digest
 from data_pipelines.stores.new_folder import check_free
-from data_pipelines.stores.shard import add_nested
+from data_pipelines.stores.shard import add_nested, longest_of
 from data_pipelines.stores.store import (
     SAMPLED_REQUESTS,
     Store,
@@ -69,7 +69,7 @@ from data_pipelines.stores.store import (
 from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from sparsectr.errors import InputError
 from sparsectr.process.progress import Progress
-from sparsectr.schema import DatasetSchema
+from sparsectr.schema import PREFIXES, DatasetSchema
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -386,17 +386,7 @@ class _Steps:
                         indent=None,
                     )
                 progress.advance(1)
-        dense_fields = []
-        for field in schema.candidate_dense_fields:
-            parts = [summary.dense[field.name] for summary in summaries]
-            mean, scale = mean_and_scale(parts)
-            dense_fields.append(
-                dataclasses.replace(field, mean=mean, scale=scale)
-            )
-        schema = dataclasses.replace(
-            schema.with_table_sizes(sizes),
-            candidate_dense_fields=tuple(dense_fields),
-        )
+        schema = _with_scales(schema.with_table_sizes(sizes), summaries)
         write_json(file, json.loads(schema.to_json()))
         return schema
 
@@ -452,6 +442,7 @@ class _Steps:
             schema=schema,
             num_shards=len(encoded),
             counts=add_nested([summary.counts for summary in encoded]),
+            longest_sets=longest_of(s.longest_sets for s in encoded),
             details={
                 **details,
                 "out_of_vocabulary": add_nested([s.ids for s in encoded]),
@@ -484,6 +475,22 @@ class _Steps:
                 results.append(result)
                 progress.advance(weight)
         return results
+
+
+def _with_scales(
+    schema: DatasetSchema, summaries: Sequence[ShardSummary]
+) -> DatasetSchema:
+    """Returns a copy in which every number has its mean and scale."""
+    fields: dict[str, Any] = {}
+    for prefix in PREFIXES:
+        scaled = []
+        for field in schema.numbers(prefix):
+            mean, scale = mean_and_scale(
+                [s.dense[f"{prefix}_{field.name}"] for s in summaries]
+            )
+            scaled.append(dataclasses.replace(field, mean=mean, scale=scale))
+        fields[f"{prefix}_dense_fields"] = tuple(scaled)
+    return dataclasses.replace(schema, **fields)
 
 
 def _add(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -9,6 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_pipelines.stores.hashing import mix
+from data_pipelines.stores.id_sets import make_sets
+
 Array = npt.NDArray[Any]
 
 
@@ -36,10 +39,19 @@ def is_first(table: pa.Table) -> Array:
 
 
 def _codes(column: pa.ChunkedArray) -> Array:
-    """Returns integers that are equal where the values are."""
+    """Returns integers that are equal where the values are.
+
+    Of lists they are hashes of 64 bits.
+    """
     if pa.types.is_integer(column.type) and not column.null_count:
         values: Array = column.to_numpy()
         return values
+    if pa.types.is_list(column.type):
+        rows = column.combine_chunks()
+        counts = pc.fill_null(pc.list_value_length(rows), -1).to_numpy()
+        ids = _codes(pa.chunked_array([rows.flatten()]))
+        own = make_sets(np.maximum(counts, 0), ids).hashed()
+        return own ^ mix(counts)
     encoded = column.dictionary_encode().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):  # without a chunk
         return np.zeros(0, np.int64)

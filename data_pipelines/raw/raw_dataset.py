@@ -8,8 +8,9 @@ import pyarrow as pa
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import SplitRule
+from data_pipelines.stores.shard import stored_ids, stored_numbers
 from data_pipelines.stores.vocabulary import arrow_type
-from sparsectr.schema import CategoricalField, DatasetSchema
+from sparsectr.schema import DatasetSchema, Prefix
 
 EXACT_TIME = "__exact_time"
 """Column of integers that order rows as their times do, finer than seconds."""
@@ -34,9 +35,10 @@ class MadeBehaviors:
 class RawDataset:
     """Raw tables of impressions, behaviors, users and items.
 
-    Columns hold raw values, a missing one is null, rows come in any order.
-    Impressions and behaviors whose files tell less than a second apart have
-    a column `EXACT_TIME` too. Nothing is read yet.
+    Columns hold raw values, a missing one is null, rows come in any order. A
+    set is a list of values, a number is float32. Training fields and `weight`
+    are columns of a candidate too. Impressions and behaviors whose files tell
+    less than a second apart have a column `EXACT_TIME`. Nothing is read yet.
 
     Args:
         schema: Fields of the data set; the tables have no size yet.
@@ -120,10 +122,8 @@ class RawDataset:
             joined |= {n: schema.field(n).type for n in schema.names}
         schema = self.schema
         _check("impressions", joined, {"time": pa.int64(), "label": pa.int64()})
-        _check("impressions", joined, self._types(schema.user_fields))
-        _check("impressions", joined, self._types(schema.candidate_fields))
-        for dense in schema.candidate_dense_fields:
-            _check("impressions", joined, {dense.name: pa.float32()})
+        _check("impressions", joined, self._types("user"))
+        _check("impressions", joined, self._types("candidate"))
         if "request" not in joined:
             raise ValueError("`impressions` has no column 'request'.")
         if isinstance(self.behaviors, RawTable):
@@ -139,15 +139,15 @@ class RawDataset:
                 columns,
                 {"user_id": user_type, "time": pa.int64()},
             )
-            _check("behaviors", columns, self._types(schema.behavior_fields))
+            _check("behaviors", columns, self._types("behavior"))
 
-    def _types(
-        self, fields: tuple[CategoricalField, ...]
-    ) -> dict[str, pa.DataType]:
-        return {
-            field.name: arrow_type(self.schema.table(field.table))
-            for field in fields
-        }
+    def _types(self, prefix: Prefix) -> dict[str, pa.DataType]:
+        types = {}
+        for field in stored_ids(self.schema, prefix):
+            value = arrow_type(self.schema.table(field.table))
+            types[field.name] = pa.list_(value) if field.is_set else value
+        numbers = stored_numbers(self.schema, prefix)
+        return types | dict.fromkeys(numbers, pa.float32())
 
 
 def earlier_impressions(impressions: pa.Table) -> MadeBehaviors:

@@ -13,11 +13,18 @@ import numpy.typing as npt
 from data_pipelines.reading.batch_order import BatchOrder
 from data_pipelines.requests.buckets import fitting_sizes, least_bucket
 from data_pipelines.stores.history_ends import history_ends
-from data_pipelines.stores.shard import Shard
+from data_pipelines.stores.id_sets import Column, IdSets
+from data_pipelines.stores.shard import (
+    WEIGHT,
+    Shard,
+    stored_ids,
+    stored_numbers,
+)
 from data_pipelines.stores.split_parts import in_part, is_cut, split_of
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
+from sparsectr.schema import Prefix
 
 Array = npt.NDArray[Any]
 
@@ -33,12 +40,14 @@ class BatchLabels(NamedTuple):
         label: uint8, one for each True of `mask`, row by row.
         user: int64, row of each one's user among those of all shards.
         request: int64, number of each one's request over all shards.
+        weight: float32, where the store has weights.
     """
 
     mask: Array
     label: Array
     user: Array
     request: Array
+    weight: Array | None = None
 
 
 class Batches:
@@ -124,6 +133,11 @@ class Batches:
         self._store = store
         self._split = split_of(split)
         self._schema = store.schema
+        # One width each: a further one would be a further shape to compile.
+        self._set_widths = {
+            name: max(longest, 1)
+            for name, longest in store.longest_sets.items()
+        }
         self._config = config
         self._frozen_history = frozen_history
         self.batch_size = batch_size
@@ -229,6 +243,7 @@ class Batches:
         user = np.empty(len(requests), np.int64)
         mask = np.zeros((len(requests), width), np.bool_)
         label = np.zeros((len(requests), width), np.uint8)
+        weight = np.zeros((len(requests), width), np.float32)
         for index, places, own in self._of_shards(requests):
             columns = self._shard(index).splits[self._split]
             user[places] = self._first_user[index] + columns.user[own]
@@ -237,12 +252,16 @@ class Batches:
             )
             mask[target] = True
             label[target] = columns.label[source]
+            if self._schema.has_weight:
+                weights = np.asarray(columns.candidates[WEIGHT])
+                weight[target] = weights[source]
         counts = mask.sum(axis=1)
         return BatchLabels(
             mask,
             label[mask],
             np.repeat(user, counts),
             np.repeat(np.asarray(requests, np.int64), counts),
+            weight[mask] if self._schema.has_weight else None,
         )
 
     def batch(
@@ -392,22 +411,22 @@ class Batches:
             length: L.
             width: C.
         """
-        schema = self._schema
-        batch: dict[str, Array] = {
-            f"user_{field.name}": np.zeros(rows, np.int32)
-            for field in schema.user_fields
+        shapes: dict[Prefix, tuple[int, ...]] = {
+            "user": (rows,),
+            "behavior": (rows, length),
+            "candidate": (rows, width),
         }
-        for field in schema.behavior_fields:
-            batch[f"behavior_{field.name}"] = np.zeros((rows, length), np.int32)
+        batch: dict[str, Array] = {}
+        for prefix, shape in shapes.items():
+            for field in stored_ids(self._schema, prefix):
+                name = f"{prefix}_{field.name}"
+                own = (self._set_widths[name],) if field.is_set else ()
+                batch[name] = np.zeros((*shape, *own), np.int32)
+            for number in stored_numbers(self._schema, prefix):
+                batch[f"{prefix}_{number}"] = np.zeros(shape, np.float32)
         batch["behavior_time"] = np.zeros((rows, length), np.int64)
         # A row that only fills up the batch gets a time that is none.
         batch["request_time"] = np.ones(rows, np.int64)
-        for field in schema.candidate_fields:
-            batch[f"candidate_{field.name}"] = np.zeros((rows, width), np.int32)
-        for dense in schema.candidate_dense_fields:
-            batch[f"candidate_{dense.name}"] = np.zeros(
-                (rows, width), np.float32
-            )
         batch["candidate_mask"] = np.zeros((rows, width), np.bool_)
         batch["label"] = np.zeros((rows, width), np.float32)
         return batch
@@ -419,7 +438,8 @@ class Batches:
         requests = shard.splits[self._split]
         user = requests.user[own]
         for name, column in requests.users.items():
-            batch[f"user_{name}"][places] = column[own]
+            values = batch[f"user_{name}"]
+            values[places] = _padded(column, own, values)
         batch["request_time"][places] = requests.time[own]
 
         length = batch["behavior_time"].shape[1]
@@ -429,9 +449,11 @@ class Batches:
         row = row[valid]
         columns = {"time": shard.behavior_time, **shard.behaviors}
         for name, column in columns.items():
-            history = np.zeros(valid.shape, column.dtype)
-            history[valid] = column[row]
-            batch[f"behavior_{name}"][places] = history
+            values = batch[f"behavior_{name}"]
+            found = _padded(column, row, values)
+            history = np.zeros(valid.shape + values.shape[2:], found.dtype)
+            history[valid] = found
+            values[places] = history
 
         target, source = _candidate_rows(
             requests.candidate_offset, own, places, batch["label"].shape[1]
@@ -439,7 +461,15 @@ class Batches:
         batch["candidate_mask"][target] = True
         batch["label"][target] = requests.label[source]
         for name, column in requests.candidates.items():
-            batch[f"candidate_{name}"][target] = column[source]
+            values = batch[f"candidate_{name}"]
+            values[target] = _padded(column, source, values)
+
+
+def _padded(column: Column, rows: Array, batch: Array) -> Array:
+    """Returns rows of a column, sets as wide as they are in a batch."""
+    if isinstance(column, IdSets):
+        return column[rows].padded(batch.shape[-1])
+    return column[rows]
 
 
 def _candidate_rows(

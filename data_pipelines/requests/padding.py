@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.requests.buckets import Buckets
+from data_pipelines.requests.raw_tensors import (
+    MISSING_INTEGER,
+    MISSING_TEXT,
+)
 from data_pipelines.requests.tensor_type import Array, TensorType
 from sparsectr.errors import InputError
 from sparsectr.process.utf8 import to_utf8
@@ -23,7 +27,8 @@ Request = Mapping[str, Any]
 
 `user_<field>` and `request_time` are scalars, `behavior_<field>` and
 `behavior_time` have one entry a behavior, oldest first, and
-`candidate_<field>` one a candidate. Nothing is padded.
+`candidate_<field>` one a candidate. An entry of a set is a list of values.
+Nothing is padded.
 """
 
 BEHAVIOR_TIME = "behavior_time"
@@ -143,20 +148,21 @@ def pad(
         candidates: The C of the batch.
     """
     batch = {}
-    for name, first in requests[0].items():
+    for name in requests[0]:
         rows = [arrays[name] for arrays in requests]
-        if first.ndim == 0:
-            batch[name] = np.stack(rows)  # [B]
-        elif name.startswith(_BEHAVIOR):
-            batch[name] = _pad(rows, length, is_left=True)  # [B, L]
+        if name.startswith(_BEHAVIOR):
+            batch[name] = _pad(rows, length, is_left=True)  # [B, L, ...]
+        elif name.startswith(_CANDIDATE):
+            batch[name] = _pad(rows, candidates, is_left=False)  # [B, C, ...]
         else:
-            batch[name] = _pad(rows, candidates, is_left=False)  # [B, C]
+            batch[name] = np.stack(rows)  # [B, ...]
     return batch
 
 
 def _pad(rows: list[Array], width: int, *, is_left: bool) -> Array:
     padding = "" if rows[0].dtype == object else 0
-    padded = np.full((len(rows), width), padding, rows[0].dtype)
+    shape = (len(rows), width, *rows[0].shape[1:])
+    padded = np.full(shape, padding, rows[0].dtype)
     for target, row in zip(padded, rows, strict=True):
         start = width - len(row) if is_left else 0
         target[start : start + len(row)] = row
@@ -164,6 +170,8 @@ def _pad(rows: list[Array], width: int, *, is_left: bool) -> Array:
 
 
 def _to_array(value: Any, type_: TensorType, where: str) -> Array:
+    if type_.set_size is not None:
+        return _to_sets(value, type_, type_.set_size, where)
     is_text = type_.dtype == "string"
     dtype = np.dtype(object if is_text else type_.dtype)
     try:
@@ -186,6 +194,30 @@ def _to_array(value: Any, type_: TensorType, where: str) -> Array:
         _check_texts(array, where)
         return array
     return _to_numbers(array, dtype, where)
+
+
+def _to_sets(value: Any, type_: TensorType, size: int, where: str) -> Array:
+    """Returns sets of values, each padded or cut to `size`."""
+    is_one = len(type_.shape) == 2
+    counts: Array
+    flat: Any
+    if isinstance(value, np.ndarray) and value.ndim == len(type_.shape) - 1:
+        # Sets of one size, as tables of requests have them.
+        rows = (value[None] if is_one else value)[:, :size]
+        counts, flat = np.full(len(rows), rows.shape[1]), rows.ravel()
+    else:
+        try:
+            sets = [list(row) for row in ([value] if is_one else value)]
+        except TypeError as error:
+            expected = "a list of values" if is_one else "a list of lists"
+            raise InputError(f"{where} must be {expected}.") from error
+        counts = np.array([min(len(row), size) for row in sets], np.int64)
+        flat = [entry for row in sets for entry in row[:size]]
+    values = _to_array(flat, TensorType(type_.dtype, (-1, -1)), where)
+    missing = MISSING_TEXT if type_.dtype == "string" else MISSING_INTEGER
+    padded = np.full((len(counts), size), missing, values.dtype)
+    padded[np.arange(size) < counts[:, None]] = values
+    return padded[0] if is_one else padded
 
 
 def _check_texts(array: Array, where: str) -> None:
@@ -213,7 +245,7 @@ def _to_numbers(array: Array, dtype: "np.dtype[Any]", where: str) -> Array:
 def _check_lengths(
     arrays: Mapping[str, Array], prefix: str, where: str
 ) -> None:
-    lengths = {name: array.size for name, array in _with_prefix(arrays, prefix)}
+    lengths = {name: len(array) for name, array in _with_prefix(arrays, prefix)}
     if len(set(lengths.values())) > 1:
         given = ", ".join(f"{name} {n}" for name, n in lengths.items())
         raise InputError(f"{where} has lists of different lengths: {given}")
@@ -278,4 +310,4 @@ def _with_prefix(
 
 
 def _length(arrays: Mapping[str, Array], prefix: str) -> int:
-    return next((a.size for _, a in _with_prefix(arrays, prefix)), 0)
+    return next((len(a) for _, a in _with_prefix(arrays, prefix)), 0)

@@ -6,11 +6,11 @@ Axes: B requests, L history length, C candidates.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_pipelines.requests.tensor_type import TensorType
-from sparsectr.schema import CategoricalField, DatasetSchema
+from sparsectr.schema import DatasetSchema, Prefix
 
 PROBABILITY = "probability"
 """Name of the output, float32 `[B, C]`."""
@@ -30,7 +30,7 @@ RIGHT_PADDING = (
     "right: any value behind the last candidate, scores there mean nothing"
 )
 
-_KINDS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
+_KINDS: dict[Prefix, tuple[tuple[str, ...], str, str | None]] = {
     "user": (("B",), "profile", None),
     "behavior": (("B", "L"), "behaviors", _LEFT),
     "candidate": (("B", "C"), "candidates", RIGHT_PADDING),
@@ -62,13 +62,13 @@ class Tensor:
 
 def user_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw profile."""
-    return tuple(_raw(schema, "user", schema.user_fields))
+    return tuple(_raw(schema, "user"))
 
 
 def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw history and its times."""
     return (
-        *_raw(schema, "behavior", schema.behavior_fields),
+        *_raw(schema, "behavior"),
         Tensor(
             "behavior_time",
             "int64",
@@ -83,17 +83,7 @@ def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw candidates and the time that they are shown."""
     return (
         Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
-        *_raw(schema, "candidate", schema.candidate_fields),
-        *(
-            Tensor(
-                f"candidate_{dense.name}",
-                "float32",
-                ("B", "C"),
-                f"{dense.name} of the candidates as logged, NaN if missing",
-                RIGHT_PADDING,
-            )
-            for dense in schema.candidate_dense_fields
-        ),
+        *_raw(schema, "candidate"),
     )
 
 
@@ -104,27 +94,35 @@ def request_types(schema: DatasetSchema) -> dict[str, TensorType]:
         *behavior_inputs(schema),
         *candidate_inputs(schema),
     )
-    return {t.name: TensorType(t.dtype, (-1,) * len(t.shape)) for t in tensors}
+    return {
+        tensor.name: TensorType(
+            tensor.dtype,
+            tuple(n if isinstance(n, int) else -1 for n in tensor.shape),
+        )
+        for tensor in tensors
+    }
 
 
-def _raw(
-    schema: DatasetSchema,
-    prefix: str,
-    fields: Sequence[CategoricalField],
-) -> Iterator[Tensor]:
-    """Yields the tensors of raw values."""
+def _raw(schema: DatasetSchema, prefix: Prefix) -> Iterator[Tensor]:
+    """Yields the tensors of raw values: ids, sets of ids, and numbers."""
     shape, of, padding = _KINDS[prefix]
-    for field in fields:
+    for field in schema.ids(prefix):
         table = schema.table(field.table)
         is_integer = table.value_type == "int"
         missing = MISSING_INTEGER if is_integer else MISSING_TEXT
+        meaning = f"{field.name} of the {of} as logged, {missing!r} if missing"
+        own_shape: tuple[str | int, ...] = shape
+        if field.max_values is not None:
+            own_shape = (*shape, field.max_values)
+            meaning = (
+                f"{field.name} of the {of} as logged, at most "
+                f"{field.max_values} each, {missing!r} behind the last"
+            )
         yield Tensor(
             name=f"{prefix}_{field.name}",
             dtype="int64" if is_integer else "string",
-            shape=shape,
-            meaning=(
-                f"{field.name} of the {of} as logged, {missing!r} if missing"
-            ),
+            shape=own_shape,
+            meaning=meaning,
             padding=padding,
             id_space={
                 "table": table.name,
@@ -135,4 +133,12 @@ def _raw(
                 # the integer.
                 "missing": str(missing),
             },
+        )
+    for number in schema.numbers(prefix):
+        yield Tensor(
+            f"{prefix}_{number.name}",
+            "float32",
+            shape,
+            f"{number.name} of the {of} as logged, NaN if missing",
+            padding,
         )

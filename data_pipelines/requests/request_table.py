@@ -108,20 +108,43 @@ class RequestTable:
         self, column: pa.Array, name: str, type_: TensorType, first_row: int
     ) -> Array | list[Array]:
         """Returns one scalar or array for each row."""
-        is_list = len(type_.shape) == 2
-        # This leaves out what may lie behind an absent list.
-        values = column.flatten() if is_list else column
+        levels = [column]
+        while len(levels) < len(type_.shape):
+            # This leaves out what may lie behind an absent list.
+            levels.append(levels[-1].flatten())
+        values = levels.pop()
         problem, is_bad = _problem(values, name, type_.dtype)
         if problem:
-            index = is_bad.index(True).as_py()
-            row = pc.list_parent_indices(column)[index] if is_list else index
-            row = first_row + (row.as_py() if is_list else row)
+            row = is_bad.index(True).as_py()
+            for lists in reversed(levels):
+                row = pc.list_parent_indices(lists)[row].as_py()
+            row += first_row
             raise InputError(f"{self.path}, row {row}: `{name}` {problem}")
         numpy = _to_numpy(values, type_.dtype)
-        if not is_list:
+        if type_.set_size is not None:
+            numpy = _sets(levels.pop(), numpy, type_)
+        if not levels:
             return numpy
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        return np.split(numpy, np.cumsum(lengths)[:-1])
+        ends = np.cumsum(_lengths(column))
+        return np.split(numpy, ends[:-1])
+
+
+def _sets(lists: pa.Array, values: Array, type_: TensorType) -> Array:
+    """Returns sets of values, each padded or cut to the size of its type."""
+    size, counts = type_.set_size or 0, _lengths(lists)
+    row = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+    kept = place < size
+    missing = MISSING_TEXT if type_.dtype == "string" else MISSING_INTEGER
+    padded = np.full((len(counts), size), missing, values.dtype)
+    padded[row[kept], place[kept]] = values[kept]
+    return padded
+
+
+def _lengths(lists: pa.Array) -> Array:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    found: Array = lengths.to_numpy().astype(np.int64)
+    return found
 
 
 def _problem(
@@ -211,7 +234,7 @@ def write_requests(
     columns = {}
     for name, type_ in inputs.items():
         arrow_type = _ARROW_TYPES[type_.dtype]
-        if len(type_.shape) == 2:
+        for _ in type_.shape[1:]:
             arrow_type = pa.list_(arrow_type)
         values = [np.asarray(request[name]).tolist() for request in requests]
         columns[name] = pa.array(values, arrow_type)
@@ -232,10 +255,10 @@ def _check_column(
             "what such a table holds."
         )
     found = element = schema.field(name).type
-    is_list = len(type_.shape) == 2
-    if is_list and _is_list(found):
-        element = found.value_type
-    if is_list != _is_list(found) or not _IS_OF_TYPE[type_.dtype](element):
+    depth = 0
+    while depth < len(type_.shape) and _is_list(element):
+        element, depth = element.value_type, depth + 1
+    if depth + 1 != len(type_.shape) or not _IS_OF_TYPE[type_.dtype](element):
         raise InputError(
             f"{where}: column `{name}` must be {_expected(type_)}. Received: "
             f"{found}. {PAGE} says what such a table holds."
@@ -243,8 +266,7 @@ def _check_column(
 
 
 def _expected(type_: TensorType) -> str:
-    what = _NAMES[type_.dtype]
-    return f"lists of {what}" if len(type_.shape) == 2 else what
+    return "lists of " * (len(type_.shape) - 1) + _NAMES[type_.dtype]
 
 
 def _is_list(type_: pa.DataType) -> bool:

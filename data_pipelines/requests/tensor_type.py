@@ -13,6 +13,12 @@ class TensorType(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def set_size(self) -> int | None:
+        """How many values a set of an input is padded to, `None` without."""
+        size = self.shape[-1] if self.shape else -1
+        return size if size >= 0 else None
+
     def holds(self, array: Array) -> bool:
         """Returns whether an array has this type."""
         dtype = "string" if array.dtype == object else array.dtype.name

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_pipelines.stores.hashing import hash_ids, hash_rows
+from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.shard import SPLITS, Shard
 
 Array = npt.NDArray[Any]
@@ -33,7 +34,7 @@ def shard_content(shard: Shard) -> dict[str, int]:
                 user[owner],
                 np.arange(len(owner)) - offset[owner],
                 np.asarray(shard.behavior_time),
-                *(np.asarray(c) for _, c in sorted(shard.behaviors.items())),
+                *_columns(shard.behaviors),
             ]
         ),
     }
@@ -47,7 +48,7 @@ def shard_content(shard: Shard) -> dict[str, int]:
                 np.arange(len(own)) - np.searchsorted(own, own),
                 np.asarray(requests.time),
                 np.asarray(requests.history_end) - offset[own],
-                *(np.asarray(c) for _, c in sorted(requests.users.items())),
+                *_columns(requests.users),
             ]
         )
         which = np.repeat(np.arange(len(own)), np.diff(start))
@@ -55,10 +56,7 @@ def shard_content(shard: Shard) -> dict[str, int]:
             [
                 request[which],
                 np.arange(len(which)) - start[which],
-                *(
-                    np.asarray(c)
-                    for _, c in sorted(requests.candidates.items())
-                ),
+                *_columns(requests.candidates),
                 np.asarray(requests.label),
             ]
         )
@@ -83,6 +81,14 @@ def digest(
     if validation_time is not None:
         parts.append(validation_time)
     return "-".join(f"{part:016x}" for part in parts)
+
+
+def _columns(columns: Mapping[str, Column]) -> list[Array]:
+    """Returns one array of numbers a column, by the names of the columns."""
+    return [
+        column.hashed() if isinstance(column, IdSets) else np.asarray(column)
+        for _, column in sorted(columns.items())
+    ]
 
 
 def _ids(user_id: Array) -> pa.Array:

@@ -7,8 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from farmhash import Fingerprint64
 
 Array = npt.NDArray[Any]
+
+FINGERPRINTS = 2**63 - 1
+"""As many fingerprints of texts as TensorFlow can tell apart."""
 
 
 def split_mix(
@@ -40,6 +44,20 @@ def mix(numbers: Array) -> Array:
     """
     mixed: Array = split_mix(numbers.astype(np.int64).view(np.uint64))
     return mixed
+
+
+def fingerprints(texts: pa.ChunkedArray | pa.Array) -> Array:
+    """Returns a uint64 for each text, the same as in a served graph.
+
+    Google's Fingerprint64 modulo `FINGERPRINTS`, as
+    `tf.strings.to_hash_bucket_fast` has it.
+
+    Args:
+        texts: Texts without a null.
+    """
+    encoded = texts.cast(pa.binary()).to_pylist()
+    found = np.fromiter(map(Fingerprint64, encoded), np.uint64, len(encoded))
+    return found % np.uint64(FINGERPRINTS)
 
 
 def hash_ids(ids: pa.ChunkedArray | pa.Array) -> Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.request_columns import RequestColumns
 from sparsectr.errors import InputError
-from sparsectr.schema import DatasetSchema
+from sparsectr.schema import CategoricalField, DatasetSchema, Prefix
 
 Array = npt.NDArray[Any]
 
 SPLITS = ("train", "test")
+
+WEIGHT = "weight"
+"""Name of the column of candidates' weights, where there is one."""
+
+_OFFSET = ".offset"
+"""Ends the name of the file beside that of the ids of sets."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,14 +36,15 @@ class Shard:
             behavior rows `behavior_offset[u]` to `behavior_offset[u + 1]`.
         behavior_time: uint32 `[num_behaviors]`, Unix seconds, never
             descending within a user.
-        behaviors: One column of ids a behavior field, `[num_behaviors]`.
+        behaviors: One column a behavior field, `[num_behaviors]`: ids, sets
+            of ids, or float32 with NaN for a missing number.
         splits: The requests of "train" and of "test".
     """
 
     user_id: Array
     behavior_offset: Array
     behavior_time: Array
-    behaviors: Mapping[str, Array]
+    behaviors: Mapping[str, Column]
     splits: Mapping[str, RequestColumns]
 
     @property
@@ -57,6 +65,21 @@ class Shard:
         }
         return counts | {s: count_requests(self.splits[s]) for s in SPLITS}
 
+    def longest_sets(self) -> dict[str, int]:
+        """Returns the most ids of a set of each tensor."""
+        groups = {"behavior": [self.behaviors]}
+        groups["user"] = [split.users for split in self.splits.values()]
+        groups["candidate"] = [s.candidates for s in self.splits.values()]
+        return longest_of(
+            {
+                f"{prefix}_{name}": column.longest
+                for name, column in columns.items()
+                if isinstance(column, IdSets)
+            }
+            for prefix, parts in groups.items()
+            for columns in parts
+        )
+
     def save(self, folder: Path) -> None:
         """Writes every column as a `.npy` file under `folder`."""
         for name, column in self.files().items():
@@ -66,22 +89,29 @@ class Shard:
 
     def files(self) -> dict[str, Array]:
         """Returns every column by the name of its file, without `.npy`."""
-        files = {
+        columns: dict[str, Column] = {
             "users/id": self.user_id,
             "users/behavior_offset": self.behavior_offset,
             "behaviors/time": self.behavior_time,
         }
-        files |= {f"behaviors/{k}": v for k, v in self.behaviors.items()}
+        columns |= {f"behaviors/{k}": v for k, v in self.behaviors.items()}
         for split, requests in self.splits.items():
-            files[f"{split}/user"] = requests.user
+            columns[f"{split}/user"] = requests.user
             for name, column in requests.users.items():
-                files[f"{split}/user_{name}"] = column
-            files[f"{split}/time"] = requests.time
-            files[f"{split}/history_end"] = requests.history_end
-            files[f"{split}/candidate_offset"] = requests.candidate_offset
-            files[f"{split}/candidate_label"] = requests.label
+                columns[f"{split}/user_{name}"] = column
+            columns[f"{split}/time"] = requests.time
+            columns[f"{split}/history_end"] = requests.history_end
+            columns[f"{split}/candidate_offset"] = requests.candidate_offset
+            columns[f"{split}/candidate_label"] = requests.label
             for name, column in requests.candidates.items():
-                files[f"{split}/candidate_{name}"] = column
+                columns[f"{split}/candidate_{name}"] = column
+        files: dict[str, Array] = {}
+        for name, column in columns.items():
+            if isinstance(column, IdSets):
+                files[name] = column.values
+                files[name + _OFFSET] = column.offset
+            else:
+                files[name] = column
         return files
 
     @classmethod
@@ -96,20 +126,13 @@ class Shard:
         offset = _open_column(folder, "users/behavior_offset")
         _check_length(folder, "users/behavior_offset", offset, len(user_id) + 1)
         num_behaviors = int(offset[-1])
-
-        def column(name: str, length: int) -> Array:
-            values = _open_column(folder, name)
-            _check_length(folder, name, values, length)
-            return values
-
         return cls(
             user_id=user_id,
             behavior_offset=offset,
-            behavior_time=column("behaviors/time", num_behaviors),
-            behaviors={
-                field.name: column(f"behaviors/{field.name}", num_behaviors)
-                for field in schema.behavior_fields
-            },
+            behavior_time=_open_rows(folder, "behaviors/time", num_behaviors),
+            behaviors=_open_fields(
+                folder, "behaviors/", schema, "behavior", num_behaviors
+            ),
             splits={
                 split: _open_requests(folder, split, schema) for split in SPLITS
             },
@@ -136,6 +159,15 @@ def count_requests(
     }
 
 
+def longest_of(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Returns the largest of the values of each key."""
+    longest: dict[str, int] = {}
+    for part in parts:
+        for name, value in part.items():
+            longest[name] = max(longest.get(name, 0), value)
+    return longest
+
+
 def add_nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Adds up the numbers of dicts that have the same keys."""
     total: dict[str, Any] = {}
@@ -149,35 +181,70 @@ def add_nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
+def stored_numbers(schema: DatasetSchema, prefix: Prefix) -> tuple[str, ...]:
+    """Returns the names of the float32 columns of a store."""
+    names = tuple(field.name for field in schema.numbers(prefix))
+    has_weight = prefix == "candidate" and schema.has_weight
+    return (*names, WEIGHT) if has_weight else names
+
+
+def stored_ids(
+    schema: DatasetSchema, prefix: Prefix
+) -> tuple[CategoricalField, ...]:
+    """Returns the fields of ids and sets that a store has columns of."""
+    extra = schema.training_fields if prefix == "candidate" else ()
+    return (*schema.ids(prefix), *extra)
+
+
+def stored_names(schema: DatasetSchema, prefix: Prefix) -> list[str]:
+    """Returns the names of all fields that a store has columns of."""
+    ids = [field.name for field in stored_ids(schema, prefix)]
+    return [*ids, *stored_numbers(schema, prefix)]
+
+
 def _open_requests(
     folder: Path, split: str, schema: DatasetSchema
 ) -> RequestColumns:
     user = _open_column(folder, f"{split}/user")
     offset = _open_column(folder, f"{split}/candidate_offset")
     _check_length(folder, f"{split}/candidate_offset", offset, len(user) + 1)
-
-    def column(name: str, length: int) -> Array:
-        values = _open_column(folder, f"{split}/{name}")
-        _check_length(folder, f"{split}/{name}", values, length)
-        return values
-
-    num_candidates = int(offset[-1])
-    names = [field.name for field in schema.candidate_fields]
-    names += [field.name for field in schema.candidate_dense_fields]
+    num_requests, num_candidates = len(user), int(offset[-1])
     return RequestColumns(
         user=user,
-        users={
-            field.name: column(f"user_{field.name}", len(user))
-            for field in schema.user_fields
-        },
-        time=column("time", len(user)),
-        history_end=column("history_end", len(user)),
+        users=_open_fields(
+            folder, f"{split}/user_", schema, "user", num_requests
+        ),
+        time=_open_rows(folder, f"{split}/time", num_requests),
+        history_end=_open_rows(folder, f"{split}/history_end", num_requests),
         candidate_offset=offset,
-        candidates={
-            name: column(f"candidate_{name}", num_candidates) for name in names
-        },
-        label=column("candidate_label", num_candidates),
+        candidates=_open_fields(
+            folder, f"{split}/candidate_", schema, "candidate", num_candidates
+        ),
+        label=_open_rows(folder, f"{split}/candidate_label", num_candidates),
     )
+
+
+def _open_fields(
+    folder: Path, path: str, schema: DatasetSchema, prefix: Prefix, length: int
+) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    for field in stored_ids(schema, prefix):
+        name = path + field.name
+        if field.is_set:
+            offset = _open_rows(folder, name + _OFFSET, length + 1)
+            values = _open_rows(folder, name, int(offset[-1]))
+            found[field.name] = IdSets(offset, values)
+        else:
+            found[field.name] = _open_rows(folder, name, length)
+    for number in stored_numbers(schema, prefix):
+        found[number] = _open_rows(folder, path + number, length)
+    return found
+
+
+def _open_rows(folder: Path, name: str, length: int) -> Array:
+    values = _open_column(folder, name)
+    _check_length(folder, name, values, length)
+    return values
 
 
 def _open_column(folder: Path, name: str) -> Array:

@@ -7,14 +7,14 @@ from typing import Any
 
 from data_pipelines.stores.content_digest import digest, shard_content
 from data_pipelines.stores.new_folder import new_folder
-from data_pipelines.stores.shard import Shard, add_nested
+from data_pipelines.stores.shard import Shard, add_nested, longest_of
 from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.vocabulary import Vocabulary
 from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema
 
 FORMAT = "sparsectr-store"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _MANIFEST = "manifest.json"
 
 SAMPLED_REQUESTS = "sampled_requests.parquet"
@@ -31,6 +31,7 @@ class Store:
         path: Folder of the store.
         manifest: What `manifest.json` says.
         schema: Schema with the size of every table.
+        longest_sets: The most ids of a set, by the name of its tensor.
         shards: The shards, in order.
         sampled_requests: The Parquet table of a few requests as they were
             logged; `None` if the preparation left them out.
@@ -43,6 +44,7 @@ class Store:
     path: Path
     manifest: Mapping[str, Any]
     schema: DatasetSchema
+    longest_sets: Mapping[str, int]
     shards: tuple[Shard, ...]
     sampled_requests: Path | None
 
@@ -52,6 +54,7 @@ class Store:
         try:
             self.schema = DatasetSchema.from_dict(self.manifest["schema"])
             num_shards = int(self.manifest["num_shards"])
+            self.longest_sets = self.manifest["longest_sets"]
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(
                 f"{self.path / _MANIFEST} is damaged: {error}"
@@ -133,6 +136,7 @@ def write_store(
                 for shard in shards
             ]
         ),
+        longest_sets=longest_of(shard.longest_sets() for shard in shards),
         details={
             "content": digest([shard_content(shard) for shard in shards]),
             **details,
@@ -159,6 +163,7 @@ def manifest_of(
     schema: DatasetSchema,
     num_shards: int,
     counts: Mapping[str, Any],
+    longest_sets: Mapping[str, int],
     details: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the content of `manifest.json`.
@@ -167,6 +172,7 @@ def manifest_of(
         schema: Schema whose tables all have their size.
         num_shards: Number of shards.
         counts: Numbers of rows.
+        longest_sets: The most ids of a set, by the name of its tensor.
         details: More entries.
     """
     if not schema.is_resolved:
@@ -176,6 +182,7 @@ def manifest_of(
         "version": FORMAT_VERSION,
         **details,
         "counts": counts,
+        "longest_sets": longest_sets,
         "num_shards": num_shards,
         "schema": json.loads(schema.to_json()),
     }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.stores.hashing import split_mix
+from data_pipelines.stores.hashing import fingerprints, split_mix
 from sparsectr.schema import (
     NUM_RESERVED_IDS,
     OUT_OF_VOCABULARY_ID,
@@ -25,8 +25,8 @@ class Vocabulary:
 
     A missing value is id 0: a null, and what stands for one where there are
     none, `missing_value`. A value outside a frozen vocabulary is id 1, one
-    in it has its place in `values` plus 2. An integer of a hashed table is 2
-    or more, always the same for the same integer.
+    in it has its place in `values` plus 2. A value of a hashed table is 2 or
+    more, always the same for the same value.
 
     Args:
         table: The table. For a vocabulary, its size is set from `values`.
@@ -93,7 +93,7 @@ class Vocabulary:
         if size is None:
             raise ValueError(f"Table {self.table.name!r} has no size.")
         if self.values is None:
-            ids = hash_integers(column.fill_null(0).to_numpy(), size)
+            ids = hash_values(column, size)
         else:
             places = pc.index_in(column, value_set=self.values)
             known = places.is_valid().to_numpy()
@@ -129,9 +129,18 @@ def id_dtype(size: int) -> npt.DTypeLike:
     return np.uint16 if size <= 1 << 16 else np.int32
 
 
-def hash_integers(numbers: Array, size: int) -> Array:
-    """Returns ids from 2 to `size - 1`, spread evenly whatever the numbers."""
-    ids: Array = hashed_ids(numbers.astype(np.int64).view(np.uint64), size)
+def hash_values(column: pa.ChunkedArray, size: int) -> Array:
+    """Returns ids from 2 to `size - 1`, spread evenly whatever the values.
+
+    Args:
+        column: Integers or texts; what stands for a null means nothing.
+        size: Rows of the table.
+    """
+    if pa.types.is_integer(column.type):
+        numbers = column.fill_null(0).to_numpy().view(np.uint64)
+    else:
+        numbers = fingerprints(column.fill_null(""))
+    ids: Array = hashed_ids(numbers, size)
     return ids.astype(np.int64)
 
 
@@ -141,12 +150,13 @@ def hashed_ids(
     right_shift: Callable[[Any, Any], Any] = np.right_shift,
     uint64: Callable[[int], Any] = np.uint64,
 ) -> Any:
-    """`hash_integers` in any library of arrays, of and to uint64.
+    """`hash_values` in any library of arrays, of and to uint64.
 
     The preparation runs it in NumPy and the served graph in TensorFlow.
 
     Args:
-        numbers: Integers, their bits taken as uint64 of the library.
+        numbers: Integers, or the fingerprints of texts, their bits taken as
+            uint64 of the library.
         size: Rows of the table.
         right_shift: The library's shift of unsigned numbers.
         uint64: Makes one of its numbers.

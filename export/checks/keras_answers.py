@@ -25,14 +25,14 @@ import pyarrow as pa
 from absl import flags
 
 from data_pipelines.requests.raw_tensors import PROBABILITY
-from data_pipelines.stores.vocabulary import Vocabulary
+from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from export.checks.weight_digest import weight_digest
 from export.graph.signature import WHOLE_PASS
 from export.requests.logged_requests import LoggedBatch, logged_batches
 from export.requests.warm_up import write_warm_up
 from sparsectr.process import command
 from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
-from sparsectr.schema import PADDING_ID, DatasetSchema
+from sparsectr.schema import PADDING_ID, DatasetSchema, Prefix
 
 REQUESTS = "requests.tfrecord"
 ANSWERS = "answers.npz"
@@ -54,7 +54,10 @@ def main(argv: list[str]) -> None:
     import_tensorflow_quietly()
     import tensorflow as tf
 
-    from sparsectr.prediction.calibrated import calibrated, read_calibration
+    from sparsectr.prediction.calibrated import (
+        read_calibration,
+        served_probability,
+    )
     from sparsectr.training.load_model import load_model, open_store
     from sparsectr.training.run_directory import RunDirectory
 
@@ -86,7 +89,9 @@ def main(argv: list[str]) -> None:
     @tf.function(input_signature=[specs], autograph=False)
     def predict(inputs: dict[str, Any]) -> Any:
         logits = trained.model(inputs, training=False).logits
-        return tf.sigmoid(calibrated(logits, calibration))
+        return served_probability(
+            logits, calibration, store.schema.negative_rate
+        )
 
     requests = []
     for number, (raw, ids) in enumerate([*batches, *drawn]):
@@ -108,24 +113,27 @@ def _draw(
     """Returns a copy with any values that the tables have rows for."""
     random = np.random.default_rng(0)
     raw, ids = dict(batch.raw), dict(batch.ids)
-    for prefix, fields, is_real in (
-        ("user", schema.user_fields, True),
-        ("behavior", schema.behavior_fields, ids["behavior_time"] > 0),
-        ("candidate", schema.candidate_fields, ids["candidate_mask"]),
-    ):
-        for field in fields:
+    masks: dict[Prefix, Any] = {
+        "user": np.ones(len(ids["request_time"]), bool),
+        "behavior": ids["behavior_time"] > 0,
+        "candidate": ids["candidate_mask"],
+    }
+    for prefix, is_real in masks.items():
+        for field in schema.ids(prefix):
             name = f"{prefix}_{field.name}"
             vocabulary, shape = vocabularies[field.table], raw[name].shape
             known = vocabulary.values
             if known is None:
                 known = pa.array(random.integers(-(2**62), 2**62, 1000))
+                known = known.cast(arrow_type(vocabulary.table))
             if not len(known):
                 continue
             places = random.integers(0, len(known), raw[name].size)
             values = known.take(pa.array(places))
             raw[name] = values.to_numpy(zero_copy_only=False).reshape(shape)
             new = vocabulary.encode(pa.chunked_array([values])).reshape(shape)
-            ids[name] = np.where(is_real, new, PADDING_ID).astype(np.int32)
+            real = is_real[..., None] if field.is_set else is_real
+            ids[name] = np.where(real, new, PADDING_ID).astype(np.int32)
     return LoggedBatch(raw, ids)
 
 

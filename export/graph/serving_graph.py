@@ -31,7 +31,7 @@ from export.graph.signature import (
 )
 from sparsectr.calibration import Calibration
 from sparsectr.models.ranking_model import RankingModel
-from sparsectr.prediction.calibrated import calibrated
+from sparsectr.prediction.calibrated import served_probability
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.process.quiet_tensorflow import reason_of
 
@@ -108,7 +108,7 @@ class ServingGraph:
             if value.dtype.is_floating:
                 state[name] = tf.cast(value, self._model.compute_dtype)
         candidates = self._raw_ids.candidates(inputs)
-        probability = self._sigmoid(self._model.score(state, candidates).logits)
+        probability = self._served(self._model.score(state, candidates).logits)
         own = inputs[FINGERPRINT] == self._constant_fingerprint()
         return {
             PROBABILITY: tf.where(tf.expand_dims(own, 1), probability, np.nan)
@@ -183,10 +183,11 @@ class ServingGraph:
             ) from error
 
     def _probability(self, ids: Tensors) -> Any:
-        return self._sigmoid(self._model(ids, training=False).logits)
+        return self._served(self._model(ids, training=False).logits)
 
-    def _sigmoid(self, logits: Any) -> Any:
-        return tf.sigmoid(calibrated(logits, self._calibration))
+    def _served(self, logits: Any) -> Any:
+        rate = self._model.schema.negative_rate
+        return served_probability(logits, self._calibration, rate)
 
     def _constant_fingerprint(self) -> Any:
         return tf.constant(self.fingerprint, tf.int64)

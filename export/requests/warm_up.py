@@ -197,7 +197,8 @@ def resized(
 def padded(value: Array, columns: int, *, on_left: bool) -> Array:
     """Returns `value` with columns of nothing before or behind it."""
     nothing = "" if value.dtype.kind in "OSU" else 0
-    filling = np.full((len(value), columns), nothing, value.dtype)
+    shape = (len(value), columns, *value.shape[2:])
+    filling = np.full(shape, nothing, value.dtype)
     parts = [filling, value] if on_left else [value, filling]
     return np.concatenate(parts, axis=1)
 

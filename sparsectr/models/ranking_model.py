@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import keras
 from keras import ops
 
+from sparsectr.layers.training_fields import TrainingFields
 from sparsectr.model_recipe import ModelRecipe
 from sparsectr.model_registry import recipe_from_dict
 from sparsectr.ops.tensor import Tensor
@@ -69,9 +70,11 @@ class RankingModel(keras.Model):
         inputs: The dict of tensors of a request: int32 `user_<field>` `[B]`,
             `behavior_<field>` `[B, L]` and `candidate_<field>` `[B, C]`, int64
             `behavior_time` `[B, L]` in Unix seconds, left-padded with 0, and
-            `request_time` `[B]`, float32 dense `candidate_<field>` `[B, C]`.
-            Other entries are not read.
-        training: Whether dropout is applied.
+            `request_time` `[B]`; of sets of ids with one more axis, padded
+            with 0; float32 numbers of those three shapes. Other entries are
+            not read.
+        training: Whether dropout is applied, and what the schema's training
+            fields add.
         trace: Whether `Scores.trace` is filled.
 
     Returns:
@@ -92,6 +95,12 @@ class RankingModel(keras.Model):
             recipe = recipe_from_dict(recipe)
         self.schema = schema
         self.recipe = recipe
+        self.training_fields: TrainingFields | None = None
+        if schema.training_fields:
+            self.training_fields = TrainingFields(
+                schema, recipe.hidden_training_fields, name="training_fields"
+            )
+            self.training_fields.build()
 
     def build(self, inputs_shape: Any = None) -> None:
         """Creates all weights; their shapes follow from the schema."""
@@ -134,7 +143,11 @@ class RankingModel(keras.Model):
         self, inputs: Inputs, training: bool = False, trace: bool = False
     ) -> Scores:
         state = self.encode_user(inputs, training=training, trace=trace)
-        return self.score(state, inputs, training=training, trace=trace)
+        scores = self.score(state, inputs, training=training, trace=trace)
+        if training and self.training_fields is not None:
+            logits = scores.logits + self.training_fields(inputs)
+            scores = scores._replace(logits=logits)
+        return scores
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -158,7 +171,9 @@ def with_one_column(inputs: Inputs) -> Inputs:
     if length is not None and length > 0:
         return inputs
     return {
-        name: ops.pad(value, [(0, 0), (1, 0)])
+        name: ops.pad(
+            value, [(0, 0), (1, 0), *[(0, 0)] * (len(value.shape) - 2)]
+        )
         if name.startswith("behavior_")
         else value
         for name, value in inputs.items()

@@ -103,7 +103,7 @@ class SparseCTR(RankingModel):
             chunking=TimeChunking(
                 recipe.num_chunks, recipe.num_transition, name="chunking"
             ),
-            has_user=bool(self.schema.user_fields),
+            has_user=user_width(recipe, self.schema) > 0,
         )
 
     def _make_encoding(self) -> Encoding:
@@ -227,4 +227,4 @@ class SparseCTR(RankingModel):
     def _has_user_token(self) -> bool:
         """Full attention has none, and so no use for an MLP of the user."""
         reads_user = self.blocks[0].attention.reads_user
-        return reads_user and bool(self.schema.user_fields)
+        return reads_user and user_width(self.recipe, self.schema) > 0

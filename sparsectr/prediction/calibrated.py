@@ -1,5 +1,6 @@
 """The calibration of a run, as operations of a graph."""
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -29,6 +30,23 @@ def read_calibration(
             "sparsectr.recalibrate, or remove it."
         )
     return found
+
+
+def served_probability(
+    logits: Any, calibration: Calibration | None, negative_rate: float
+) -> Any:
+    """Returns the probability of a click, float32.
+
+    Args:
+        logits: Of a model that learned from a log, any shape.
+        calibration: What becomes of them; `None` for nothing.
+        negative_rate: Share of the negatives that the log has. The odds among
+            all that was shown are as much smaller.
+    """
+    logits = tf.cast(calibrated(logits, calibration), tf.float32)
+    if negative_rate < 1.0:
+        logits += math.log(negative_rate)
+    return tf.sigmoid(logits)
 
 
 def calibrated(logits: Any, calibration: Calibration | None) -> Any:

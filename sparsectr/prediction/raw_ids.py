@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from data_pipelines.stores.hashing import FINGERPRINTS
 from data_pipelines.stores.vocabulary import (
     Vocabulary,
     hashed_ids,
@@ -20,8 +21,8 @@ from sparsectr.schema import (
     NUM_RESERVED_IDS,
     OUT_OF_VOCABULARY_ID,
     PADDING_ID,
-    CategoricalField,
     DatasetSchema,
+    Prefix,
 )
 
 _LINE_BREAKS = "[\n\r]"
@@ -30,7 +31,8 @@ _LINE_BREAKS = "[\n\r]"
 class RawIds:
     """What `Vocabulary.encode` does, as operations of a graph.
 
-    Hashing is the preparation's own function, `hashed_ids`. The look-up in a
+    Hashing is the preparation's own function, `hashed_ids`, behind the same
+    fingerprints of texts. The look-up in a
     frozen vocabulary is not: Arrow does it there, and here a table that is
     read from an asset when the model is loaded, one line a value.
 
@@ -70,37 +72,35 @@ class RawIds:
         }
 
     def user(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the profile as the model reads it, int32 `[B]`."""
-        return self._encoded("user", self._schema.user_fields, inputs)
+        """Returns the profile as the model reads it, `[B]`."""
+        return self._encoded("user", inputs)
 
     def behaviors(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the newest of the history as the model reads it, `[B, L]`.
 
         Whatever was sent where there is no time is padding.
         """
-        fields = self._schema.behavior_fields
-        names = ["behavior_time", *(f"behavior_{f.name}" for f in fields)]
+        names = ["behavior_time", *self._names("behavior")]
         newest = {
             name: value[:, -self._max_history :]
             for name, value in _of_one_shape(inputs, names).items()
         }
         # Negative times are padding as well, and nothing computes with them.
         time = tf.maximum(newest["behavior_time"], 0)
-        ids = self._encoded("behavior", fields, newest)
-        found = {n: tf.where(time > 0, v, PADDING_ID) for n, v in ids.items()}
-        return {"behavior_time": time, **found}
+        found = {"behavior_time": time}
+        for name, value in self._encoded("behavior", newest).items():
+            is_valid = time > 0
+            if value.shape.rank == 3:  # a set
+                is_valid = tf.expand_dims(is_valid, -1)
+            nothing = tf.constant(PADDING_ID, value.dtype)
+            found[name] = tf.where(is_valid, value, nothing)
+        return found
 
     def candidates(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns time and candidates as the model reads them, `[B, C]`."""
-        fields = self._schema.candidate_fields
-        dense = self._schema.candidate_dense_fields
-        names = [
-            *(f"candidate_{field.name}" for field in fields),
-            *(f"candidate_{field.name}" for field in dense),
-        ]
-        values = _of_one_shape(inputs, names)
-        ids = self._encoded("candidate", fields, values)
-        return {"request_time": inputs["request_time"], **values, **ids}
+        values = _of_one_shape(inputs, self._names("candidate"))
+        found = self._encoded("candidate", values)
+        return {"request_time": inputs["request_time"], **found}
 
     def ids(self, table: str, values: Any) -> Any:
         """Returns the ids of raw values, int32.
@@ -111,8 +111,11 @@ class RawIds:
         """
         spec = self._schema.table(table)
         if spec.kind == "hashed":
+            numbers = values
+            if spec.value_type == "string":
+                numbers = tf.strings.to_hash_bucket_fast(values, FINGERPRINTS)
             ids = hashed_ids(
-                tf.bitcast(values, tf.uint64),
+                tf.bitcast(numbers, tf.uint64),
                 spec.size or 0,
                 tf.bitwise.right_shift,
                 lambda number: tf.constant(number, tf.uint64),
@@ -124,32 +127,34 @@ class RawIds:
         is_missing = values == tf.constant(missing_value(spec), values.dtype)
         return tf.where(is_missing, PADDING_ID, tf.cast(ids, tf.int32))
 
+    def _names(self, prefix: Prefix) -> list[str]:
+        names = [field.name for field in self._schema.ids(prefix)]
+        names += [number.name for number in self._schema.numbers(prefix)]
+        return [f"{prefix}_{name}" for name in names]
+
     def _encoded(
-        self,
-        prefix: str,
-        fields: tuple[CategoricalField, ...],
-        inputs: Mapping[str, Any],
+        self, prefix: Prefix, inputs: Mapping[str, Any]
     ) -> dict[str, Any]:
+        """Returns the ids of raw values, and numbers as they are."""
+        found = {name: inputs[name] for name in self._names(prefix)}
         # Neither texts nor tables exist on a GPU.
         with tf.device("/cpu:0"):
-            return {
-                f"{prefix}_{field.name}": self.ids(
-                    field.table, inputs[f"{prefix}_{field.name}"]
-                )
-                for field in fields
-            }
+            for field in self._schema.ids(prefix):
+                name = f"{prefix}_{field.name}"
+                found[name] = self.ids(field.table, found[name])
+        return found
 
 
 def _of_one_shape(
     inputs: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns some of the inputs; the call fails if their shapes differ."""
+    """Returns some of the inputs; the call fails if their columns differ."""
     first, *others = names
     # Else one column would be repeated for a whole history.
     checks = [
         tf.debugging.assert_equal(
-            tf.shape(inputs[name]),
-            tf.shape(inputs[first]),
+            tf.shape(inputs[name])[:2],
+            tf.shape(inputs[first])[:2],
             f"{name} must have the shape of {first}",
         )
         for name in others

@@ -13,7 +13,7 @@ from data_pipelines.requests.raw_tensors import request_types
 from data_pipelines.requests.tensor_type import Array
 from data_pipelines.stores.store import Store
 from sparsectr.calibration import Calibration
-from sparsectr.prediction.calibrated import calibrated
+from sparsectr.prediction.calibrated import served_probability
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.training.load_model import TrainedModel
 
@@ -51,7 +51,9 @@ class RunScorer:
         def probability(batch: Mapping[str, Any]) -> Any:
             ids = raw_ids.request(batch)
             logits = trained.model(ids, training=False).logits
-            return tf.sigmoid(calibrated(logits, calibration))
+            return served_probability(
+                logits, calibration, trained.schema.negative_rate
+            )
 
         specs = {
             name: tf.TensorSpec([None] * len(type_.shape), type_.dtype, name)

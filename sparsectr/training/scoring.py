@@ -21,17 +21,23 @@ class Scores(NamedTuple):
         logits: float32.
         users: int64, rows of the users in the store.
         requests: int64, numbers of the requests.
+        weights: float32, where the data have weights.
     """
 
     labels: Array
     logits: Array
     users: Array
     requests: Array
+    weights: Array | None = None
 
     def metrics(self) -> Metrics:
         """Returns the exact metrics."""
         return compute_metrics(
-            self.labels, self.logits, self.users, self.requests
+            self.labels,
+            self.logits,
+            self.users,
+            self.requests,
+            self.weights,
         )
 
 
@@ -55,7 +61,10 @@ def score_requests(predict: Any, batches: Batches, dataset: Any) -> Scores:
             known = batches.labels(step, logits.shape[1])
             # Rows that only fill up the last batch of a bucket are cut off.
             logits = logits[: len(known.mask)][known.mask]
-            parts.append((known.label, logits, known.user, known.request))
+            part = [known.label, logits, known.user, known.request]
+            if known.weight is not None:
+                part.append(known.weight)
+            parts.append(part)
             bar.advance(1)
     return Scores(
         *(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -20,10 +20,11 @@ class TrainStep:
     """Forward pass, backward pass and update of one batch.
 
     The loss is the binary cross-entropy, mean over the real candidates of
-    the whole batch (Eq. 18), however its parts are spread over devices: the
-    candidates of all replicas are counted first, and each divides the sum
-    over its own by that count. The model's auxiliary predictions add theirs,
-    each with its weight, and its layers what they gave to `add_loss`.
+    the whole batch (Eq. 18), each by its weight if the data have weights,
+    however its parts are spread over devices: the weights of all replicas are
+    added up first, and each divides the sum over its own by that. The model's
+    auxiliary predictions add theirs, each with its weight, and its layers what
+    they gave to `add_loss`.
 
     Args:
         model: A `RankingModel`.
@@ -117,19 +118,20 @@ class TrainStep:
         self.loss.reset_state()
 
     def _replica_step(self, batch: Batch, forward_backward: Any) -> tf.Tensor:
-        mask = tf.cast(batch["candidate_mask"], tf.float32)
-        count = tf.reduce_sum(mask)
+        weights = _weights(batch)
+        count = tf.reduce_sum(weights)
         context = tf.distribute.get_replica_context()
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
-        total = tf.maximum(total, 1.0)
+        # No candidate at all divides by nothing.
+        total = tf.where(total > 0.0, total, 1.0)
         trained, loss, logits, gradients = forward_backward(batch, total)
         self.optimizer.apply_gradients(
             zip(gradients, self._variables, strict=True)
         )
         self.auc.update_state(
-            batch["label"], tf.sigmoid(logits), sample_weight=mask
+            batch["label"], tf.sigmoid(logits), sample_weight=weights
         )
-        own_mean = loss * total / tf.maximum(count, 1.0)
+        own_mean = loss * total / tf.where(count > 0.0, count, 1.0)
         self.loss.update_state(own_mean, count)
         return trained
 
@@ -138,11 +140,11 @@ class TrainStep:
 
         Behind them come logits and gradients.
         """
-        mask = tf.cast(batch["candidate_mask"], tf.float32)
+        weights = _weights(batch)
 
         def mean_loss(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
             losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logits)
-            return tf.reduce_sum(losses * mask) / total
+            return tf.reduce_sum(losses * weights) / total
 
         with tf.GradientTape() as tape:
             scores = self._model(batch, training=True)
@@ -159,6 +161,14 @@ class TrainStep:
             trained, [variable.value for variable in self._variables]
         )
         return trained, loss, scores.logits, gradients
+
+
+def _weights(batch: Batch) -> tf.Tensor:
+    """Returns what a candidate counts for, float32 `[B, C]`; padding is 0."""
+    weights = tf.cast(batch["candidate_mask"], tf.float32)
+    if "candidate_weight" in batch:
+        weights *= batch["candidate_weight"]
+    return weights
 
 
 def make_train_step(

@@ -10,11 +10,15 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from data_pipelines.requests.raw_tensors import MISSING_INTEGER, MISSING_TEXT
+from data_pipelines.requests.raw_tensors import (
+    MISSING_INTEGER,
+    MISSING_TEXT,
+    request_types,
+)
 from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from export.graph.serving_graph import ServingGraph
 from sparsectr.prediction.raw_ids import RawIds
-from sparsectr.schema import DatasetSchema, Table
+from sparsectr.schema import PREFIXES, DatasetSchema, Table
 from tests import make_requests
 from tests.keras_weights import random_model
 
@@ -29,6 +33,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "item": {"kind": "hashed"},
     "brand": {"value_type": "string"},
     "gender": {"value_type": "string"},
+    "city": {"kind": "hashed", "value_type": "string"},
 }
 
 SCHEMA: DatasetSchema = dataclasses.replace(
@@ -60,13 +65,9 @@ def requests(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns random requests as ids, and the raw values that mean them."""
     ids = make_requests.make_requests(seed, num_valid, SCHEMA, **options)
-    raw = {k: v for k, v in ids.items() if k != "candidate_mask"}
-    for prefix, fields in (
-        ("user", SCHEMA.user_fields),
-        ("behavior", SCHEMA.behavior_fields),
-        ("candidate", SCHEMA.candidate_fields),
-    ):
-        for field in fields:
+    raw = {name: ids[name] for name in request_types(SCHEMA)}
+    for prefix in PREFIXES:
+        for field in SCHEMA.ids(prefix):
             name, vocabulary = f"{prefix}_{field.name}", field.table
             raw[name], ids[name] = _raw(VOCABULARIES[vocabulary], ids[name])
     return ids, raw
@@ -78,9 +79,11 @@ def _raw(vocabulary: Vocabulary, ids: np.ndarray) -> tuple[Any, Any]:
     They are `ids` again, but for those of a hashed table.
     """
     table, known = vocabulary.table, vocabulary.values
-    values = (
-        range((table.size or 0) - 2) if known is None else known.to_pylist()
-    )
+    values: Any = range((table.size or 0) - 2)
+    if known is not None:
+        values = known.to_pylist()
+    elif table.value_type == "string":
+        values = [f"some {table.name} {n}" for n in values]
     decoded = [None, _UNKNOWN[table.value_type], *values]
     column = pa.array([decoded[n] for n in ids.ravel()], arrow_type(table))
     again = vocabulary.encode(pa.chunked_array([column]))

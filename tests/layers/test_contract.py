@@ -28,13 +28,14 @@ from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
+from sparsectr.layers.training_fields import TrainingFields
 from sparsectr.ops.places import (
     Places,
     places_of_history,
     places_of_request,
 )
 from tests.layer_contract import check_layer
-from tests.make_requests import SCHEMA, make_requests
+from tests.make_requests import LOGGED_SCHEMA, SCHEMA, make_requests
 
 BATCH, LENGTH, CANDIDATES, WIDTH, HEADS = 3, 13, 5, 14, 7
 CHUNKS, TRANSITION, LOCAL, OFFSET = 4, 2, 3, 8
@@ -278,10 +279,21 @@ def test_request_embedding() -> None:
         {"schema": SCHEMA, "embedding_dim": 17, "width": WIDTH},
         inputs,
         expected_output_shape=(
-            (BATCH, 3 * 17),
+            (BATCH, 4 * 17 + 1),
             (BATCH, LENGTH, WIDTH),
             (BATCH, CANDIDATES, WIDTH),
         ),
+    )
+
+
+def test_training_fields() -> None:
+    logged = make_requests(0, [3, 1, 2], LOGGED_SCHEMA)
+    check_layer(
+        TrainingFields,
+        {"schema": LOGGED_SCHEMA, "hidden_share": 0.0, "seed": 3},
+        {"candidate_position": logged["candidate_position"]},
+        expected_output_shape=(BATCH, CANDIDATES),
+        pinned_float32=True,
     )
 
 

@@ -138,15 +138,24 @@ def embed(
     ids: Mapping[str, Any],
     prefix: str,
 ) -> list[float]:
-    """Embeddings of one element's fields, side by side in schema order."""
+    """Embeddings of one element's fields, side by side in schema order.
+
+    Of a set it is the mean, and zeros if the set is empty.
+    """
     numbers: list[float] = []
     for field in fields:
-        numbers.extend(tables[field.table][int(ids[prefix + field.name])])
+        table, values = tables[field.table], ids[prefix + field.name]
+        if field.is_set:
+            members = [table[int(n)] for n in values if n != 0]
+            nothing = np.zeros(table.shape[1])
+            numbers.extend(np.mean(members, axis=0) if members else nothing)
+        else:
+            numbers.extend(table[int(values)])
     return numbers
 
 
 def transform(field: DenseField, value: float) -> float:
-    """What the model sees of a dense feature; 0 for a missing one."""
+    """What the model sees of a number; 0 for a missing one."""
     if math.isnan(value):
         return 0.0
     if field.transform == "log1p":
@@ -167,6 +176,9 @@ def input_layer(
             for f in schema.behavior_fields
         }
         features = embed(tables, schema.behavior_fields, ids, "behavior_")
+        for field in schema.behavior_dense_fields:
+            value = float(row[f"behavior_{field.name}"][position])
+            features.append(transform(field, value))
         elements.append(
             np.array(features) @ projection["kernel"] + projection["bias"]
         )
@@ -184,6 +196,8 @@ def input_layer(
             np.array(features) @ projection["kernel"] + projection["bias"]
         )
     user = embed(tables, schema.user_fields, row, "user_")
+    for field in schema.user_dense_fields:
+        user.append(transform(field, float(row[f"user_{field.name}"])))
     return np.array(elements), np.array(user)
 
 

@@ -92,8 +92,11 @@ def test_padding_and_filler_rows_change_nothing(one_step):
     padded = {}
     for name, value in batch.items():
         width = [(0, 3)] + [(0, 0)] * (value.ndim - 1)
-        if value.ndim == 2 and not name.startswith("behavior_"):
-            value = np.where(batch["candidate_mask"], value, 1)
+        if name.startswith("candidate_") or name == "label":
+            mask = batch["candidate_mask"]
+            if value.ndim == 3:  # a set
+                mask = mask[..., None]
+            value = np.where(mask, value, 1)
             width[1] = (0, 2)
         padded[name] = np.pad(value, width).astype(batch[name].dtype)
     padded["candidate_mask"] = np.pad(batch["candidate_mask"], ((0, 3), (0, 2)))

@@ -12,16 +12,23 @@ from keras import ops
 
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.ops.tensor import Tensor
-from sparsectr.schema import CategoricalField, DatasetSchema, DenseField
+from sparsectr.schema import (
+    PADDING_ID,
+    DatasetSchema,
+    DenseField,
+    Prefix,
+    field_width,
+)
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
 class RequestEmbedding(keras.layers.Layer):
     """Embeds users, behaviours and candidates by a schema (section 3.2).
 
-    The field embeddings of a behaviour are concatenated and mapped to width
-    d; those of a candidate, with its dense features, likewise. Fields that
-    share a table in the schema share it here.
+    The field embeddings of a behaviour are concatenated with its numbers and
+    mapped to width d; those of a candidate likewise. A set of ids has the mean
+    of their embeddings, 0 without any. Fields that share a table in the schema
+    share it here.
 
     Args:
         schema: A `DatasetSchema` whose tables all have a size, or the dict
@@ -31,12 +38,13 @@ class RequestEmbedding(keras.layers.Layer):
 
     Call arguments:
         inputs: The dict of tensors of a request: int32 `user_<field>` `[B]`,
-            `behavior_<field>` `[B, L]`, `candidate_<field>` `[B, C]`, and
-            float32 `candidate_<dense field>` `[B, C]`. Times are not read.
+            `behavior_<field>` `[B, L]`, `candidate_<field>` `[B, C]`, those
+            of sets with one more axis, padded with 0; and float32 for numbers
+            of the same three shapes. Times are not read.
 
     Returns:
-        `(user, behaviors, candidates)`: float `[B, U * embedding_dim]` or
-        `None` without user fields, `[B, L, d]`, `[B, C, d]`.
+        `(user, behaviors, candidates)`: float `[B, U * embedding_dim +
+        numbers]` or `None` without a user field, `[B, L, d]`, `[B, C, d]`.
 
     Raises:
         ValueError: If a table of the schema has no size yet.
@@ -74,7 +82,7 @@ class RequestEmbedding(keras.layers.Layer):
                 name=f"table_{table.name}",
                 dtype=self.dtype_policy,
             )
-            for table in schema.tables
+            for table in schema.served_tables
         }
         self.behavior_projection = keras.layers.Dense(
             width, name="behavior_projection", dtype=self.dtype_policy
@@ -91,11 +99,13 @@ class RequestEmbedding(keras.layers.Layer):
     def build(self, inputs_shape: Any = None) -> None:
         for table in self.tables.values():
             table.build()
-        behavior = len(self.schema.behavior_fields) * self.embedding_dim
-        candidate = len(self.schema.candidate_fields) * self.embedding_dim
-        candidate += len(self.schema.candidate_dense_fields)
-        self.behavior_projection.build((None, None, behavior))
-        self.candidate_projection.build((None, None, candidate))
+        projections: dict[Prefix, Any] = {
+            "behavior": self.behavior_projection,
+            "candidate": self.candidate_projection,
+        }
+        for prefix, projection in projections.items():
+            width = field_width(self.schema, prefix, self.embedding_dim)
+            projection.build((None, None, width))
         self.built = True
 
     def _aligned_kernel(self, shape: Any, dtype: str | None = None) -> Tensor:
@@ -127,54 +137,44 @@ class RequestEmbedding(keras.layers.Layer):
         )
 
     def user(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
-        """Returns the flattened e_U, `[B, U * embedding_dim]`, or `None`."""
-        if not self.schema.user_fields:
+        """Returns the flattened e_U with the user's numbers, or `None`."""
+        if not field_width(self.schema, "user", self.embedding_dim):
             return None
-        return self._concatenated("user", self.schema.user_fields, inputs)
+        return self._concatenated("user", inputs)
 
     def behaviors(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns E_B, `[B, L, d]`."""
-        fields = self.schema.behavior_fields
-        return self.behavior_projection(
-            self._concatenated("behavior", fields, inputs)
-        )
+        return self.behavior_projection(self._concatenated("behavior", inputs))
 
     def candidates(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns the candidates' part of E_S, `[B, C, d]`."""
-        parts = [
-            self._concatenated(
-                "candidate", self.schema.candidate_fields, inputs
-            )
-        ]
-        for field in self.schema.candidate_dense_fields:
-            value = _transform(field, inputs[f"candidate_{field.name}"])
-            value = ops.cast(value, self.compute_dtype)
-            parts.append(ops.expand_dims(value, -1))
-        return self.candidate_projection(ops.concatenate(parts, axis=-1))
+        return self.candidate_projection(
+            self._concatenated("candidate", inputs)
+        )
 
     def _concatenated(
-        self,
-        prefix: str,
-        fields: tuple[CategoricalField, ...],
-        inputs: Mapping[str, Tensor],
+        self, prefix: Prefix, inputs: Mapping[str, Tensor]
     ) -> Tensor:
-        return ops.concatenate(
-            [
-                self.tables[field.table](inputs[f"{prefix}_{field.name}"])
-                for field in fields
-            ],
-            axis=-1,
-        )
+        parts = []
+        for field in self.schema.ids(prefix):
+            ids = inputs[f"{prefix}_{field.name}"]
+            rows = self.tables[field.table](ids)
+            parts.append(_mean_of_set(rows, ids) if field.is_set else rows)
+        for number in self.schema.numbers(prefix):
+            value = _transform(number, inputs[f"{prefix}_{number.name}"])
+            value = ops.cast(value, self.compute_dtype)
+            parts.append(ops.expand_dims(value, -1))
+        return ops.concatenate(parts, axis=-1)
 
     def compute_output_shape(self, inputs_shape: Mapping[str, Any]) -> Any:
         behavior = self.schema.behavior_fields[0].name
         candidate = self.schema.candidate_fields[0].name
-        behaviors_shape = inputs_shape[f"behavior_{behavior}"]
-        user_width = len(self.schema.user_fields) * self.embedding_dim
+        behaviors_shape = inputs_shape[f"behavior_{behavior}"][:2]
+        user_width = field_width(self.schema, "user", self.embedding_dim)
         return (
             (behaviors_shape[0], user_width) if user_width else None,
             (*behaviors_shape, self.width),
-            (*inputs_shape[f"candidate_{candidate}"], self.width),
+            (*inputs_shape[f"candidate_{candidate}"][:2], self.width),
         )
 
     def compute_output_spec(self, inputs: Mapping[str, Tensor]) -> Any:
@@ -193,6 +193,19 @@ class RequestEmbedding(keras.layers.Layer):
             "embedding_dim": self.embedding_dim,
             "width": self.width,
         }
+
+
+def _mean_of_set(rows: Tensor, ids: Tensor) -> Tensor:
+    """Returns the mean of the rows whose id is not padding, or 0.
+
+    Args:
+        rows: float `[..., K, width]`.
+        ids: int32 `[..., K]`.
+    """
+    is_id = ops.cast(ops.not_equal(ids, PADDING_ID), "float32")
+    count = ops.maximum(ops.sum(is_id, axis=-1, keepdims=True), 1.0)
+    share = ops.cast(is_id / count, rows.dtype)
+    return ops.sum(rows * ops.expand_dims(share, -1), axis=-2)
 
 
 def _transform(field: DenseField, value: Tensor) -> Tensor:

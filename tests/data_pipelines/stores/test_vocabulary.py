@@ -4,7 +4,7 @@ import pytest
 
 from data_pipelines.stores.vocabulary import (
     Vocabulary,
-    hash_integers,
+    hash_values,
     id_dtype,
 )
 from sparsectr.schema import Table
@@ -99,9 +99,12 @@ def test_id_dtype_holds_the_largest_id(
     assert np.iinfo(dtype).max >= size - 1
 
 
-def test_hashed_ids_are_spread_and_reserve_two() -> None:
-    numbers = np.arange(-5000, 5000) * 64
-    ids = hash_integers(numbers, 12)
+@pytest.mark.parametrize("value_type", [pa.int64(), pa.string()])
+def test_hashed_ids_are_spread_and_reserve_two(
+    value_type: pa.DataType,
+) -> None:
+    numbers = pa.array(np.arange(-5000, 5000) * 64)
+    ids = hash_values(pa.chunked_array([numbers.cast(value_type)]), 12)
     assert ids.min() == 2
     assert ids.max() == 11
     counts = np.bincount(ids)[2:]
