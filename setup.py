@@ -32,6 +32,8 @@ INSTALL_REQUIRES = [
     "psutil",
     # Progress bars; nothing but Python.
     "tqdm",
+    # What `zoneinfo` reads where a system has no time zones.
+    "tzdata",
 ]
 
 EXTRAS_REQUIRE = {

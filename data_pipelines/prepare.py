@@ -169,7 +169,7 @@ def prepare(
         validation=validation_rule(
             options.validation_time,
             options.validation_fraction,
-            raw.schema.utc_offset_hours,
+            raw.schema.time_zone,
         ),
         details={
             **details,

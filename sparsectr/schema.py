@@ -12,6 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+# For those who check the times of a schema's data.
+from sparsectr.time_zone import LATEST_TIME as LATEST_TIME
+from sparsectr.time_zone import UTC, TimeZone
+
 PADDING_ID = 0
 """Id of padding and of a missing value, in every table."""
 
@@ -20,9 +24,6 @@ OUT_OF_VOCABULARY_ID = 1
 
 NUM_RESERVED_IDS = 2
 """First id of a real value."""
-
-LATEST_TIME = 4_102_444_800
-"""Unix seconds of the year 2100: from it on a time is not in seconds."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -156,8 +157,8 @@ class DatasetSchema:
         behavior_fields: Fields of a behaviour, beside its time.
         candidate_fields: Id fields of a candidate.
         candidate_dense_fields: Float fields of a candidate.
-        utc_offset_hours: The data set's own time zone, which decides what a
-            weekend is.
+        time_zone: The data set's own, which decides what an hour, a day and a
+            weekend are.
 
     Raises:
         ValueError: If names repeat, a field names an unknown table, or
@@ -170,7 +171,7 @@ class DatasetSchema:
     behavior_fields: tuple[CategoricalField, ...]
     candidate_fields: tuple[CategoricalField, ...]
     candidate_dense_fields: tuple[DenseField, ...] = ()
-    utc_offset_hours: int = 0
+    time_zone: TimeZone = UTC
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
@@ -196,13 +197,6 @@ class DatasetSchema:
                 "`behavior_fields` and `candidate_fields` must each have at "
                 f"least one field. Received: {len(self.behavior_fields)} and "
                 f"{len(self.candidate_fields)}"
-            )
-        offset = self.utc_offset_hours
-        # To Python a bool is an int, and 5.5 lies between the two.
-        if type(offset) is not int or not -12 <= offset <= 14:
-            raise ValueError(
-                "`utc_offset_hours` must be whole hours from -12 to 14. "
-                f"Received: utc_offset_hours={offset!r}"
             )
 
     def table(self, name: str) -> Table:
@@ -251,6 +245,10 @@ class DatasetSchema:
             for key, part in parts.items():
                 if key in arguments:
                     arguments[key] = tuple(part(**v) for v in arguments[key])
+            if "time_zone" in arguments:
+                arguments["time_zone"] = TimeZone.from_dict(
+                    arguments["time_zone"]
+                )
             return cls(**arguments)
         except TypeError as error:
             raise ValueError(f"Not a data-set schema: {error}") from error

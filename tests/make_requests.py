@@ -20,6 +20,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import TimeZone
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -49,7 +50,7 @@ SCHEMA = DatasetSchema(
     candidate_dense_fields=(
         DenseField(name="price", transform="log1p", mean=1.5, scale=0.7),
     ),
-    utc_offset_hours=8,
+    time_zone=TimeZone.fixed(8 * 60),
 )
 
 CONFIG = SparseCTRRecipe(

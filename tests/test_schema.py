@@ -13,6 +13,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import TimeZone
 
 SCHEMA = DatasetSchema(
     name="shop",
@@ -30,7 +31,7 @@ SCHEMA = DatasetSchema(
     candidate_dense_fields=(
         DenseField(name="price", transform="log1p", mean=0.5, scale=2.0),
     ),
-    utc_offset_hours=8,
+    time_zone=TimeZone.named("Europe/Copenhagen"),
 )
 
 
@@ -132,10 +133,6 @@ BRAND = CategoricalField(name="brand", table="brand")
         ),
         ({"behavior_fields": ()}, "at least one field. Received: 0 and 1"),
         ({"candidate_fields": ()}, "at least one field. Received: 2 and 0"),
-        ({"utc_offset_hours": 15}, "must be whole hours from -12 to 14."),
-        ({"utc_offset_hours": -13}, "must be whole hours from -12 to 14."),
-        ({"utc_offset_hours": 5.5}, "whole hours from -12 to 14. Received:"),
-        ({"utc_offset_hours": True}, "whole hours from -12 to 14. Received:"),
     ],
 )
 def test_bad_schema(change, message):

@@ -111,7 +111,7 @@ class SparseCTR(RankingModel):
         if recipe.encoding == "none":
             return NoEncoding(name="encoding")
         return RelTemporal(
-            recipe.num_heads, self.schema.utc_offset_hours, name="encoding"
+            recipe.num_heads, self.schema.time_zone, name="encoding"
         )
 
     def build(self, inputs_shape: Any = None) -> None:

@@ -5,6 +5,7 @@ which share weights. For them a subclass's `call` goes through all of them,
 behaviours and candidates, so that every weight is read.
 """
 
+import dataclasses
 import inspect
 import pathlib
 from typing import Any
@@ -33,11 +34,13 @@ from sparsectr.ops.places import (
     places_of_history,
     places_of_request,
 )
+from sparsectr.time_zone import TimeZone
 from tests.layer_contract import check_layer
 from tests.make_requests import SCHEMA, make_requests
 
 BATCH, LENGTH, CANDIDATES, WIDTH, HEADS = 3, 13, 5, 14, 7
-CHUNKS, TRANSITION, LOCAL, OFFSET = 4, 2, 3, 8
+CHUNKS, TRANSITION, LOCAL = 4, 2, 3
+ZONE = dataclasses.asdict(TimeZone.named("Europe/Copenhagen"))
 REQUESTS = make_requests(0, [13, 0, 3], length=LENGTH)
 
 
@@ -46,7 +49,7 @@ def _normal(*shape: int) -> np.ndarray:
     return random.normal(size=shape).astype("float32")
 
 
-ENCODING = serialized(RelTemporal(HEADS, OFFSET, name="encoding"))
+ENCODING = serialized(RelTemporal(HEADS, ZONE, name="encoding"))
 CHUNKING = serialized(TimeChunking(CHUNKS, TRANSITION, name="chunking"))
 SINK = serialized(NoSink(name="sink"))
 ATTENTIONS = {
@@ -204,7 +207,7 @@ def test_time_chunking() -> None:
 def test_rel_temporal() -> None:
     check_layer(
         RelTemporal,
-        {"num_heads": HEADS, "utc_offset_hours": OFFSET},
+        {"num_heads": HEADS, "time_zone": ZONE},
         tuple(np.abs(_normal(2, 3, keys)) for keys in (5, 5, 5)),
         expected_output_shape=(2, 3, HEADS, 5),
         pinned_float32=True,

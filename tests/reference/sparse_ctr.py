@@ -19,6 +19,7 @@ Axes: B batch, L history length, C candidates, N = L + C, U user fields,
 d width, e width of the tables.
 """
 
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from tests.reference.attention import (
     full_attention,
     mlp,
 )
+from tests.reference.times import zone_of
 
 
 def sigmoid(inputs: Array) -> Array:
@@ -62,7 +64,7 @@ def sparse_block(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """One SparseBlock, pre-norm with residuals (3.3).
 
@@ -73,13 +75,13 @@ def sparse_block(
         behavior_times: `[L]`, left-padded with 0.
         request_time: Unix seconds.
         config: The model's.
-        utc_offset_hours: Time zone that decides what a weekend is.
+        zone: Time zone that decides what a weekend is.
 
     Returns:
         `[N, d]`. The rows of padding mean nothing.
     """
     normalized = rms_norm(sequence, block["attention_norm"])
-    times = (behavior_times, request_time, config, utc_offset_hours)
+    times = (behavior_times, request_time, config, zone)
     if config.attention == "full":
         attended = full_attention(block, normalized, *times)
     else:
@@ -220,7 +222,7 @@ def forward(
                 behavior_times,
                 int(row["request_time"]),
                 config,
-                schema.utc_offset_hours,
+                zone_of(schema.time_zone.name),
             )
         candidates = sequence[len(behavior_times) :]
         logits.append(
