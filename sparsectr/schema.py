@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from sparsectr.time_fields import check_time_fields, time_tables
+
 # For those who check the times of a schema's data.
 from sparsectr.time_zone import LATEST_TIME as LATEST_TIME
 from sparsectr.time_zone import UTC, TimeZone
@@ -159,6 +161,8 @@ class DatasetSchema:
         candidate_dense_fields: Float fields of a candidate.
         time_zone: The data set's own, which decides what an hour, a day and a
             weekend are.
+        time_fields: Names of the fields that the model computes from times;
+            see `sparsectr.time_fields`.
 
     Raises:
         ValueError: If names repeat, a field names an unknown table, or
@@ -172,11 +176,13 @@ class DatasetSchema:
     candidate_fields: tuple[CategoricalField, ...]
     candidate_dense_fields: tuple[DenseField, ...] = ()
     time_zone: TimeZone = UTC
+    time_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
         tables = [table.name for table in self.tables]
-        _check_unique("tables", tables)
+        check_time_fields(self.time_fields)
+        _check_unique("tables", [*tables, *time_tables(self.time_fields)])
         for kind in ("user_fields", "behavior_fields", "candidate_fields"):
             fields: tuple[CategoricalField, ...] = getattr(self, kind)
             for field in fields:
@@ -245,6 +251,8 @@ class DatasetSchema:
             for key, part in parts.items():
                 if key in arguments:
                     arguments[key] = tuple(part(**v) for v in arguments[key])
+            if "time_fields" in arguments:
+                arguments["time_fields"] = tuple(arguments["time_fields"])
             if "time_zone" in arguments:
                 arguments["time_zone"] = TimeZone.from_dict(
                     arguments["time_zone"]

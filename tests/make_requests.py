@@ -20,6 +20,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_fields import TIME_FIELDS
 from sparsectr.time_zone import TimeZone
 
 HOUR = 3600
@@ -52,6 +53,9 @@ SCHEMA = DatasetSchema(
     ),
     time_zone=TimeZone.fixed(8 * 60),
 )
+
+TIMED_SCHEMA = dataclasses.replace(SCHEMA, time_fields=tuple(TIME_FIELDS))
+"""The same inputs, of which all time fields are computed too."""
 
 CONFIG = SparseCTRRecipe(
     width=39,

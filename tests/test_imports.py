@@ -14,6 +14,7 @@ PACKAGES = ("sparsectr", "configs", "data_pipelines", "export", "benchmarks")
 TYPES = (
     "sparsectr.errors",
     "sparsectr.schema",
+    "sparsectr.time_fields",
     "sparsectr.time_zone",
     "sparsectr.config",
     "sparsectr.config_fields",
@@ -37,6 +38,7 @@ COMMANDS = (
 MAY_IMPORT = {
     "sparsectr.errors": (),
     "sparsectr.schema": TYPES,
+    "sparsectr.time_fields": TYPES,
     "sparsectr.time_zone": ("sparsectr.errors",),
     "sparsectr.config": TYPES,
     "sparsectr.config_fields": (),
@@ -84,7 +86,7 @@ ONLY_FOR = dict.fromkeys(COMMANDS, (*COMMANDS, "export", "benchmarks"))
 
 WITHOUT_TENSORFLOW = [
     "sparsectr/schema.py",
-    "sparsectr/time_zone.py",
+    "sparsectr/time_*.py",
     "sparsectr/config*.py",
     "sparsectr/model_*.py",
     "sparsectr/process/command.py",

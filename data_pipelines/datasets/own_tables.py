@@ -168,6 +168,7 @@ class _Opening:
                     if field.kind == "dense_fields"
                 ),
                 time_zone=described.time_zone,
+                time_fields=described.time_fields,
             )
         except ValueError as error:
             raise described.error("", str(error)) from error

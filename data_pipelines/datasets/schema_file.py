@@ -20,6 +20,7 @@ from data_pipelines.raw.split_rule import (
 )
 from sparsectr.errors import InputError, did_you_mean
 from sparsectr.schema import LATEST_TIME
+from sparsectr.time_fields import check_time_fields
 from sparsectr.time_zone import MINUTES, UTC, TimeZone
 
 _FIELD_KINDS = (
@@ -82,6 +83,7 @@ _TOP: _Keys = {
     "utc_offset_hours": None,
     "utc_offset_minutes": None,
     "time_zone": str,
+    "time_fields": None,
     "tables": dict,
 }
 _OFFSETS = {
@@ -147,6 +149,7 @@ class SchemaFile:
     Args:
         path: The file.
         time_zone: That of the data set.
+        time_fields: What the model computes from times.
         files: The tables of files, by section.
         fields: All fields.
         tables: What is said of embedding tables, by name: `kind`, `size`,
@@ -157,6 +160,7 @@ class SchemaFile:
 
     path: Path
     time_zone: TimeZone
+    time_fields: tuple[str, ...]
     files: Mapping[str, FilesEntry]
     fields: tuple[FieldEntry, ...]
     tables: Mapping[str, Mapping[str, Any]]
@@ -221,6 +225,7 @@ def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
     return SchemaFile(
         path=path,
         time_zone=time_zone,
+        time_fields=_time_fields(values.get("time_fields", [])),
         files=files,
         fields=fields,
         tables=tables,
@@ -250,6 +255,20 @@ def _time_zone(values: Mapping[str, Any]) -> TimeZone:
             )
         return TimeZone.fixed(minutes * offset)
     return UTC
+
+
+def _time_fields(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise InputError(
+            f"`time_fields` must be a list of texts. Received: {names!r}"
+        )
+    try:
+        check_time_fields(names)
+    except ValueError as error:
+        raise InputError(f"`time_fields`: {error}") from error
+    return tuple(names)
 
 
 def _check(

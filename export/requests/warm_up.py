@@ -16,6 +16,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from data_pipelines.requests.buckets import Buckets
+from data_pipelines.requests.padding import REQUEST_TIME
 from export.graph.signature import EXAMPLES, Signature
 from export.messages.predict_messages import (
     PredictionLog,
@@ -123,7 +124,7 @@ def warm_up_requests(
                 {
                     name: value
                     for name, value in resized(requests, *shape).items()
-                    if name.startswith(("user_", "behavior_"))
+                    if name.startswith(("user_", "behavior_", REQUEST_TIME))
                 }
             )
         return states[batch_size, length]

@@ -36,7 +36,7 @@ from sparsectr.ops.places import (
 )
 from sparsectr.time_zone import TimeZone
 from tests.layer_contract import check_layer
-from tests.make_requests import SCHEMA, make_requests
+from tests.make_requests import SCHEMA, TIMED_SCHEMA, make_requests
 
 BATCH, LENGTH, CANDIDATES, WIDTH, HEADS = 3, 13, 5, 14, 7
 CHUNKS, TRANSITION, LOCAL = 4, 2, 3
@@ -279,6 +279,38 @@ def test_request_embedding() -> None:
     check_layer(
         RequestEmbedding,
         {"schema": SCHEMA, "embedding_dim": 17, "width": WIDTH},
+        inputs,
+        expected_output_shape=(
+            (BATCH, 3 * 17),
+            (BATCH, LENGTH, WIDTH),
+            (BATCH, CANDIDATES, WIDTH),
+        ),
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeRequestEmbedding(RequestEmbedding):
+    """Adds to behaviours what is left for `score`."""
+
+    def call(self, inputs: Any) -> Any:
+        user, behaviors, candidates = super().call(inputs)
+        if self.gap_to_request == "score":
+            times = inputs["behavior_time"], inputs["request_time"]
+            behaviors = behaviors + self.gaps_to_request(*times)
+        return user, behaviors, candidates
+
+
+@pytest.mark.parametrize("gap_to_request", ["encode_user", "score"])
+def test_request_embedding_with_time_fields(gap_to_request: str) -> None:
+    inputs = {k: v for k, v in REQUESTS.items() if k != "candidate_mask"}
+    check_layer(
+        WholeRequestEmbedding,
+        {
+            "schema": TIMED_SCHEMA,
+            "embedding_dim": 17,
+            "width": WIDTH,
+            "gap_to_request": gap_to_request,
+        },
         inputs,
         expected_output_shape=(
             (BATCH, 3 * 17),

@@ -11,6 +11,7 @@ import pytest
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.schema import DatasetSchema
+from sparsectr.time_fields import TIME_FIELDS
 from sparsectr.time_zone import TimeZone
 from tests import reference
 from tests.keras_weights import (
@@ -92,6 +93,16 @@ def test_sparsity(num_chunks: int, num_transition: int, num_local: int) -> None:
 def test_time_zones(zone: TimeZone) -> None:
     schema = dataclasses.replace(SCHEMA, time_zone=zone)
     _check(schema, CONFIG, 6, SHORT_AND_FULL)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [tuple(TIME_FIELDS), tuple(reversed(TIME_FIELDS)), ("request_hour",)],
+)
+def test_time_fields(names: tuple[str, ...]) -> None:
+    zone = TimeZone.named("Europe/Copenhagen")
+    schema = dataclasses.replace(SCHEMA, time_zone=zone, time_fields=names)
+    _check(schema, CONFIG, 8, [LENGTH, 0, 1, 6, 17])
 
 
 def test_means_between_two_days_and_gaps_of_a_century() -> None:

@@ -36,6 +36,7 @@ from tests.reference.attention import (
     full_attention,
     mlp,
 )
+from tests.reference.time_fields import behavior_ids, embed_times, request_ids
 from tests.reference.times import zone_of
 
 
@@ -161,6 +162,9 @@ def input_layer(
 ) -> tuple[Array, Array]:
     """E_S `[N, d]` and the flattened e_U `[U e]` of one request (3.2)."""
     tables = weights["tables"]
+    names, zone = schema.time_fields, zone_of(schema.time_zone.name)
+    times = [int(time) for time in row["behavior_time"]]
+    request_time = int(row["request_time"])
     elements = []
     projection = weights["behavior_projection"]
     for position in range(len(row["behavior_time"])):
@@ -169,6 +173,9 @@ def input_layer(
             for f in schema.behavior_fields
         }
         features = embed(tables, schema.behavior_fields, ids, "behavior_")
+        features += embed_times(
+            tables, behavior_ids(names, times, position, request_time, zone)
+        )
         elements.append(
             np.array(features) @ projection["kernel"] + projection["bias"]
         )
@@ -182,6 +189,7 @@ def input_layer(
         for field in schema.candidate_dense_fields:
             value = float(row[f"candidate_{field.name}"][number])
             features.append(transform(field, value))
+        features += embed_times(tables, request_ids(names, request_time, zone))
         elements.append(
             np.array(features) @ projection["kernel"] + projection["bias"]
         )
