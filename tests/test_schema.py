@@ -32,6 +32,7 @@ SCHEMA = DatasetSchema(
         DenseField(name="price", transform="log1p", mean=0.5, scale=2.0),
     ),
     time_zone=TimeZone.named("Europe/Copenhagen"),
+    time_fields=("gap_to_request", "behavior_hour"),
 )
 
 
@@ -133,6 +134,23 @@ BRAND = CategoricalField(name="brand", table="brand")
         ),
         ({"behavior_fields": ()}, "at least one field. Received: 0 and 1"),
         ({"candidate_fields": ()}, "at least one field. Received: 2 and 0"),
+        (
+            {"time_fields": ("behavior_our",)},
+            "there is no time field 'behavior_our'; known are behavior_hour, "
+            "behavior_weekday, behavior_gap, request_hour, request_weekday, "
+            "gap_to_request. Did you mean 'behavior_hour'?",
+        ),
+        (
+            {"time_fields": ("request_hour", "request_hour")},
+            "the time field 'request_hour' is there twice",
+        ),
+        (
+            {
+                "tables": (*SCHEMA.tables, Table(name="time_hour")),
+                "time_fields": ("request_hour",),
+            },
+            "Names in `tables` repeat: time_hour",
+        ),
     ],
 )
 def test_bad_schema(change, message):

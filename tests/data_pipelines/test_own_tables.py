@@ -1,5 +1,6 @@
 """Own tables to a store: shapes, types, times, splits."""
 
+import dataclasses
 import datetime
 import decimal
 import pathlib
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from data_pipelines.datasets.own_rows import Column, OwnRows, TimeColumn
+from data_pipelines.prepare import Options, prepare
 from data_pipelines.raw.raw_dataset import EXACT_TIME
 from data_pipelines.raw.raw_rows import RawRows
 from sparsectr.errors import InputError
@@ -644,6 +646,25 @@ def test_time_zone(tmp_path: pathlib.Path, said: str, minutes: int) -> None:
     zone = TimeZone.from_dict(store.manifest["schema"]["time_zone"])
     assert zone.local(midnight) == 1_600_041_600
     assert store.schema.time_zone == zone
+
+
+def test_time_fields_change_the_schema_alone(tmp_path: pathlib.Path) -> None:
+    plain = make(tmp_path)
+    line = 'time_fields = ["behavior_gap", "request_hour"]\n'
+    named = make(tmp_path, line + SCHEMA, name="named")
+    assert named.schema.time_fields == ("behavior_gap", "request_hour")
+    # A flag says what the file does not.
+    options = Options(
+        schema_file=tmp_path / "shop.toml", time_fields=("gap_to_request",)
+    )
+    other = prepare(
+        "parquet", tmp_path / "raw-named", tmp_path / "other", options=options
+    )
+    assert other.schema.time_fields == ("gap_to_request",)
+    for store in (named, other):
+        assert store.manifest["content"] == plain.manifest["content"]
+        without = dataclasses.replace(store.schema, time_fields=())
+        assert without == plain.schema
 
 
 def test_clock_times_of_a_day_on_which_clocks_change() -> None:

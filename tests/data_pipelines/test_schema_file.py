@@ -134,6 +134,18 @@ def test_rows_of_later_files_are_named(tmp_path: pathlib.Path) -> None:
         ("utc_offset_h", "utc_ofset_h", "Did you mean 'utc_offset_hours'?"),
         ("hours = 1", "hours = 99", "must be whole hours from -12 to 14"),
         ("hours = 1", "hours = 5.5", "`utc_offset_hours` must be whole hours"),
+        (
+            "utc_offset_hours = 1",
+            'time_fields = ["request_weekdy"]',
+            "`time_fields`: there is no time field 'request_weekdy'; known are "
+            "behavior_hour, behavior_weekday, behavior_gap, request_hour, "
+            "request_weekday, gap_to_request. Did you mean 'request_weekday'?",
+        ),
+        (
+            "utc_offset_hours = 1",
+            'time_fields = "request_hour"',
+            "`time_fields` must be a list of texts. Received: 'request_hour'",
+        ),
         ("hours = 1", "minutes = 841", "whole minutes from -720 to 840"),
         ("hours = 1", "minutes = true", "`utc_offset_minutes` must be whole"),
         (
