@@ -34,6 +34,8 @@ INSTALL_REQUIRES = [
     "psutil",
     # Progress bars; nothing but Python.
     "tqdm",
+    # What `zoneinfo` reads where a system has no time zones.
+    "tzdata",
 ]
 
 EXTRAS_REQUIRE = {

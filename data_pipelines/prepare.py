@@ -32,6 +32,10 @@ are people's data; --sample_requests=0 leaves them out.
 Of the requests before the test, the newest tenth are the validation, which
 `sparsectr.train --validation` chooses on; --validation_fraction and
 --validation_time move its begin.
+
+--time_fields=behavior_hour,request_hour has models read hours of day, and so
+on: they compute these fields from the times themselves, so that the rows of the
+store are the same.
 """
 
 import contextlib
@@ -67,6 +71,7 @@ from sparsectr.file_systems.local_copy import cache_folder, local_copy
 from sparsectr.file_systems.mirror import check_free, publish
 from sparsectr.file_systems.paths import file_system, is_remote, join
 from sparsectr.process import command
+from sparsectr.time_fields import TIME_FIELDS
 
 ENGINES = ("embedded", "spark")
 DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
@@ -101,6 +106,8 @@ class Options:
         validation_fraction: Share of the requests before the test that are
             the validation.
         eleme: Days and units. Ele.me alone.
+        time_fields: Fields that the model computes from times, instead of
+            those of the data set; `None` for these.
     """
 
     test_start: datetime.date | None = None
@@ -108,6 +115,7 @@ class Options:
     validation_time: str | None = None
     validation_fraction: float | None = None
     eleme: ElemeOptions | None = None
+    time_fields: tuple[str, ...] | None = None
 
 
 def prepare(
@@ -169,7 +177,7 @@ def prepare(
         validation=validation_rule(
             options.validation_time,
             options.validation_fraction,
-            raw.schema.utc_offset_hours,
+            raw.schema.time_zone,
         ),
         details={
             **details,
@@ -199,6 +207,19 @@ def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     Raises:
         InputError: If one is absent, or an option does not apply.
     """
+    found = _open_dataset(dataset, raw_dir, options)
+    if options.time_fields is None:
+        return found
+    try:
+        schema = dataclasses.replace(
+            found.schema, time_fields=options.time_fields
+        )
+    except ValueError as error:
+        raise InputError(f"--time_fields: {error}") from error
+    return dataclasses.replace(found, schema=schema)
+
+
+def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     if options.schema_file is not None and dataset != "parquet":
         raise InputError(f"--schema does not apply to {dataset}.")
     if options.eleme is not None and dataset != "eleme":
@@ -317,6 +338,12 @@ def define_flags() -> None:
         "First moment of the validation instead, as 2022-04-29 or "
         "2022-04-29T18:00, in the data set's own time zone.",
     )
+    flags.DEFINE_list(
+        "time_fields",
+        None,
+        "Fields that the model computes from times, instead of those that a "
+        f"schema file names: {', '.join(TIME_FIELDS)}.",
+    )
     flags.DEFINE_string(
         "schema",
         None,
@@ -402,6 +429,11 @@ def main(argv: Sequence[str]) -> None:
                 validation_time=values.validation_time,
                 validation_fraction=values.validation_fraction,
                 eleme=_eleme_options(values),
+                time_fields=(
+                    None
+                    if values.time_fields is None
+                    else tuple(values.time_fields)
+                ),
             ),
             engine=engine,
             num_shards=values.num_shards,

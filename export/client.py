@@ -208,7 +208,8 @@ class Client:
         """Returns the state of one user, for any number of `score` calls.
 
         Args:
-            user: The `user_` and `behavior_` inputs of a request.
+            user: The `user_` and `behavior_` inputs of a request, and its
+                `request_time` if the model binds its states to one.
 
         Raises:
             InputError: If the user is not one. It names the input.
@@ -221,6 +222,9 @@ class Client:
         return UserState(
             tensors=self._predict(ENCODE_USER, signature, inputs),
             newest_time=int(times[-1]) if times.size else 0,
+            request_time=(
+                int(arrays[REQUEST_TIME]) if REQUEST_TIME in arrays else None
+            ),
         )
 
     def score(self, state: UserState, request: Request) -> Array:
@@ -252,6 +256,12 @@ class Client:
         }
         arrays = check_request(request, inputs, "the request")
         check_is_after(arrays[REQUEST_TIME], state.newest_time, "the request")
+        if state.request_time not in (None, int(arrays[REQUEST_TIME])):
+            raise InputError(
+                f"`{REQUEST_TIME}` of the request is {arrays[REQUEST_TIME]}, "
+                f"but the state was made for {state.request_time} and the "
+                "model binds it to that: encode the user again"
+            )
         count = num_candidates(arrays)
         padded = pad([arrays], 0, self.buckets.candidates_of(count))
         try:

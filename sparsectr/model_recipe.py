@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from sparsectr.config_fields import check_fields, config_field, require
 from sparsectr.schema import DatasetSchema, field_width
+from sparsectr.time_fields import (
+    GAP_TO_REQUEST,
+    behavior_time_fields,
+    request_time_fields,
+    time_tables,
+)
 
 if TYPE_CHECKING:
     from sparsectr.models.ranking_model import RankingModel
@@ -104,6 +110,10 @@ class ModelRecipe:
     presets: ClassVar[Mapping[str, Preset]] = {}
     """Named sets of values for `--model.preset`."""
 
+    reads_gap_in_score: ClassVar[bool] = False
+    """Whether `score` sees the behaviors and their times, and so can read
+    `gap_to_request`."""
+
     width: int = config_field(32, "Width d of the sequence.", minimum=1)
     embedding_dim: int = config_field(
         32, "Width of every embedding table.", minimum=1
@@ -117,6 +127,13 @@ class ModelRecipe:
     hidden_training_fields: float = config_field(
         0.1, "Share of candidates whose training fields are hidden."
     )
+    gap_to_request: str = config_field(
+        "encode_user",
+        "Where the time field gap_to_request is read, if the data set has it: "
+        "encode_user, which binds a user state to one request time, or score, "
+        "for models whose state holds the behaviors with their times.",
+        choices=("encode_user", "score"),
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -125,11 +142,28 @@ class ModelRecipe:
             require(
                 0.0 <= share < 1.0, name, "be at least 0 and below 1", share
             )
+        require(
+            self.reads_gap_in_score or self.gap_to_request == "encode_user",
+            "gap_to_request",
+            f"be encode_user for {self.name}, whose state does not hold the "
+            "behaviors with their times",
+            self.gap_to_request,
+        )
 
     @property
     def name(self) -> str:
         """The model's name, which is that of its recipe's file."""
         return type(self).__module__.rpartition(".")[2]
+
+    def binds_state(self, schema: DatasetSchema) -> bool:
+        """Whether a user state holds for one request time alone."""
+        has_gap = GAP_TO_REQUEST in schema.time_fields
+        return has_gap and self.gap_to_request == "encode_user"
+
+    def scores_gap(self, schema: DatasetSchema) -> bool:
+        """Whether `score` reads how long ago a behavior was."""
+        has_gap = GAP_TO_REQUEST in schema.time_fields
+        return has_gap and self.gap_to_request == "score"
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
         """Returns what the model knows of a user before any candidate.
@@ -157,9 +191,11 @@ class ModelRecipe:
         Args:
             schema: The fields, resolved.
         """
+        sizes = {table.name: table.size or 0 for table in schema.served_tables}
+        sizes |= time_tables(schema.time_fields)
         return tuple(
-            TableSpec(table.name, table.size or 0, self.embedding_dim)
-            for table in schema.served_tables
+            TableSpec(name, size, self.embedding_dim)
+            for name, size in sizes.items()
         )
 
     def with_preset(self, preset: str) -> Self:
@@ -210,9 +246,12 @@ def user_state(
 def embedding_flops(
     recipe: ModelRecipe, schema: DatasetSchema, shape: RequestShape
 ) -> int:
-    """Returns operations of `RequestEmbedding`: its two projections."""
-    behavior = field_width(schema, "behavior", recipe.embedding_dim)
-    candidate = field_width(schema, "candidate", recipe.embedding_dim)
+    """Returns operations of `RequestEmbedding`: its projections."""
+    times, width = schema.time_fields, recipe.embedding_dim
+    num_behavior = len(behavior_time_fields(times)) + (GAP_TO_REQUEST in times)
+    behavior = field_width(schema, "behavior", width) + num_behavior * width
+    num_request = len(request_time_fields(times))
+    candidate = field_width(schema, "candidate", width) + num_request * width
     rows = shape.length * behavior + shape.num_candidates * candidate
     return 2 * shape.batch_size * rows * recipe.width
 

@@ -12,6 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from sparsectr.time_fields import check_time_fields, time_tables
+
+# For those who check the times of a schema's data.
+from sparsectr.time_zone import LATEST_TIME as LATEST_TIME
+from sparsectr.time_zone import UTC, TimeZone
+
 PADDING_ID = 0
 """Id of padding and of a missing value, in every table."""
 
@@ -20,9 +26,6 @@ OUT_OF_VOCABULARY_ID = 1
 
 NUM_RESERVED_IDS = 2
 """First id of a real value."""
-
-LATEST_TIME = 4_102_444_800
-"""Unix seconds of the year 2100: from it on a time is not in seconds."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -177,8 +180,10 @@ class DatasetSchema:
         has_weight: Whether a candidate has a weight in the loss.
         negative_rate: Share of the negatives that the log kept of those that
             were shown. Probabilities that are served are those of all.
-        utc_offset_hours: The data set's own time zone, which decides what a
-            weekend is.
+        time_zone: The data set's own, which decides what an hour, a day and a
+            weekend are.
+        time_fields: Names of the fields that the model computes from times;
+            see `sparsectr.time_fields`.
 
     Raises:
         ValueError: If names repeat, a field names an unknown table,
@@ -196,12 +201,14 @@ class DatasetSchema:
     training_fields: tuple[CategoricalField, ...] = ()
     has_weight: bool = False
     negative_rate: float = 1.0
-    utc_offset_hours: int = 0
+    time_zone: TimeZone = UTC
+    time_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
         tables = [table.name for table in self.tables]
-        _check_unique("tables", tables)
+        check_time_fields(self.time_fields)
+        _check_unique("tables", [*tables, *time_tables(self.time_fields)])
         for kind in _ID_KINDS:
             fields: tuple[CategoricalField, ...] = getattr(self, kind)
             for field in fields:
@@ -224,13 +231,6 @@ class DatasetSchema:
                 f"{len(self.candidate_fields)}"
             )
         self._check_training()
-        offset = self.utc_offset_hours
-        # To Python a bool is an int, and 5.5 lies between the two.
-        if type(offset) is not int or not -12 <= offset <= 14:
-            raise ValueError(
-                "`utc_offset_hours` must be whole hours from -12 to 14. "
-                f"Received: utc_offset_hours={offset!r}"
-            )
 
     def _check_training(self) -> None:
         own = {field.table for field in self.training_fields}
@@ -319,6 +319,12 @@ class DatasetSchema:
             for key, part in parts.items():
                 if key in arguments:
                     arguments[key] = tuple(part(**v) for v in arguments[key])
+            if "time_fields" in arguments:
+                arguments["time_fields"] = tuple(arguments["time_fields"])
+            if "time_zone" in arguments:
+                arguments["time_zone"] = TimeZone.from_dict(
+                    arguments["time_zone"]
+                )
             return cls(**arguments)
         except TypeError as error:
             raise ValueError(f"Not a data-set schema: {error}") from error

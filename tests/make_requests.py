@@ -21,6 +21,8 @@ from sparsectr.schema import (
     Prefix,
     Table,
 )
+from sparsectr.time_fields import TIME_FIELDS
+from sparsectr.time_zone import TimeZone
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -59,7 +61,7 @@ SCHEMA = DatasetSchema(
     candidate_dense_fields=(
         DenseField(name="price", transform="log1p", mean=1.5, scale=0.7),
     ),
-    utc_offset_hours=8,
+    time_zone=TimeZone.fixed(8 * 60),
 )
 """Every kind of field that is served."""
 
@@ -70,6 +72,9 @@ LOGGED_SCHEMA = dataclasses.replace(
     has_weight=True,
 )
 """And what only a log has."""
+
+TIMED_SCHEMA = dataclasses.replace(SCHEMA, time_fields=tuple(TIME_FIELDS))
+"""The same inputs, of which all time fields are computed too."""
 
 CONFIG = SparseCTRRecipe(
     width=39,

@@ -14,6 +14,8 @@ PACKAGES = ("sparsectr", "configs", "data_pipelines", "export", "benchmarks")
 TYPES = (
     "sparsectr.errors",
     "sparsectr.schema",
+    "sparsectr.time_fields",
+    "sparsectr.time_zone",
     "sparsectr.config",
     "sparsectr.config_fields",
     "sparsectr.model_recipe",
@@ -36,6 +38,8 @@ COMMANDS = (
 MAY_IMPORT = {
     "sparsectr.errors": (),
     "sparsectr.schema": TYPES,
+    "sparsectr.time_fields": TYPES,
+    "sparsectr.time_zone": ("sparsectr.errors",),
     "sparsectr.config": TYPES,
     "sparsectr.config_fields": (),
     # For the type of what it builds alone.
@@ -82,6 +86,7 @@ ONLY_FOR = dict.fromkeys(COMMANDS, (*COMMANDS, "export", "benchmarks"))
 
 WITHOUT_TENSORFLOW = [
     "sparsectr/schema.py",
+    "sparsectr/time_*.py",
     "sparsectr/config*.py",
     "sparsectr/model_*.py",
     "sparsectr/process/command.py",

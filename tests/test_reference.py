@@ -1,6 +1,7 @@
 """The reference itself, against cases worked out by hand."""
 
 import math
+from datetime import UTC
 from fractions import Fraction
 
 import numpy as np
@@ -70,7 +71,9 @@ class TestTemporalBias:
     ) -> None:
         query, key = MONDAY + difference, MONDAY
         for pair in ((query, key), (key, query)):
-            bias = reference.temporal_bias(*pair, [1.0, 0.5], [0, 0], [0, 0], 0)
+            bias = reference.temporal_bias(
+                *pair, [1.0, 0.5], [0, 0], [0, 0], UTC
+            )
             assert bias.tolist() == [-bucket, -bucket / 2]
 
     @pytest.mark.parametrize(
@@ -90,32 +93,33 @@ class TestTemporalBias:
         self, difference: int | Fraction, hour: int
     ) -> None:
         bias = reference.temporal_bias(
-            MONDAY + difference, MONDAY, [0], [2.0], [0], 0
+            MONDAY + difference, MONDAY, [0], [2.0], [0], UTC
         )
         assert bias[0] == pytest.approx(-2.0 * math.sin(math.pi * hour / 24))
 
     def test_weekend_in_its_own_time_zone(self) -> None:
         # In UTC+8 Saturday begins on Friday 16:00 UTC.
+        china = reference.zone_of("UTC+8")
         saturday = MONDAY + 4 * DAY + 16 * HOUR
-        assert not reference.is_weekend(saturday - 1, 8)
-        assert not reference.is_weekend(saturday - Fraction(1, 2), 8)
-        assert reference.is_weekend(saturday, 8)
-        assert reference.is_weekend(saturday + 2 * DAY - 1, 8)
-        assert not reference.is_weekend(saturday + 2 * DAY, 8)
-        assert not reference.is_weekend(saturday, 0)
+        assert not reference.is_weekend(saturday - 1, china)
+        assert not reference.is_weekend(saturday - Fraction(1, 2), china)
+        assert reference.is_weekend(saturday, china)
+        assert reference.is_weekend(saturday + 2 * DAY - 1, china)
+        assert not reference.is_weekend(saturday + 2 * DAY, china)
+        assert not reference.is_weekend(saturday, UTC)
         # 2017-05-13 was a Saturday, and Alibaba's last day.
-        assert reference.is_weekend(1_494_604_800, 8)
+        assert reference.is_weekend(1_494_604_800, china)
 
     def test_weekend_bias(self) -> None:
         for day, expected in ((0, 0), (4, 0), (5, -3), (6, -3), (7, 0)):
             bias = reference.temporal_bias(
-                MONDAY + day * DAY, MONDAY, [0], [0], [3.0], 0
+                MONDAY + day * DAY, MONDAY, [0], [0], [3.0], UTC
             )
             assert bias[0] == expected
 
     def test_parts_add_up(self) -> None:
         bias = reference.temporal_bias(
-            MONDAY + 6 * DAY + 6 * HOUR, MONDAY, [1.0], [10.0], [100.0], 0
+            MONDAY + 6 * DAY + 6 * HOUR, MONDAY, [1.0], [10.0], [100.0], UTC
         )
         # log2(540000) is 19.04, and sin(pi / 4) is that of 6 hours.
         assert bias[0] == pytest.approx(-19 - 10 * math.sqrt(0.5) - 100)
@@ -172,7 +176,7 @@ class TestTwoBehaviors:
             [MONDAY, MONDAY + 1],
             MONDAY + 2,
             _config(),
-            0,
+            UTC,
         )
         # The first behavior sees itself, in two branches of three.
         np.testing.assert_allclose(output[0], [2 / 3, 0])
@@ -198,7 +202,7 @@ class TestTwoBehaviors:
             [],
             MONDAY,
             _config(),
-            0,
+            UTC,
         )
         np.testing.assert_allclose(output, [user])
         output = reference.local_attention(
@@ -211,7 +215,7 @@ class TestTwoBehaviors:
             [MONDAY, MONDAY + 3],
             MONDAY + 5,
             _config(),
-            0,
+            UTC,
         )
         # User: ln 3, bias 0. Newest behavior: 0, bias -floor(log2(2)) = -1.
         share = 3 / (3 + math.exp(-1))
@@ -225,14 +229,14 @@ class TestTwoBehaviors:
             MONDAY + 4,
         )
         # Buckets 2 and 0: the first behavior's odds fall from 3 to 3/4.
-        output = reference.full_attention(block, *arguments, _config(), 0)
+        output = reference.full_attention(block, *arguments, _config(), UTC)
         np.testing.assert_allclose(output[2], [3 / 7, 4 / 7])
         np.testing.assert_allclose(output[0], [1, 0])
         without = _config(encoding="none")
-        output = reference.full_attention(block, *arguments, without, 0)
+        output = reference.full_attention(block, *arguments, without, UTC)
         np.testing.assert_allclose(output[2], [3 / 4, 1 / 4])
         block["output"] = np.array([[0.0, 4.0], [8.0, 0.0]])
-        output = reference.full_attention(block, *arguments, without, 0)
+        output = reference.full_attention(block, *arguments, without, UTC)
         np.testing.assert_allclose(output[2], [2, 3])
 
     def test_heads_are_columns(self) -> None:
@@ -242,7 +246,7 @@ class TestTwoBehaviors:
             [MONDAY, MONDAY + 1],
             MONDAY + 2,
             _config(num_heads=2),
-            0,
+            UTC,
         )
         # Head 1: logits ln 3 and 2 ln 3 over values 1, 2. Head 2: even.
         np.testing.assert_allclose(output[2], [1.75, 4.0])
@@ -275,7 +279,7 @@ def test_aggregate_is_masked_mean_then_mlp() -> None:
         [0, 0, MONDAY, MONDAY + 1],
         MONDAY + 2,
         _config(),
-        0,
+        UTC,
     )
     # The mean is (0.5, 1.5); ReLU cuts 0.5 - 1 to 0.
     np.testing.assert_allclose(output[4], [0.5, 7.5])
@@ -294,7 +298,7 @@ def test_transition_takes_the_last_of_each_chunk() -> None:
         [MONDAY, MONDAY + 1, MONDAY + 2, MONDAY + 99],
         MONDAY + 100,
         _config(num_chunks=2, num_transition=2),
-        0,
+        UTC,
     )
     # Positions 1 and 2 end the first chunk; 3 is the whole second one.
     np.testing.assert_allclose(output[:, 0], [0, 2, 3, 14 / 3, 14 / 3])
@@ -312,7 +316,7 @@ def test_local_window_of_behaviors_and_candidates() -> None:
         [0, MONDAY, MONDAY + 1, MONDAY + 2],
         MONDAY + 3,
         _config(num_local=2),
-        0,
+        UTC,
     )
     np.testing.assert_allclose(output[:, 0], [0, 1, 1.5, 3, 3, 3])
 
@@ -325,7 +329,7 @@ def test_empty_branches_are_exactly_zero(times: list[int]) -> None:
         np.ones((length, 2)),
         np.ones((length, 2)),
     )
-    rest = (times, MONDAY, _config(), 0)
+    rest = (times, MONDAY, _config(), UTC)
     block = _plain_block()
     for output in (
         reference.global_attention(block, *arguments, *rest),
@@ -354,7 +358,7 @@ def test_block_normalizes_the_user_like_the_sequence() -> None:
         "swiglu_up": np.ones((2, 1)),
         "swiglu_down": np.ones((1, 2)),
     }
-    arguments = ([MONDAY, MONDAY + 9], MONDAY + 10, _config(), 0)
+    arguments = ([MONDAY, MONDAY + 9], MONDAY + 10, _config(), UTC)
     sequence = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 1.5]])
     user = np.array([1.0, -2.0])
     output, scaled, turned = (

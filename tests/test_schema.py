@@ -13,6 +13,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import TimeZone
 
 SCHEMA = DatasetSchema(
     name="shop",
@@ -30,7 +31,8 @@ SCHEMA = DatasetSchema(
     candidate_dense_fields=(
         DenseField(name="price", transform="log1p", mean=0.5, scale=2.0),
     ),
-    utc_offset_hours=8,
+    time_zone=TimeZone.named("Europe/Copenhagen"),
+    time_fields=("gap_to_request", "behavior_hour"),
 )
 
 
@@ -132,10 +134,23 @@ BRAND = CategoricalField(name="brand", table="brand")
         ),
         ({"behavior_fields": ()}, "at least one field. Received: 0 and 1"),
         ({"candidate_fields": ()}, "at least one field. Received: 2 and 0"),
-        ({"utc_offset_hours": 15}, "must be whole hours from -12 to 14."),
-        ({"utc_offset_hours": -13}, "must be whole hours from -12 to 14."),
-        ({"utc_offset_hours": 5.5}, "whole hours from -12 to 14. Received:"),
-        ({"utc_offset_hours": True}, "whole hours from -12 to 14. Received:"),
+        (
+            {"time_fields": ("behavior_our",)},
+            "there is no time field 'behavior_our'; known are behavior_hour, "
+            "behavior_weekday, behavior_gap, request_hour, request_weekday, "
+            "gap_to_request. Did you mean 'behavior_hour'?",
+        ),
+        (
+            {"time_fields": ("request_hour", "request_hour")},
+            "the time field 'request_hour' is there twice",
+        ),
+        (
+            {
+                "tables": (*SCHEMA.tables, Table(name="time_hour")),
+                "time_fields": ("request_hour",),
+            },
+            "Names in `tables` repeat: time_hour",
+        ),
     ],
 )
 def test_bad_schema(change, message):

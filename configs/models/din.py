@@ -24,6 +24,7 @@ class DINRecipe(ModelRecipe):
     """Behaviours weighted by what the candidate is like."""
 
     network = "sparsectr.models.din:DIN"
+    reads_gap_in_score = True
 
     attention_units_1: int = config_field(
         80, "First hidden width of the activation unit.", minimum=1
@@ -41,17 +42,20 @@ class DINRecipe(ModelRecipe):
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
         """Returns the embedded behaviours, beside the profile."""
+        rows = ("L", self.width)
+        behaviors = StateTensor(
+            "behaviors", "float32", rows, "Embedded behaviors"
+        )
+        valid = StateTensor("is_valid", "bool", ("L",), "True for a behavior")
+        time = StateTensor("time", "int64", ("L",), "Unix seconds of each")
         return StateSpec(
             (
-                StateTensor(
-                    "behaviors",
-                    "float32",
-                    ("L", self.width),
-                    "Embedded behaviors",
-                ),
-                StateTensor("is_valid", "bool", ("L",), "True for a behavior"),
+                behaviors,
+                valid,
+                *((time,) if self.scores_gap(schema) else ()),
                 *user_state(self, schema),
-            )
+            ),
+            self.binds_state(schema),
         )
 
     def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:

@@ -30,7 +30,9 @@ class MeanPoolingRecipe(ModelRecipe):
         mean = StateTensor(
             "history", "float32", (self.width,), "Mean of the behaviors"
         )
-        return StateSpec((mean, *user_state(self, schema)))
+        return StateSpec(
+            (mean, *user_state(self, schema)), self.binds_state(schema)
+        )
 
     def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:
         """Returns additions and multiplications of one forward pass."""

@@ -108,7 +108,8 @@ class SparseCTRRecipe(ModelRecipe):
                 ),
                 StateTensor("key_mask", "bool", (keys,), "True for a key"),
                 *user_state(self, schema),
-            )
+            ),
+            self.binds_state(schema),
         )
 
     def flops(self, schema: DatasetSchema, shape: RequestShape) -> int:

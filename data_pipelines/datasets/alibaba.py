@@ -29,6 +29,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import TimeZone
 
 # Midnights in China (UTC+8).
 FIRST_BEHAVIOR_TIME = 1_492_790_400  # 2017-04-22
@@ -84,7 +85,7 @@ SCHEMA = DatasetSchema(
         )
     ),
     candidate_dense_fields=(DenseField(name="price", transform="log1p"),),
-    utc_offset_hours=8,
+    time_zone=TimeZone.fixed(8 * 60),
 )
 
 _INT = pa.int64()

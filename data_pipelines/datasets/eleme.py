@@ -38,8 +38,8 @@ import pyarrow.compute as pc
 from data_pipelines.datasets.eleme_history import (
     BEHAVIOR_FIELDS,
     LIST_COLUMNS,
+    TIME_ZONE,
     TIMEDIFF_UNITS,
-    UTC_OFFSET_HOURS,
     check,
     parse_histories,
     union_of_histories,
@@ -50,7 +50,7 @@ from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
-from data_pipelines.raw.split_rule import FromTime, describe_day, start_of_day
+from data_pipelines.raw.split_rule import FromTime, describe_day
 from sparsectr.errors import InputError
 from sparsectr.schema import (
     CategoricalField,
@@ -171,7 +171,7 @@ SCHEMA = DatasetSchema(
         DenseField(name="avg_price", transform="log1p"),
         DenseField(name="total_amt_30", transform="log1p"),
     ),
-    utc_offset_hours=UTC_OFFSET_HOURS,
+    time_zone=TIME_ZONE,
 )
 
 # What stands for a missing value beside an empty text.
@@ -309,7 +309,7 @@ def open_eleme(
     test_day = options.first_day + datetime.timedelta(
         days=min(options.test_days) - 1
     )
-    test_time = start_of_day(test_day, UTC_OFFSET_HOURS)
+    test_time = TIME_ZONE.start_of_day(test_day)
     return RawDataset(
         schema=SCHEMA,
         impressions=RawTable(
@@ -319,9 +319,7 @@ def open_eleme(
             convert=functools.partial(_convert, options),
         ),
         behaviors=union_of_histories,
-        split=FromTime(
-            time=test_time, rule=describe_day(test_time, UTC_OFFSET_HOURS)
-        ),
+        split=FromTime(time=test_time, rule=describe_day(test_time, TIME_ZONE)),
         unique_behaviors=True,
     )
 
@@ -407,7 +405,7 @@ def _check_day(rows: RawRows, first_day: datetime.date, *, drop: bool) -> None:
     The days were chosen by these names: rows of another day could be on the
     wrong side of the split.
     """
-    start = start_of_day(first_day, UTC_OFFSET_HOURS)
+    start = TIME_ZONE.start_of_day(first_day)
     midnight = pc.add(
         pc.multiply(pc.subtract(rows.table["day"], 1), 86400), start
     )

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from data_pipelines.preparation.tables import is_first
 from data_pipelines.raw.raw_dataset import MadeBehaviors
 from data_pipelines.raw.raw_rows import RawRows
+from sparsectr.time_zone import TimeZone
 
 Array = npt.NDArray[Any]
 
-UTC_OFFSET_HOURS = 8
+TIME_ZONE = TimeZone.fixed(8 * 60)
 
 TIMEDIFF_UNITS = {"ms": 1, "s": 1000, "min": 60_000}
 """Milliseconds of the units in which `timediff_list` may be."""
@@ -205,7 +206,7 @@ def union_of_histories(impressions: pa.Table) -> MadeBehaviors:
     is_earlier = pc.less(behaviors["time"], request_time)
     behaviors = behaviors.filter(pc.fill_null(is_earlier, False))
     num_timed = int(pc.sum(has_time).as_py() or 0)
-    hour = (_numpy(behaviors["time"]) // 3600 + UTC_OFFSET_HOURS) % 24
+    hour = TIME_ZONE.local(_numpy(behaviors["time"])) // 3600 % 24
     differs = pc.not_equal(behaviors["hours"], pa.array(hour))
     return MadeBehaviors(
         table=behaviors,

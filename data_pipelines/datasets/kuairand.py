@@ -31,7 +31,6 @@ from data_pipelines.raw.split_rule import (
     LastDay,
     SplitRule,
     describe_day,
-    start_of_day,
 )
 from sparsectr.errors import InputError
 from sparsectr.schema import (
@@ -41,8 +40,9 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import TimeZone
 
-UTC_OFFSET_HOURS = 8
+TIME_ZONE = TimeZone.fixed(8 * 60)
 
 _PROFILE = (
     "user_active_degree",
@@ -87,7 +87,7 @@ SCHEMA = DatasetSchema(
     candidate_dense_fields=(
         DenseField(name="video_duration", transform="log1p"),
     ),
-    utc_offset_hours=UTC_OFFSET_HOURS,
+    time_zone=TIME_ZONE,
 )
 
 _EARLIEST_MS = 100_000_000_000
@@ -128,11 +128,11 @@ def open_kuairand(
         InputError: If a file is absent.
     """
     version = _version(raw_dir)
-    split: SplitRule = LastDay(utc_offset_hours=UTC_OFFSET_HOURS)
+    split: SplitRule = LastDay(time_zone=TIME_ZONE)
     if test_start is not None:
-        test_time = start_of_day(test_start, UTC_OFFSET_HOURS)
+        test_time = TIME_ZONE.start_of_day(test_start)
         split = FromTime(
-            time=test_time, rule=describe_day(test_time, UTC_OFFSET_HOURS)
+            time=test_time, rule=describe_day(test_time, TIME_ZONE)
         )
     return RawDataset(
         schema=SCHEMA,

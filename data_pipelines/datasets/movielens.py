@@ -63,7 +63,6 @@ SCHEMA = DatasetSchema(
         CategoricalField(name=name, table=name)
         for name in ("movie_id", "genres", "year")
     ),
-    utc_offset_hours=0,
 )
 
 _INT = pa.int64()

@@ -7,14 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.datasets.schema_file import (
-    FilesEntry,
-    SchemaFile,
-    did_you_mean,
-)
+from data_pipelines.datasets.schema_file import FilesEntry, SchemaFile
 from data_pipelines.raw.casting import is_text
 from data_pipelines.raw.source_file import SourceFile
-from sparsectr.errors import InputError
+from sparsectr.errors import InputError, did_you_mean
 
 _MAX_FILES = 1 << 15
 """A row number has 15 bits for the file."""

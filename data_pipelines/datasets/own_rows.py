@@ -13,6 +13,7 @@ from data_pipelines.raw.casting import cast
 from data_pipelines.raw.raw_dataset import EXACT_TIME
 from data_pipelines.raw.raw_rows import RawRows
 from sparsectr.schema import LATEST_TIME
+from sparsectr.time_zone import TimeZone
 
 Integers = npt.NDArray[np.int64]
 
@@ -48,14 +49,13 @@ class TimeColumn:
     Args:
         source: The column of the file.
         unit: What its numbers count since 1970.
-        shift: Seconds that its timestamps without a time zone are ahead of
-            UTC.
+        time_zone: That of its timestamps without one.
         is_exact: Whether any file tells times less than a second apart.
     """
 
     source: str
     unit: str
-    shift: int
+    time_zone: TimeZone
     is_exact: bool
 
 
@@ -200,7 +200,10 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
         is_local = column.type.tz is None
         counts = column.cast(pa.int64()).to_numpy()
         if is_local:
-            counts = counts - time.shift * per_second
+            local = counts // per_second
+            counts = counts + per_second * (
+                time.time_zone.universal(local) - local
+            )
     elif pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         numbers = column.cast(pa.float64()).to_numpy()
         # Those that no integer holds are refused as any other below.

@@ -30,6 +30,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import UTC
 
 _ITEM = "__item"
 """No field has that name: `item_id` is one that many would give."""
@@ -166,7 +167,8 @@ class _Opening:
                     for field in fields
                     if field.kind == "dense_fields"
                 ),
-                utc_offset_hours=described.utc_offset_hours,
+                time_zone=described.time_zone,
+                time_fields=described.time_fields,
             )
         except ValueError as error:
             raise described.error("", str(error)) from error
@@ -309,11 +311,12 @@ class _Opening:
                     f"column {name!r} of {source.path} is of type "
                     f"{column_type}, which holds Unix seconds to 128 seconds",
                 )
-        offset = self.described.utc_offset_hours
         return TimeColumn(
             source=name,
             unit=entry.time_unit,
-            shift=offset * 3600 if entry.time_zone == "local" else 0,
+            time_zone=(
+                self.described.time_zone if entry.time_zone == "local" else UTC
+            ),
             is_exact=is_exact,
         )
 

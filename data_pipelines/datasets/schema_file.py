@@ -6,7 +6,6 @@ what it names is checked in `own_tables.py`.
 
 import dataclasses
 import datetime
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,10 +17,11 @@ from data_pipelines.raw.split_rule import (
     LastFraction,
     SplitRule,
     describe_day,
-    start_of_day,
 )
-from sparsectr.errors import InputError
+from sparsectr.errors import InputError, did_you_mean
 from sparsectr.schema import LATEST_TIME
+from sparsectr.time_fields import check_time_fields
+from sparsectr.time_zone import MINUTES, UTC, TimeZone
 
 _FIELD_KINDS = (
     "user_fields",
@@ -81,8 +81,17 @@ _TOP: _Keys = {
     **dict.fromkeys(_FIELD_KINDS, dict),
     "split": dict,
     "utc_offset_hours": None,
+    "utc_offset_minutes": None,
+    "time_zone": str,
+    "time_fields": None,
     "tables": dict,
 }
+_OFFSETS = {
+    "utc_offset_hours": ("hours", 60),
+    "utc_offset_minutes": ("minutes", 1),
+}
+"""Units of a fixed time zone, in words and in minutes."""
+
 _SPLIT: _Keys = dict.fromkeys(("test_start", "last_day", "last_fraction"))
 
 
@@ -139,7 +148,8 @@ class SchemaFile:
 
     Args:
         path: The file.
-        utc_offset_hours: Time zone of the data set.
+        time_zone: That of the data set.
+        time_fields: What the model computes from times.
         files: The tables of files, by section.
         fields: All fields.
         tables: What is said of embedding tables, by name: `kind`, `size`,
@@ -149,7 +159,8 @@ class SchemaFile:
     """
 
     path: Path
-    utc_offset_hours: int
+    time_zone: TimeZone
+    time_fields: tuple[str, ...]
     files: Mapping[str, FilesEntry]
     fields: tuple[FieldEntry, ...]
     tables: Mapping[str, Mapping[str, Any]]
@@ -185,12 +196,7 @@ def read_schema_file(path: Path) -> SchemaFile:
 
 def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
     _check("", values, _TOP, ["behaviors", *_FIELD_KINDS[1:3], "split"])
-    offset = values.get("utc_offset_hours", 0)
-    if type(offset) is not int or not -12 <= offset <= 14:
-        raise InputError(
-            "`utc_offset_hours` must be whole hours from -12 to 14. "
-            f"Received: {offset!r}"
-        )
+    time_zone = _time_zone(values)
     if ("impressions" in values) == ("requests" in values):
         raise InputError(
             "there must be either [impressions], one row a candidate, or "
@@ -218,18 +224,51 @@ def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
     fields, tables = _fields_and_tables(values, files)
     return SchemaFile(
         path=path,
-        utc_offset_hours=offset,
+        time_zone=time_zone,
+        time_fields=_time_fields(values.get("time_fields", [])),
         files=files,
         fields=fields,
         tables=tables,
-        split=_split(values["split"], offset),
+        split=_split(values["split"], time_zone),
     )
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a question that ends a message, if a known name is like it."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def _time_zone(values: Mapping[str, Any]) -> TimeZone:
+    """Returns the data set's time zone, which one of three keys says."""
+    given = [name for name in (*_OFFSETS, "time_zone") if name in values]
+    if len(given) > 1:
+        raise InputError(f"only one of {', '.join(given)} can be given")
+    if "time_zone" in values:
+        try:
+            return TimeZone.named(values["time_zone"])
+        except InputError as error:
+            raise InputError(f"`time_zone`: {error}") from error
+    for name in given:
+        unit, minutes = _OFFSETS[name]
+        least, most = (bound // minutes for bound in MINUTES)
+        offset = values[name]
+        # To Python a bool is an int.
+        if type(offset) is not int or not least <= offset <= most:
+            raise InputError(
+                f"`{name}` must be whole {unit} from {least} to {most}. "
+                f"Received: {offset!r}"
+            )
+        return TimeZone.fixed(minutes * offset)
+    return UTC
+
+
+def _time_fields(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise InputError(
+            f"`time_fields` must be a list of texts. Received: {names!r}"
+        )
+    try:
+        check_time_fields(names)
+    except ValueError as error:
+        raise InputError(f"`time_fields`: {error}") from error
+    return tuple(names)
 
 
 def _check(
@@ -388,7 +427,7 @@ def _sections_of(kind: str, files: Mapping[str, FilesEntry]) -> list[str]:
     return [name for name in known if name in files]
 
 
-def _split(values: Any, offset: int) -> SplitRule:
+def _split(values: Any, time_zone: TimeZone) -> SplitRule:
     _check("split", values, _SPLIT)
     if len(values) != 1:
         raise InputError(f"split: one of {', '.join(_SPLIT)} must be given")
@@ -396,7 +435,7 @@ def _split(values: Any, offset: int) -> SplitRule:
     if key == "last_day":
         if value is not True:
             raise InputError("split: `last_day` can only be true")
-        return LastDay(utc_offset_hours=offset)
+        return LastDay(time_zone=time_zone)
     if key == "last_fraction":
         if type(value) is not float or not 0.0 < value < 1.0:
             raise InputError(
@@ -410,12 +449,11 @@ def _split(values: Any, offset: int) -> SplitRule:
             f"with a time, without quotes. Received: {value!r}"
         )
     if not isinstance(value, datetime.datetime):
-        time = start_of_day(value, offset)
-        rule = describe_day(time, offset)
+        time = time_zone.start_of_day(value)
+        rule = describe_day(time, time_zone)
     else:
         if value.tzinfo is None:
-            zone = datetime.timezone(datetime.timedelta(hours=offset))
-            value = value.replace(tzinfo=zone)
+            value = time_zone.attach(value)
         time = int(value.timestamp())
         rule = f"from {value} on for test"
     if not 0 < time < LATEST_TIME:

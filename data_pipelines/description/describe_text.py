@@ -1,7 +1,6 @@
 """The statistics of a store as text of 79 columns, but for a long path."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 
 from data_pipelines.description.duration_counts import (
     CLASS_NAMES,
@@ -17,6 +16,7 @@ from data_pipelines.description.store_statistics import (
 from data_pipelines.stores.shard import SPLITS
 from data_pipelines.stores.store import Store
 from sparsectr.schema import DatasetSchema
+from sparsectr.time_zone import TimeZone
 
 _PERCENTS = {
     "min": 0,
@@ -120,23 +120,19 @@ def _overview(
     if cut is not None:
         yield f"validation: {cut}"
     yield ""
-    zone = f"UTC{schema.utc_offset_hours:+d}"
-    yield _line(f"Times, {zone}", ["first", "last"], 22)
+    yield _line(f"Times, {schema.time_zone.name}", ["first", "last"], 22)
     spans = {"behaviors": statistics.behavior_span}
     for split in SPLITS:
         spans[f"{split} requests"] = statistics.splits[split].span
     for name, span in spans.items():
-        yield _line(f"  {name}", _ends(span, schema.utc_offset_hours), 22)
+        yield _line(f"  {name}", _ends(span, schema.time_zone), 22)
 
 
-def _ends(span: TimeSpan, utc_offset_hours: int) -> list[str]:
+def _ends(span: TimeSpan, time_zone: TimeZone) -> list[str]:
     return [
         NONE
         if time is None
-        else (
-            datetime.fromtimestamp(time, UTC)
-            + timedelta(hours=utc_offset_hours)
-        ).strftime("%Y-%m-%d %H:%M:%S")
+        else time_zone.moment(time).strftime("%Y-%m-%d %H:%M:%S")
         for time in (span.first, span.last)
     ]
 

@@ -28,6 +28,7 @@ from data_pipelines.description.store_statistics import (
 )
 from data_pipelines.stores.shard import SPLITS
 from data_pipelines.stores.store import Store
+from sparsectr.time_zone import TimeZone
 
 Array = npt.NDArray[Any]
 
@@ -110,7 +111,7 @@ def picture(
     for column, draw_panel in enumerate((_behaviors, _requests, _click_rate)):
         axes = figure.add_subplot(grid[2, 2 * column : 2 * column + 2])
         draw_panel(axes, periods)
-        _date_axis(axes, periods, store.schema.utc_offset_hours)
+        _date_axis(axes, periods, store.schema.time_zone)
         _finish(axes)
     missing = figure.add_subplot(grid[3, :3])
     _fields(missing, figure.add_subplot(grid[3, 3:]), store, statistics)
@@ -292,7 +293,7 @@ def _days(edges: Array) -> Array:
     return edges.astype("datetime64[D]").astype(np.float64)
 
 
-def _date_axis(axes: Axes, periods: Periods, utc_offset_hours: int) -> None:
+def _date_axis(axes: Axes, periods: Periods, time_zone: TimeZone) -> None:
     axes.set_xlim(*_days(periods.edges[[0, -1]]))
     locator = AutoDateLocator(  # type: ignore[no-untyped-call]
         minticks=3, maxticks=7
@@ -301,7 +302,7 @@ def _date_axis(axes: Axes, periods: Periods, utc_offset_hours: int) -> None:
     axes.xaxis.set_major_formatter(
         ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
     )
-    axes.set_xlabel(f"{periods.unit}, UTC{utc_offset_hours:+d}")
+    axes.set_xlabel(f"{periods.unit}, {time_zone.name}")
 
 
 def _fields(

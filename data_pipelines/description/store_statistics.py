@@ -30,10 +30,9 @@ from sparsectr.schema import (
     PREFIXES,
     DatasetSchema,
 )
+from sparsectr.time_zone import SECONDS_PER_DAY
 
 Array = npt.NDArray[Any]
-
-_DAY = 24 * 3600
 
 _BLOCK_ROWS = 2**21
 
@@ -207,7 +206,7 @@ class StoreStatistics:
         self.parts: dict[str, dict[str, int]] = {}
         split = store.manifest.get("split", {})
         self._validation_time = split.get("validation_time")
-        self._utc_offset = store.schema.utc_offset_hours * 3600
+        self._time_zone = store.schema.time_zone
         self._test_time = split.get("test_time")
         total = sum(shard.num_behaviors for shard in store.shards)
         num_shards = len(store.shards)
@@ -317,7 +316,7 @@ class StoreStatistics:
             self.fields[f"candidate_{name}"][split].add(values)
 
     def _day(self, time: Array) -> Array:
-        return 1 + (time + self._utc_offset) // _DAY
+        return 1 + self._time_zone.local(time) // SECONDS_PER_DAY
 
 
 def field_tables(schema: DatasetSchema) -> dict[str, int | None]:

@@ -1,11 +1,12 @@
 """Which requests are for test: those from some second on."""
 
 import dataclasses
-import datetime
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from sparsectr.time_zone import TimeZone
 
 Times = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Distinct times of all impressions, ascending, and how often each occurs."""
@@ -46,18 +47,18 @@ class LastDay:
     """Requests of the last day there is.
 
     Args:
-        utc_offset_hours: Time zone of the day.
+        time_zone: That of the day.
     """
 
-    utc_offset_hours: int
+    time_zone: TimeZone
     needs_times: bool = dataclasses.field(default=True, init=False)
 
     def resolve(self, times: Times) -> tuple[int, str]:
-        """Returns the midnight before the last impression."""
-        offset = self.utc_offset_hours * 3600
+        """Returns the first second of the last impression's day."""
         last = int(times[0][-1]) if len(times[0]) else 0
-        time = (last + offset) // 86400 * 86400 - offset
-        return time, describe_day(time, self.utc_offset_hours)
+        day = self.time_zone.moment(last).date()
+        time = self.time_zone.start_of_day(day)
+        return time, describe_day(time, self.time_zone)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,15 +88,7 @@ class LastFraction:
         return int(distinct[min(index, len(distinct) - 1)]), rule
 
 
-def start_of_day(day: datetime.date, utc_offset_hours: int) -> int:
-    """Returns Unix seconds of a day's midnight."""
-    zone = datetime.timezone(datetime.timedelta(hours=utc_offset_hours))
-    midnight = datetime.datetime.combine(day, datetime.time(), zone)
-    return int(midnight.timestamp())
-
-
-def describe_day(time: int, utc_offset_hours: int) -> str:
+def describe_day(time: int, time_zone: TimeZone) -> str:
     """Returns the rule "from this day on" in words."""
-    zone = datetime.timezone(datetime.timedelta(hours=utc_offset_hours))
-    day = datetime.datetime.fromtimestamp(time, zone).date()
-    return f"from {day} on (UTC{utc_offset_hours:+d}) for test"
+    day = time_zone.moment(time).date()
+    return f"from {day} on ({time_zone.name}) for test"

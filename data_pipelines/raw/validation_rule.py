@@ -4,12 +4,13 @@ import datetime
 
 from data_pipelines.raw.split_rule import FromTime, LastFraction, SplitRule
 from sparsectr.errors import InputError
+from sparsectr.time_zone import TimeZone
 
 FRACTION = 0.1
 
 
 def validation_rule(
-    moment: str | None, fraction: float | None, utc_offset_hours: int
+    moment: str | None, fraction: float | None, time_zone: TimeZone
 ) -> SplitRule | None:
     """Returns the rule that is asked for.
 
@@ -17,7 +18,7 @@ def validation_rule(
         moment: First moment of the validation, in ISO 8601; without a time
             zone, it is of the data set's own.
         fraction: Share of the requests before the test, at least.
-        utc_offset_hours: Time zone of the data set.
+        time_zone: That of the data set.
 
     Returns:
         The rule, which reads times before the test; `None` if neither is
@@ -47,8 +48,7 @@ def validation_rule(
             f"with a time such as 2022-04-29T18:00. Received: {moment}"
         ) from error
     if time.tzinfo is None:
-        offset = datetime.timedelta(hours=utc_offset_hours)
-        time = time.replace(tzinfo=datetime.timezone(offset))
+        time = time_zone.attach(time)
     return FromTime(
         time=int(time.timestamp()), rule=f"from {time} on for validation"
     )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from data_pipelines.requests.buckets import Buckets
-from export.graph.signature import EXAMPLES, Signature
+from export.graph.signature import ENCODE_USER, EXAMPLES, Signature
 from export.messages.predict_messages import (
     PredictionLog,
     predict_request,
@@ -109,8 +109,8 @@ def warm_up_requests(
             repeated to fill a batch; histories are cut or padded, candidates
             repeated.
         buckets: The shapes.
-        encode_user: Gives the user state of raw users and histories, for the
-            signatures that read one.
+        encode_user: Gives the user state of the inputs of `encode_user`, for
+            the signatures that read one.
     """
     states: dict[tuple[int, int], Requests] = {}
 
@@ -119,12 +119,10 @@ def warm_up_requests(
             raise ValueError("`encode_user` is needed for a user state.")
         if (batch_size, length) not in states:
             shape = (batch_size, length, 1)
+            sized = resized(requests, *shape)
+            inputs, _ = signatures[ENCODE_USER]
             states[batch_size, length] = encode_user(
-                {
-                    name: value
-                    for name, value in resized(requests, *shape).items()
-                    if name.startswith(("user_", "behavior_"))
-                }
+                {tensor.name: sized[tensor.name] for tensor in inputs}
             )
         return states[batch_size, length]
 

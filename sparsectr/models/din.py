@@ -34,7 +34,9 @@ class DIN(RankingModel):
     Arguments, call arguments and returns are those of `RankingModel`.
 
     The state is the embedded history, `[L, d]`, as long as the history; it
-    may be reused for any later request with the same history.
+    may be reused for any later request with the same history, unless
+    `gap_to_request` is read in `encode_user`. Read in `score`, the embedded
+    gaps are added to the rows of the state, which is the same sum.
 
     Cost:
         O(C L (d h + h h')) multiplications, O(C L h) memory: the first layer
@@ -56,6 +58,7 @@ class DIN(RankingModel):
             self.schema,
             recipe.embedding_dim,
             recipe.width,
+            recipe.gap_to_request,
             name="embedding",
             dtype=policy,
         )
@@ -90,10 +93,13 @@ class DIN(RankingModel):
     ) -> UserState:
         del trace
         behaviors = self.embedding.behaviors(inputs)  # [B, L, d]
+        time = ops.convert_to_tensor(inputs["behavior_time"])
         state = {
             "behaviors": self.dropout(behaviors, training=training),
-            "is_valid": ops.convert_to_tensor(inputs["behavior_time"]) > 0,
+            "is_valid": time > 0,
         }
+        if self.recipe.scores_gap(self.schema):
+            state["time"] = time
         user = self.embedding.user(inputs)
         return state if user is None else {**state, "user": user}
 
@@ -107,6 +113,11 @@ class DIN(RankingModel):
         candidates = self.embedding.candidates(inputs)  # [B, C, d]
         candidates = self.dropout(candidates, training=training)
         behaviors = state["behaviors"]
+        if self.recipe.scores_gap(self.schema):
+            gaps = self.embedding.gaps_to_request(
+                state["time"], inputs["request_time"]
+            )
+            behaviors = behaviors + self.dropout(gaps, training=training)
         weights = self._normalized(
             self.activation_unit(candidates, behaviors),
             ops.expand_dims(state["is_valid"], 1),

@@ -29,8 +29,9 @@ class MeanPooling(RankingModel):
         E_C' = relu([c, h, c * h] W),   h = mean of the valid behaviours
 
     Embeddings, reader and prediction layer are those of `SparseCTR`; order
-    and time are not read. The state is h and the profile, good for any later
-    request with the same history.
+    and time are not read, unless the schema has time fields. The state is h
+    and the profile, good for any later request with the same history, unless
+    `gap_to_request` is one of them.
 
     Arguments, call arguments and returns are those of `RankingModel`.
     """

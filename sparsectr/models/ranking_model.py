@@ -112,7 +112,8 @@ class RankingModel(keras.Model):
         """Turns profile and history into what scoring needs of a user.
 
         Args:
-            inputs: The user and behaviour tensors of `call`.
+            inputs: The user and behaviour tensors of `call`, and `request_time`
+                if the state is bound to it.
             training: Whether dropout is applied.
             trace: Whether the state also holds, under names that begin with
                 `trace/`, what is worth looking at.

@@ -42,8 +42,8 @@ class SparseCTR(RankingModel):
 
     The state holds keys and values of every block, the places of the keys and
     the profile: for EvoAttention some 54 vectors a block, whatever the
-    history's length. It is exact for one history and any later request: a new
-    behaviour can move every cut.
+    history's length. It is exact for one history and any later request, if
+    `gap_to_request` is no field: a new behaviour can move every cut.
 
     Cost:
         O(L (P + m P + w)) attention in all blocks but the last, where only
@@ -111,7 +111,7 @@ class SparseCTR(RankingModel):
         if recipe.encoding == "none":
             return NoEncoding(name="encoding")
         return RelTemporal(
-            recipe.num_heads, self.schema.utc_offset_hours, name="encoding"
+            recipe.num_heads, self.schema.time_zone, name="encoding"
         )
 
     def build(self, inputs_shape: Any = None) -> None:

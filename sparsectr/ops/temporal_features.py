@@ -7,27 +7,28 @@ import math
 
 from keras import ops
 
+from sparsectr.ops.local_time import local_time
 from sparsectr.ops.places import Places
 from sparsectr.ops.tensor import Tensor
+from sparsectr.time_zone import SECONDS_PER_DAY, TimeZone
 
 SECONDS_PER_HOUR = 3600
-SECONDS_PER_DAY = 86400
 
 _MANTISSA_BITS = 23
 _EXPONENT_BIAS = 127
 
 
-def is_weekend(time: Tensor, utc_offset_hours: int) -> Tensor:
+def is_weekend(time: Tensor, zone: TimeZone) -> Tensor:
     """Whether a time is a Saturday or a Sunday where the data comes from.
 
     Args:
         time: int64 tensor, Unix seconds.
-        utc_offset_hours: The data set's time zone.
+        zone: The data set's time zone.
 
     Returns:
         bool tensor like `time`.
     """
-    day = (time + utc_offset_hours * SECONDS_PER_HOUR) // SECONDS_PER_DAY
+    day = local_time(time, zone) // SECONDS_PER_DAY
     # Day 0, 1970-01-01, was a Thursday; 5 and 6 are Saturday and Sunday.
     return (day + 3) % 7 >= 5
 
@@ -114,7 +115,7 @@ def _runtime_one(time: Tensor) -> Tensor:
 
 
 def temporal_features(
-    query_time: Tensor, keys: Places, utc_offset_hours: int
+    query_time: Tensor, keys: Places, zone: TimeZone
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of Eqs. 12 to 14 that no weight enters.
 
@@ -125,7 +126,7 @@ def temporal_features(
     Args:
         query_time: int64 `[B, Q, 1]`, Unix seconds.
         keys: Places of the keys, `[B, 1, S]` or `[B, Q, S]`.
-        utc_offset_hours: The data set's time zone.
+        zone: The data set's time zone.
 
     Returns:
         Three float32 tensors `[B, Q, S]`.
@@ -139,8 +140,8 @@ def temporal_features(
     wave = hour_wave((half // (SECONDS_PER_HOUR // 2)) % 24)
     weekend_differs = ops.cast(
         ops.not_equal(
-            is_weekend(query_time, utc_offset_hours),
-            is_weekend(keys.time, utc_offset_hours),
+            is_weekend(query_time, zone),
+            is_weekend(keys.time, zone),
         ),
         "float32",
     )

@@ -10,6 +10,7 @@ from data_pipelines.prepare import prepare
 from data_pipelines.stores.store import Store
 from data_pipelines.synthetic_alibaba import write_sample
 from sparsectr.errors import InputError
+from sparsectr.time_zone import TimeZone
 from tests.data_pipelines import leaks, raw_files
 from tests.data_pipelines.raw_files import ALIBABA, TEST_TIME
 
@@ -107,7 +108,7 @@ def test_profiles(store: Store) -> None:
 
 
 def test_schema_and_manifest(store: Store) -> None:
-    assert store.schema.utc_offset_hours == 8
+    assert store.schema.time_zone == TimeZone.fixed(8 * 60)
     shared = {"cate", "brand"}
     assert shared <= {f.table for f in store.schema.behavior_fields}
     assert shared <= {f.table for f in store.schema.candidate_fields}

@@ -1,9 +1,11 @@
 """What a store is said to hold, against slow and plain counting."""
 
 import collections
+import dataclasses
 import datetime
 import itertools
 import json
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from data_pipelines.description.periods import count_by_period
 from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.stores.shard import SPLITS
 from data_pipelines.stores.store import Store
+from sparsectr.time_zone import TimeZone
 from tests import commands
 from tests.data_pipelines.make_store import FIRST_TIME, make_store
 from tests.reference.times import time_chunks
@@ -53,7 +56,7 @@ def made_store(
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["data_source"] = data_source
     manifest["split"] = {"rule": "the last days", "test_time": TEST_TIME}
-    manifest["schema"]["utc_offset_hours"] = 8
+    manifest["schema"]["time_zone"] = dataclasses.asdict(TimeZone.fixed(480))
     (path / "manifest.json").write_text(json.dumps(manifest))
     return Store(path)
 
@@ -297,13 +300,46 @@ def test_periods(tmp_path, seconds, unit, length):
         assert counts.sum() == expected[name].total()
 
 
+def test_days_by_the_calendar_of_a_place(tmp_path):
+    """No fixed offset counts them alike."""
+    make_store(tmp_path / "store")
+    change = 1_698_541_200  # 2023-10-29 01:00 UTC, when clocks go back
+    behavior_times = []
+    for file in tmp_path.glob("store/shard-*/*/time.npy"):
+        # From some days before the change to some days after it.
+        time = change + (np.load(file) - FIRST_TIME - 20) * 10_800
+        np.save(file, time)
+        if file.parent.name == "behaviors":
+            behavior_times += time.tolist()
+    manifest = json.loads((tmp_path / "store/manifest.json").read_text())
+    zone = TimeZone.named("Europe/Copenhagen")
+    manifest["schema"]["time_zone"] = dataclasses.asdict(zone)
+    (tmp_path / "store/manifest.json").write_text(json.dumps(manifest))
+    statistics = StoreStatistics(Store(tmp_path / "store"), max_history=7)
+    calendar = zoneinfo.ZoneInfo("Europe/Copenhagen")
+    expected = collections.Counter(
+        str(datetime.datetime.fromtimestamp(time, calendar).date())
+        for time in behavior_times
+    )
+    periods = count_by_period(statistics)
+    names = periods.edges[:-1].astype(str).tolist()
+    found = dict(zip(names, periods.behaviors.tolist(), strict=True))
+    assert found == {name: expected[name] for name in names}
+    assert sum(found.values()) == len(behavior_times)
+    assert min(behavior_times) < change < max(behavior_times)
+    for hours in (1, 2):
+        local = np.array(behavior_times, "M8[s]") + np.timedelta64(hours, "h")
+        days = local.astype("M8[D]").astype(str).tolist()
+        assert collections.Counter(days) != expected, hours
+
+
 def test_a_day_before_1970(tmp_path):
     """In a time zone west of Greenwich the first seconds are of 1969."""
     make_store(tmp_path / "store")
     for file in tmp_path.glob("store/shard-*/*/time.npy"):
         np.save(file, np.load(file) - FIRST_TIME + 1)
     manifest = json.loads((tmp_path / "store/manifest.json").read_text())
-    manifest["schema"]["utc_offset_hours"] = -5
+    manifest["schema"]["time_zone"] = dataclasses.asdict(TimeZone.fixed(-300))
     (tmp_path / "store/manifest.json").write_text(json.dumps(manifest))
     statistics = StoreStatistics(Store(tmp_path / "store"), max_history=7)
     edges = count_by_period(statistics).edges

@@ -1,5 +1,7 @@
 """Own tables to a store: shapes, types, times, splits."""
 
+import dataclasses
+import datetime
 import decimal
 import pathlib
 from collections.abc import Callable
@@ -8,7 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from data_pipelines.datasets.own_rows import Column, OwnRows, TimeColumn
+from data_pipelines.prepare import Options, prepare
+from data_pipelines.raw.raw_dataset import EXACT_TIME
+from data_pipelines.raw.raw_rows import RawRows
 from sparsectr.errors import InputError
+from sparsectr.time_zone import TimeZone
 from tests.data_pipelines.decoded_store import decode
 from tests.data_pipelines.own_shop import (
     DAY,
@@ -56,7 +63,7 @@ def test_every_row_has_its_place(tmp_path: pathlib.Path) -> None:
     }
     assert store.manifest["split"]["test_time"] == TEST_TIME
     assert store.manifest["schema_file"]["file"] == "shop.toml"
-    assert store.schema.utc_offset_hours == 1
+    assert store.schema.time_zone == TimeZone.fixed(60)
 
 
 def test_shards_change_nothing(tmp_path: pathlib.Path) -> None:
@@ -618,6 +625,71 @@ def test_splits(tmp_path: pathlib.Path, said: str, test_time: int) -> None:
         tmp_path, replaced("test_start = 2020-09-14T12:26:50Z", f"{said}")
     )
     assert store.manifest["split"]["test_time"] == test_time
+
+
+@pytest.mark.parametrize(
+    ("said", "minutes"),
+    [
+        ("utc_offset_minutes = 345", 345),
+        ("utc_offset_hours = -3", -180),
+        ('time_zone = "Asia/Kolkata"', 330),
+        ("", 0),
+    ],
+)
+def test_time_zone(tmp_path: pathlib.Path, said: str, minutes: int) -> None:
+    schema = replaced("utc_offset_hours = 1", said)
+    split = "test_start = 2020-09-14T12:26:50Z"
+    schema = schema.replace(split, "test_start = 2020-09-14")
+    store = make(tmp_path, schema)
+    midnight = 1_600_041_600 - 60 * minutes
+    assert store.manifest["split"]["test_time"] == midnight
+    zone = TimeZone.from_dict(store.manifest["schema"]["time_zone"])
+    assert zone.local(midnight) == 1_600_041_600
+    assert store.schema.time_zone == zone
+
+
+def test_time_fields_change_the_schema_alone(tmp_path: pathlib.Path) -> None:
+    plain = make(tmp_path)
+    line = 'time_fields = ["behavior_gap", "request_hour"]\n'
+    named = make(tmp_path, line + SCHEMA, name="named")
+    assert named.schema.time_fields == ("behavior_gap", "request_hour")
+    # A flag says what the file does not.
+    options = Options(
+        schema_file=tmp_path / "shop.toml", time_fields=("gap_to_request",)
+    )
+    other = prepare(
+        "parquet", tmp_path / "raw-named", tmp_path / "other", options=options
+    )
+    assert other.schema.time_fields == ("gap_to_request",)
+    for store in (named, other):
+        assert store.manifest["content"] == plain.manifest["content"]
+        without = dataclasses.replace(store.schema, time_fields=())
+        assert without == plain.schema
+
+
+def test_clock_times_of_a_day_on_which_clocks_change() -> None:
+    """02:30 is the first of two in October, and none in March."""
+    clock = ["2023-10-29 01:59:59.5", "2023-10-29 02:30", "2023-10-29 03:00"]
+    clock += ["2023-03-26 01:59", "2023-03-26 02:30", "2023-03-26 03:00"]
+    utc = ["2023-10-28 23:59:59", "2023-10-29 00:30", "2023-10-29 02:00"]
+    utc += ["2023-03-26 00:59", "2023-03-26 01:30", "2023-03-26 01:00"]
+    seconds = [
+        int(datetime.datetime.fromisoformat(f"{text}+00:00").timestamp())
+        for text in utc
+    ]
+    at = [datetime.datetime.fromisoformat(text) for text in clock]
+    columns = {"who": range(6), "at": pa.array(at, pa.timestamp("us"))}
+    rows = RawRows(pa.table(columns), 0, str)
+    zone = TimeZone.named("Europe/Copenhagen")
+    OwnRows(
+        noun="rows",
+        columns=(Column(name="user", source="who", kind=pa.int64()),),
+        time=TimeColumn(source="at", unit="s", time_zone=zone, is_exact=True),
+    )(rows)
+    assert rows.table["time"].to_pylist() == seconds
+    nanoseconds = [10**9 * time for time in seconds]
+    nanoseconds[0] += 500_000_000
+    assert rows.table[EXACT_TIME].to_pylist() == nanoseconds
 
 
 def test_embedding_tables(tmp_path: pathlib.Path) -> None:

@@ -40,12 +40,14 @@ def test_writes_a_store(repository: Path, tmp_path: Path) -> None:
         "--dataset=movielens",
         f"--raw_dir={raw_dir}",
         f"--data_dir={data_dir}",
+        "--time_fields=behavior_hour,gap_to_request",
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "ratings of a movie without features: 1" in result.stdout
     store = Store(data_dir)
     assert store.num_requests("train") == 6
+    assert store.schema.time_fields == ("behavior_hour", "gap_to_request")
     assert store.sampled_requests is not None
     assert [path.name for path in data_dir.parent.iterdir()] == ["movielens"]
     # Readable by others, as any folder: not the mode of a temporary one.
@@ -67,6 +69,10 @@ def test_writes_a_store(repository: Path, tmp_path: Path) -> None:
         (
             ["--dataset=movielens", "--validation_fraction=2"],
             "must be between 0 and 1. Received: 2.0",
+        ),
+        (
+            ["--dataset=movielens", "--time_fields=request_hour,hour"],
+            "--time_fields: there is no time field 'hour'; known are behavior",
         ),
         (["--dataset=netflix"], "netflix"),
         ([], "dataset"),

@@ -131,9 +131,39 @@ def test_rows_of_later_files_are_named(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("utc_offset", "utc_ofset", "Did you mean 'utc_offset_hours'?"),
+        ("utc_offset_h", "utc_ofset_h", "Did you mean 'utc_offset_hours'?"),
         ("hours = 1", "hours = 99", "must be whole hours from -12 to 14"),
         ("hours = 1", "hours = 5.5", "`utc_offset_hours` must be whole hours"),
+        (
+            "utc_offset_hours = 1",
+            'time_fields = ["request_weekdy"]',
+            "`time_fields`: there is no time field 'request_weekdy'; known are "
+            "behavior_hour, behavior_weekday, behavior_gap, request_hour, "
+            "request_weekday, gap_to_request. Did you mean 'request_weekday'?",
+        ),
+        (
+            "utc_offset_hours = 1",
+            'time_fields = "request_hour"',
+            "`time_fields` must be a list of texts. Received: 'request_hour'",
+        ),
+        ("hours = 1", "minutes = 841", "whole minutes from -720 to 840"),
+        ("hours = 1", "minutes = true", "`utc_offset_minutes` must be whole"),
+        (
+            "utc_offset_hours = 1",
+            "utc_offset_hours = 1\nutc_offset_minutes = 60",
+            "only one of utc_offset_hours, utc_offset_minutes can be given",
+        ),
+        (
+            "utc_offset_hours = 1",
+            'utc_offset_hours = 1\ntime_zone = "Asia/Tokyo"',
+            "only one of utc_offset_hours, time_zone can be given",
+        ),
+        (
+            "utc_offset_hours = 1",
+            'time_zone = "Europe/Kopenhagen"',
+            "`time_zone`: there is no time zone 'Europe/Kopenhagen'; zones are "
+            "named as Europe/Copenhagen. Did you mean 'Europe/Copenhagen'?",
+        ),
         ("[users]", "[user]", "unknown key 'user'; known are impressions"),
         ("[behaviors]", "[behaviours]", "Did you mean 'behaviors'?"),
         ("[impressions]", "[impressions", "shop.toml is not a TOML file"),

@@ -12,8 +12,8 @@ from data_pipelines.raw.split_rule import (
     SplitRule,
     Times,
     describe_day,
-    start_of_day,
 )
+from sparsectr.time_zone import TimeZone
 
 NOTHING: Times = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
@@ -27,7 +27,7 @@ def _times(times: list[int]) -> Times:
     ("rule", "needs"),
     [
         (FromTime(time=5, rule="from 5 on"), False),
-        (LastDay(utc_offset_hours=8), True),
+        (LastDay(time_zone=TimeZone.fixed(480)), True),
         (LastFraction(fraction=0.5), True),
     ],
 )
@@ -54,14 +54,37 @@ def test_from_time() -> None:
     ],
 )
 def test_last_day(last: int, offset: int, day: int) -> None:
-    rule = LastDay(utc_offset_hours=offset)
+    zone = TimeZone.fixed(60 * offset)
+    rule = LastDay(time_zone=zone)
     time, words = rule.resolve(_times([5, last - 900_000, last]))
     assert time == day
-    zone = datetime.timezone(datetime.timedelta(hours=offset))
-    date = datetime.datetime.fromtimestamp(last, zone).date()
+    python = datetime.timezone(datetime.timedelta(hours=offset))
+    date = datetime.datetime.fromtimestamp(last, python).date()
     assert words == f"from {date} on (UTC{offset:+d}) for test"
-    assert start_of_day(date, offset) == day
-    assert describe_day(day, offset) == words
+    assert zone.start_of_day(date) == day
+    assert describe_day(day, zone) == words
+
+
+@pytest.mark.parametrize(
+    ("last", "name", "day", "midnight"),
+    [
+        # The day is of 23 hours, of 25, and begins at 01:00.
+        ("2023-03-26T23:59+02:00", "Europe/Copenhagen", 26, "00:00+01:00"),
+        ("2023-10-29T23:59+01:00", "Europe/Copenhagen", 29, "00:00+02:00"),
+        ("2017-10-15T01:00-02:00", "America/Sao_Paulo", 15, "01:00-02:00"),
+        ("2017-10-14T23:59-03:00", "America/Sao_Paulo", 14, "00:00-03:00"),
+    ],
+)
+def test_last_day_on_which_clocks_change(
+    last: str, name: str, day: int, midnight: str
+) -> None:
+    time = int(datetime.datetime.fromisoformat(last).timestamp())
+    rule = LastDay(time_zone=TimeZone.named(name))
+    start, words = rule.resolve(_times([5, time - 86_400, time]))
+    date = f"{last[:7]}-{day}"
+    moment = datetime.datetime.fromisoformat(f"{date}T{midnight}")
+    assert start == moment.timestamp()
+    assert words == f"from {date} on ({name}) for test"
 
 
 def test_fraction_in_words() -> None:

@@ -12,11 +12,14 @@ from data_pipelines.stores.shard import add_nested
 from data_pipelines.stores.split_parts import count_rows
 from data_pipelines.stores.store import Store
 from sparsectr.errors import InputError
+from sparsectr.time_zone import UTC, TimeZone
 from tests.data_pipelines.small_dataset import (
     drawn_rows,
     prepared,
     small_dataset,
 )
+
+CHINA = TimeZone.fixed(480)
 
 
 def _coded(folder: Path, *shards: list[int]) -> list[Path]:
@@ -80,15 +83,15 @@ def test_a_tiny_store_is_none_of_the_preparations_business(
 
 
 def test_rules_of_the_flags() -> None:
-    assert validation_rule(None, None, 8) is None
-    assert validation_rule(None, 0.25, 8) == newest(0.25)
+    assert validation_rule(None, None, CHINA) is None
+    assert validation_rule(None, 0.25, CHINA) == newest(0.25)
     midnight = 1651161600  # 2022-04-29 in China
     for moment, time in (
         ("2022-04-29", midnight),
         ("2022-04-29T01:30", midnight + 5400),
         ("2022-04-28T16:00:00+00:00", midnight),
     ):
-        rule = validation_rule(moment, None, 8)
+        rule = validation_rule(moment, None, CHINA)
         assert rule is not None
         none = np.zeros(0, np.int64)
         found, words = rule.resolve((none, none))
@@ -110,7 +113,7 @@ def test_bad_flags(
     moment: str | None, fraction: float | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        validation_rule(moment, fraction, 0)
+        validation_rule(moment, fraction, UTC)
 
 
 def test_manifest_is_the_same_for_any_shards(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from data_pipelines.requests.raw_tensors import (
 )
 from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from export.graph.serving_graph import ServingGraph
+from export.graph.signature import signatures
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.schema import PREFIXES, DatasetSchema, Table
 from tests import make_requests
@@ -106,6 +107,7 @@ class ExportedModel:
         config: What the model is.
         xla_buckets: Shapes of compiled signatures.
         dtype: Dtype policy of the model.
+        schema: Its fields; raw values are those of `SCHEMA`.
     """
 
     def __init__(
@@ -114,10 +116,11 @@ class ExportedModel:
         config: Any = CONFIG,
         xla_buckets: tuple[tuple[int, int, int], ...] = (),
         dtype: str = "float32",
+        schema: DatasetSchema = SCHEMA,
     ) -> None:
         folder.mkdir()
-        self.model = random_model(SCHEMA, config, seed=_SEED, dtype=dtype)
-        raw_ids = RawIds(SCHEMA, VOCABULARIES, folder, MAX_HISTORY)
+        self.model = random_model(schema, config, seed=_SEED, dtype=dtype)
+        raw_ids = RawIds(schema, VOCABULARIES, folder, MAX_HISTORY)
         self.graph = ServingGraph(self.model, raw_ids)
         self.path = folder / "model"
         self.graph.write(self.path, xla_buckets)
@@ -140,7 +143,11 @@ class ExportedModel:
 
     def encode(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Returns the states of the users of raw requests."""
-        return self.call("encode_user", only(raw, "user_", "behavior_"))
+        inputs, _ = signatures(self.model.schema, self.model.recipe)[
+            "encode_user"
+        ]
+        given = {tensor.name: raw[tensor.name] for tensor in inputs}
+        return self.call("encode_user", given)
 
     def score(self, state: dict[str, Any], raw: dict[str, Any]) -> np.ndarray:
         """Scores the candidates of raw requests from states."""

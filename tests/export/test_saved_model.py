@@ -18,6 +18,7 @@ from export.graph.serving_graph import ServingGraph, model_fingerprint
 from export.graph.signature import signatures, state_tensors
 from export.requests.warm_up import write_warm_up
 from sparsectr.prediction.raw_ids import RawIds
+from sparsectr.time_zone import TimeZone
 from tests.export.exported_model import (
     CONFIG,
     MAX_HISTORY,
@@ -361,7 +362,7 @@ def test_fingerprint_knows_weights_configuration_and_schema():
             slopes.assign(np.nextafter(slopes.numpy(), 9.0, dtype=np.float32))
         return model_fingerprint(model)
 
-    offset = dataclasses.replace(SCHEMA, utc_offset_hours=7)
+    offset = dataclasses.replace(SCHEMA, time_zone=TimeZone.fixed(7 * 60))
     window = dataclasses.replace(CONFIG, num_local=3)
     found = [
         fingerprint(),

@@ -15,12 +15,14 @@ from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.ops.places import places_of_history, places_of_request
 from sparsectr.ops.query_blocks import query_block_bounds
+from sparsectr.time_zone import TimeZone
 from tests import reference
 from tests.keras_weights import attention_weights, block_weights, randomize
 from tests.make_requests import make_requests
 
 NUM_VALID = [29, 0, 1, 2, 6, 13, 28]
-LENGTH, CANDIDATES, OFFSET = 29, 5, 8
+LENGTH, CANDIDATES = 29, 5
+ZONE = TimeZone.fixed(8 * 60)
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 settings = pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def _attention(config: SparseCTRRecipe, has_user: bool) -> Attention:
     """Returns the attention of a recipe."""
     encoding: Any = NoEncoding()
     if config.encoding == "rel_temporal":
-        encoding = RelTemporal(config.num_heads, OFFSET)
+        encoding = RelTemporal(config.num_heads, ZONE)
     if config.attention == "full":
         return FullAttention(config.num_heads, encoding)
     chunking = TimeChunking(config.num_chunks, config.num_transition)
@@ -100,7 +102,7 @@ def _expected(
                 requests["behavior_time"][b],
                 requests["request_time"][b],
                 config,
-                OFFSET,
+                reference.zone_of(ZONE.name),
             )
             for b in range(len(sequence))
         ]

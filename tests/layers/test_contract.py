@@ -5,6 +5,7 @@ which share weights. For them a subclass's `call` goes through all of them,
 behaviours and candidates, so that every weight is read.
 """
 
+import dataclasses
 import inspect
 import pathlib
 from typing import Any
@@ -34,11 +35,18 @@ from sparsectr.ops.places import (
     places_of_history,
     places_of_request,
 )
+from sparsectr.time_zone import TimeZone
 from tests.layer_contract import check_layer
-from tests.make_requests import LOGGED_SCHEMA, SCHEMA, make_requests
+from tests.make_requests import (
+    LOGGED_SCHEMA,
+    SCHEMA,
+    TIMED_SCHEMA,
+    make_requests,
+)
 
 BATCH, LENGTH, CANDIDATES, WIDTH, HEADS = 3, 13, 5, 14, 7
-CHUNKS, TRANSITION, LOCAL, OFFSET = 4, 2, 3, 8
+CHUNKS, TRANSITION, LOCAL = 4, 2, 3
+ZONE = dataclasses.asdict(TimeZone.named("Europe/Copenhagen"))
 REQUESTS = make_requests(0, [13, 0, 3], length=LENGTH)
 
 
@@ -47,7 +55,7 @@ def _normal(*shape: int) -> np.ndarray:
     return random.normal(size=shape).astype("float32")
 
 
-ENCODING = serialized(RelTemporal(HEADS, OFFSET, name="encoding"))
+ENCODING = serialized(RelTemporal(HEADS, ZONE, name="encoding"))
 CHUNKING = serialized(TimeChunking(CHUNKS, TRANSITION, name="chunking"))
 SINK = serialized(NoSink(name="sink"))
 ATTENTIONS = {
@@ -205,7 +213,7 @@ def test_time_chunking() -> None:
 def test_rel_temporal() -> None:
     check_layer(
         RelTemporal,
-        {"num_heads": HEADS, "utc_offset_hours": OFFSET},
+        {"num_heads": HEADS, "time_zone": ZONE},
         tuple(np.abs(_normal(2, 3, keys)) for keys in (5, 5, 5)),
         expected_output_shape=(2, 3, HEADS, 5),
         pinned_float32=True,
@@ -294,6 +302,38 @@ def test_training_fields() -> None:
         {"candidate_position": logged["candidate_position"]},
         expected_output_shape=(BATCH, CANDIDATES),
         pinned_float32=True,
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeRequestEmbedding(RequestEmbedding):
+    """Adds to behaviours what is left for `score`."""
+
+    def call(self, inputs: Any) -> Any:
+        user, behaviors, candidates = super().call(inputs)
+        if self.gap_to_request == "score":
+            times = inputs["behavior_time"], inputs["request_time"]
+            behaviors = behaviors + self.gaps_to_request(*times)
+        return user, behaviors, candidates
+
+
+@pytest.mark.parametrize("gap_to_request", ["encode_user", "score"])
+def test_request_embedding_with_time_fields(gap_to_request: str) -> None:
+    inputs = {k: v for k, v in REQUESTS.items() if k != "candidate_mask"}
+    check_layer(
+        WholeRequestEmbedding,
+        {
+            "schema": TIMED_SCHEMA,
+            "embedding_dim": 17,
+            "width": WIDTH,
+            "gap_to_request": gap_to_request,
+        },
+        inputs,
+        expected_output_shape=(
+            (BATCH, 4 * 17 + 1),
+            (BATCH, LENGTH, WIDTH),
+            (BATCH, CANDIDATES, WIDTH),
+        ),
     )
 
 

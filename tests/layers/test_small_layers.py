@@ -21,6 +21,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.time_zone import TimeZone
 from tests import reference
 from tests.keras_weights import randomize
 
@@ -44,7 +45,9 @@ def test_rel_temporal_equals_the_equations() -> None:
     keys_places = Places(
         key_time, nothing, nothing, np.zeros(key_time.shape, bool)
     )
-    bias = layer(*temporal_features(query_time, keys_places, 8)).numpy()
+    bias = layer(
+        *temporal_features(query_time, keys_places, TimeZone.fixed(8 * 60))
+    ).numpy()
     slopes = [
         weight.numpy()
         for weight in (
@@ -56,7 +59,10 @@ def test_rel_temporal_equals_the_equations() -> None:
     for q in range(2):
         for k in range(keys):
             expected = reference.temporal_bias(
-                query_time[0, q, 0], key_time[0, 0, k], *slopes, 8
+                query_time[0, q, 0],
+                key_time[0, 0, k],
+                *slopes,
+                reference.zone_of("UTC+8"),
             )
             np.testing.assert_allclose(
                 bias[0, q, :, k], expected, rtol=1e-5, atol=1e-6

@@ -11,6 +11,8 @@ import pytest
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.schema import DatasetSchema
+from sparsectr.time_fields import TIME_FIELDS
+from sparsectr.time_zone import TimeZone
 from tests import reference
 from tests.keras_weights import (
     random_model,
@@ -79,10 +81,28 @@ def test_sparsity(num_chunks: int, num_transition: int, num_local: int) -> None:
     _check(SCHEMA, config, 5, SHORT_AND_FULL)
 
 
-@pytest.mark.parametrize("utc_offset_hours", [-7, 0])
-def test_time_zones(utc_offset_hours: int) -> None:
-    schema = dataclasses.replace(SCHEMA, utc_offset_hours=utc_offset_hours)
+@pytest.mark.parametrize(
+    "zone",
+    [
+        TimeZone.fixed(-7 * 60),
+        TimeZone.fixed(5 * 60 + 45),
+        TimeZone.named("Europe/Copenhagen"),
+    ],
+    ids=lambda zone: zone.name,
+)
+def test_time_zones(zone: TimeZone) -> None:
+    schema = dataclasses.replace(SCHEMA, time_zone=zone)
     _check(schema, CONFIG, 6, SHORT_AND_FULL)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [tuple(TIME_FIELDS), tuple(reversed(TIME_FIELDS)), ("request_hour",)],
+)
+def test_time_fields(names: tuple[str, ...]) -> None:
+    zone = TimeZone.named("Europe/Copenhagen")
+    schema = dataclasses.replace(SCHEMA, time_zone=zone, time_fields=names)
+    _check(schema, CONFIG, 8, [LENGTH, 0, 1, 6, 17])
 
 
 def test_means_between_two_days_and_gaps_of_a_century() -> None:

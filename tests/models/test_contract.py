@@ -27,6 +27,7 @@ from tests.make_requests import (
     NUM_CANDIDATES,
     SCHEMA,
     SMALL_CONFIG,
+    TIMED_SCHEMA,
     make_requests,
     pad_left,
     sized_recipe,
@@ -45,6 +46,11 @@ RECIPES = {
     ),
 }
 
+TIMED = {f"{name}_with_times": RECIPES[name] for name in model_names()}
+TIMED["din_with_times_in_score"] = sized_recipe("din", gap_to_request="score")
+RECIPES |= TIMED
+SCHEMAS = {name: TIMED_SCHEMA if name in TIMED else SCHEMA for name in RECIPES}
+
 every_model = pytest.mark.parametrize("name", RECIPES)
 
 Models = dict[str, RankingModel]
@@ -54,7 +60,7 @@ Inputs = dict[str, Any]
 @pytest.fixture(scope="module")
 def models() -> Models:
     return {
-        name: random_model(SCHEMA, recipe, 1)
+        name: random_model(SCHEMAS[name], recipe, 1)
         for name, recipe in RECIPES.items()
     }
 
@@ -68,10 +74,12 @@ def _logits(model: RankingModel, inputs: Inputs) -> np.ndarray:
     return model(inputs).logits.numpy()
 
 
-def _split(inputs: Inputs) -> tuple[Inputs, Inputs]:
-    """Returns what is known before a request, and the request."""
+def _split(name: str, inputs: Inputs) -> tuple[Inputs, Inputs]:
+    """Returns what a state is made of, and the request."""
     user = {k: v for k, v in inputs.items() if k[:4] in ("user", "beha")}
     request = {k: v for k, v in inputs.items() if k not in user}
+    if RECIPES[name].state_spec(SCHEMAS[name]).bound_to_request_time:
+        user["request_time"] = inputs["request_time"]
     return user, request
 
 
@@ -198,7 +206,8 @@ def test_empty_histories_are_finite(name: str, models: Models) -> None:
 def test_every_gradient_is_finite(
     name: str, num_valid: list[int], has_user: bool
 ) -> None:
-    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    schema = SCHEMAS[name]
+    schema = schema if has_user else without_user_fields(schema)
     unread = {"age", "city", "gender"} if not has_user else set()
     schema = dataclasses.replace(
         schema, tables=tuple(t for t in schema.tables if t.name not in unread)
@@ -225,10 +234,11 @@ def test_every_gradient_is_finite(
 @every_model
 @pytest.mark.parametrize("has_user", [True, False])
 def test_the_state_is_what_the_recipe_says(name: str, has_user: bool) -> None:
-    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    schema = SCHEMAS[name]
+    schema = schema if has_user else without_user_fields(schema)
     for policy in ("float32", "mixed_bfloat16"):
         model = random_model(schema, RECIPES[name], 1, policy)
-        user, _ = _split(make_requests(2, NUM_VALID, schema))
+        user, _ = _split(name, make_requests(2, NUM_VALID, schema))
         state = model.encode_user(user)
         spec = model.recipe.state_spec(schema)
         assert list(state) == [tensor.name for tensor in spec.tensors]
@@ -249,7 +259,7 @@ def test_score_of_the_state_equals_the_call(
     name: str, models: Models, inputs: Inputs
 ) -> None:
     model = models[name]
-    user, request = _split(inputs)
+    user, request = _split(name, inputs)
     state = model.encode_user(user)
     logits = _logits(model, inputs)
     # One state serves any number of candidates.
@@ -262,7 +272,8 @@ def test_score_of_the_state_equals_the_call(
     rebuilt = model({**inputs, **later}).logits
     found = model.score(state, later).logits
     is_equal = np.allclose(found, rebuilt, **TOLERANCE)
-    assert is_equal or model.recipe.state_spec(SCHEMA).bound_to_request_time
+    spec = model.recipe.state_spec(SCHEMAS[name])
+    assert is_equal != spec.bound_to_request_time
 
 
 def _signature(inputs: Inputs) -> dict[str, tf.TensorSpec]:
@@ -276,7 +287,7 @@ def _signature(inputs: Inputs) -> dict[str, tf.TensorSpec]:
 def test_dynamic_shapes_equal_eager(name: str, models: Models) -> None:
     """Batch, history and candidates of any size, from two graphs."""
     model = models[name]
-    user, request = _split(make_requests(0, [3]))
+    user, request = _split(name, make_requests(0, [3]))
     encode = tf.function(
         lambda user: model.encode_user(user),
         input_signature=[_signature(user)],
@@ -298,9 +309,9 @@ def test_dynamic_shapes_equal_eager(name: str, models: Models) -> None:
         expected = _logits(model, requests)
         assert expected.shape == (len(num_valid), num_candidates)
         given = {k: tf.constant(v) for k, v in requests.items()}
-        user, request = _split(given)
+        user, request = _split(name, given)
         state = encode(user)
-        for tensor in model.recipe.state_spec(SCHEMA).tensors:
+        for tensor in model.recipe.state_spec(SCHEMAS[name]).tensors:
             sizes = [length if n == "L" else n for n in tensor.shape]
             shape = (len(num_valid), *sizes)
             assert tuple(state[tensor.name].shape) == shape
@@ -347,7 +358,7 @@ def test_keras_file_round_trip(
     models[name].save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(models[name])
-    assert (loaded.schema, loaded.recipe) == (SCHEMA, RECIPES[name])
+    assert (loaded.schema, loaded.recipe) == (SCHEMAS[name], RECIPES[name])
     np.testing.assert_array_equal(
         _logits(loaded, inputs), _logits(models[name], inputs)
     )
@@ -356,7 +367,7 @@ def test_keras_file_round_trip(
 @every_model
 def test_dropout_acts_in_training_alone(name: str, inputs: Inputs) -> None:
     recipe = dataclasses.replace(RECIPES[name], dropout_rate=0.5)
-    model = random_model(SCHEMA, recipe, 1)
+    model = random_model(SCHEMAS[name], recipe, 1)
     logits = _logits(model, inputs)
     np.testing.assert_array_equal(_logits(model, inputs), logits)
     assert np.any(model(inputs, training=True).logits != logits)
@@ -369,7 +380,7 @@ def test_tables_are_what_the_recipe_says(name: str, models: Models) -> None:
         for layer in models[name]._flatten_layers()
         if isinstance(layer, EmbeddingTable)
     }
-    said = models[name].recipe.tables(SCHEMA)
+    said = models[name].recipe.tables(SCHEMAS[name])
     assert len(said) == len(found)
     assert {f"table_{t.name}": (t.num_rows, t.width) for t in said} == found
 
@@ -381,7 +392,7 @@ def test_operations_are_what_the_recipe_says(
 ) -> None:
     requests = make_requests(3, [5, length], length=length)
     shape = RequestShape(2, length, NUM_CANDIDATES)
-    said = models[name].recipe.flops(SCHEMA, shape)
+    said = models[name].recipe.flops(SCHEMAS[name], shape)
     counted = matrix_products(models[name], requests)
     assert 0.97 * said <= counted <= 1.03 * said
 

@@ -17,7 +17,15 @@ from sparsectr.ops.temporal_features import (
     is_weekend,
     temporal_features,
 )
+from sparsectr.time_zone import UTC, TimeZone
 from tests.reference import times as reference
+
+CHINA = TimeZone.fixed(8 * 60)
+ZONES = [
+    *(TimeZone.fixed(minutes) for minutes in (-720, -210, 0, 330, 480, 840)),
+    TimeZone.named("Europe/Copenhagen"),
+    TimeZone.named("America/Sao_Paulo"),
+]
 
 NOW = 1_494_590_400
 """2017-05-12 12:00 UTC, a Friday."""
@@ -64,18 +72,22 @@ def test_hour_wave_is_the_sine(jit_compile: bool) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1.2e-7)
 
 
-@pytest.mark.parametrize("utc_offset_hours", [-12, -3, 0, 8, 14])
-def test_weekend_is_the_calendars(utc_offset_hours: int) -> None:
-    start = 1_494_000_000
+@pytest.mark.parametrize("zone", ZONES, ids=lambda zone: zone.name)
+# The second has the last Sundays of March and of October 2017, when clocks in
+# Copenhagen change, and the Sunday that begins at 01:00 in Sao Paulo.
+@pytest.mark.parametrize(
+    "start", [1_494_000_000, 1_490_000_000, 1_507_500_000, 1_508_700_000]
+)
+def test_weekend_is_the_calendars(zone: TimeZone, start: int) -> None:
     # Every hour of 16 days, and the seconds around it.
     hours = start - start % 3600 + 3600 * np.arange(16 * 24)
     times = np.concatenate([hours - 1, hours, hours + 1])
-    zone = datetime.timezone(datetime.timedelta(hours=utc_offset_hours))
+    calendar = reference.zone_of(zone.name)
     expected = [
-        datetime.datetime.fromtimestamp(int(time), zone).weekday() >= 5
+        datetime.datetime.fromtimestamp(int(time), calendar).weekday() >= 5
         for time in times
     ]
-    found = is_weekend(tf.constant(times), utc_offset_hours)
+    found = is_weekend(tf.constant(times), zone)
     assert found.numpy().tolist() == expected
 
 
@@ -98,11 +110,13 @@ def test_features_of_means_that_are_not_whole(jit_compile: bool) -> None:
     query = np.full((1, 1, 1), SATURDAY)
     keys = _keys((SATURDAY - gaps)[None, None], has_fraction=True)
     compiled = tf.function(temporal_features, jit_compile=jit_compile)
-    features = compiled(query, keys, 0)
+    features = compiled(query, keys, UTC)
     for k, gap in enumerate(gaps.tolist()):
         mean = SATURDAY - gap + Fraction(1, 2)
         # Three heads, each of which has one of the three parts.
-        expected = -reference.temporal_bias(SATURDAY, mean, *np.eye(3), 0)
+        expected = -reference.temporal_bias(
+            SATURDAY, mean, *np.eye(3), datetime.UTC
+        )
         found = [float(feature[0, 0, k]) for feature in features]
         assert found == pytest.approx(expected, abs=1e-6)
     # Half a second before Saturday is Friday.
@@ -124,7 +138,8 @@ def test_features_equal_the_equations() -> None:
     )
     key_time = query_time - gaps
     assert key_time.shape == (batch, queries, keys)
-    features = temporal_features(query_time, _keys(key_time), 8)
+    features = temporal_features(query_time, _keys(key_time), CHINA)
+    china = reference.zone_of("UTC+8")
     for (b, q, k), time in np.ndenumerate(key_time):
         gap = int(query_time[b, q, 0] - time)
         log_gap, hour_wave, weekend_differs = (
@@ -136,15 +151,15 @@ def test_features_equal_the_equations() -> None:
             math.sin(math.pi * hour / 24), abs=1e-6
         )
         assert weekend_differs == (
-            reference.is_weekend(int(query_time[b, q, 0]), 8)
-            != reference.is_weekend(int(time), 8)
+            reference.is_weekend(int(query_time[b, q, 0]), china)
+            != reference.is_weekend(int(time), china)
         )
 
 
 def test_features_broadcast_queries_to_keys() -> None:
     query_time = np.array([[[NOW], [NOW + 2]]])
     key_time = np.array([[[NOW - 1, NOW - 6, NOW - 62]]])
-    features = temporal_features(query_time, _keys(key_time), 0)
+    features = temporal_features(query_time, _keys(key_time), UTC)
     assert [tuple(ops.shape(feature)) for feature in features] == 3 * [
         (1, 2, 3)
     ]

@@ -27,6 +27,7 @@ from tests.reference.times import (
     is_weekend,
     temporal_bias,
     time_chunks,
+    zone_of,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "temporal_bias",
     "time_chunks",
     "transition_attention",
+    "zone_of",
 ]

@@ -6,6 +6,7 @@ d_h = d / H, K keys of a branch.
 The rows of padding in an output are 0 here; nothing ever reads them.
 """
 
+import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ def softmax(logits: Array) -> Array:
 
 
 def rel_temporal(
-    block: Weights, config: SparseCTRRecipe, utc_offset_hours: int
+    block: Weights, config: SparseCTRRecipe, zone: datetime.tzinfo
 ) -> Bias:
     """The bias of Eq. 15, with the block's own coefficients.
 
@@ -53,7 +54,7 @@ def rel_temporal(
             block["slopes_time"],
             block["slopes_hour"],
             block["slopes_weekend"],
-            utc_offset_hours,
+            zone,
         )
 
     return bias
@@ -139,7 +140,7 @@ def global_attention(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """Attention over whole chunks (Eqs. 4 to 6).
 
@@ -170,7 +171,7 @@ def global_attention(
         times,
         chunk_times,
         visible,
-        rel_temporal(block, config, utc_offset_hours),
+        rel_temporal(block, config, zone),
         config.num_heads,
     )  # Eq. 6
 
@@ -183,7 +184,7 @@ def transition_attention(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """Attention over the last m behaviours of each chunk (Eq. 7).
 
@@ -205,7 +206,7 @@ def transition_attention(
         times,
         times[: len(keys)],
         visible,
-        rel_temporal(block, config, utc_offset_hours),
+        rel_temporal(block, config, zone),
         config.num_heads,
     )
 
@@ -220,7 +221,7 @@ def local_attention(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """Attention over the user and the w newest known behaviours (Eq. 8).
 
@@ -234,7 +235,7 @@ def local_attention(
         behavior_times: `[L]`.
         request_time: Unix seconds.
         config: The model's.
-        utc_offset_hours: Time zone that decides what a weekend is.
+        zone: Time zone that decides what a weekend is.
 
     Returns:
         `[N, d]`.
@@ -260,7 +261,7 @@ def local_attention(
         times,
         key_times,
         visible,
-        rel_temporal(block, config, utc_offset_hours),
+        rel_temporal(block, config, zone),
         config.num_heads,
     )
 
@@ -297,7 +298,7 @@ def evo_attention(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """EvoAttention of one request (Eqs. 3 to 11).
 
@@ -308,7 +309,7 @@ def evo_attention(
         behavior_times: `[L]`, left-padded with 0.
         request_time: Unix seconds.
         config: The model's.
-        utc_offset_hours: Time zone that decides what a weekend is.
+        zone: Time zone that decides what a weekend is.
 
     Returns:
         E_S^Evo `[N, d]`.
@@ -319,7 +320,7 @@ def evo_attention(
     values = behaviors @ block["value"]
     user_key = None if user is None else user @ block["key"]
     user_value = None if user is None else user @ block["value"]
-    times = (behavior_times, request_time, config, utc_offset_hours)
+    times = (behavior_times, request_time, config, zone)
     branches = [
         global_attention(block, queries, keys, values, *times),
         transition_attention(block, queries, keys, values, *times),
@@ -337,7 +338,7 @@ def full_attention(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """Variant A1: every behaviour is a key (Eqs. 3, 16 and 11).
 
@@ -353,7 +354,7 @@ def full_attention(
         times,
         times[: len(behaviors)],
         visible_positions(times, len(behaviors)),
-        rel_temporal(block, config, utc_offset_hours),
+        rel_temporal(block, config, zone),
         config.num_heads,
     )
     return heads @ block["output"]

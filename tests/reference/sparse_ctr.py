@@ -19,6 +19,7 @@ Axes: B batch, L history length, C candidates, N = L + C, U user fields,
 d width, e width of the tables.
 """
 
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,8 @@ from tests.reference.attention import (
     full_attention,
     mlp,
 )
+from tests.reference.time_fields import behavior_ids, embed_times, request_ids
+from tests.reference.times import zone_of
 
 
 def sigmoid(inputs: Array) -> Array:
@@ -62,7 +65,7 @@ def sparse_block(
     behavior_times: Sequence[int],
     request_time: int,
     config: SparseCTRRecipe,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> Array:
     """One SparseBlock, pre-norm with residuals (3.3).
 
@@ -73,13 +76,13 @@ def sparse_block(
         behavior_times: `[L]`, left-padded with 0.
         request_time: Unix seconds.
         config: The model's.
-        utc_offset_hours: Time zone that decides what a weekend is.
+        zone: Time zone that decides what a weekend is.
 
     Returns:
         `[N, d]`. The rows of padding mean nothing.
     """
     normalized = rms_norm(sequence, block["attention_norm"])
-    times = (behavior_times, request_time, config, utc_offset_hours)
+    times = (behavior_times, request_time, config, zone)
     if config.attention == "full":
         attended = full_attention(block, normalized, *times)
     else:
@@ -168,6 +171,9 @@ def input_layer(
 ) -> tuple[Array, Array]:
     """E_S `[N, d]` and the flattened e_U `[U e]` of one request (3.2)."""
     tables = weights["tables"]
+    names, zone = schema.time_fields, zone_of(schema.time_zone.name)
+    times = [int(time) for time in row["behavior_time"]]
+    request_time = int(row["request_time"])
     elements = []
     projection = weights["behavior_projection"]
     for position in range(len(row["behavior_time"])):
@@ -176,6 +182,9 @@ def input_layer(
             for f in schema.behavior_fields
         }
         features = embed(tables, schema.behavior_fields, ids, "behavior_")
+        features += embed_times(
+            tables, behavior_ids(names, times, position, request_time, zone)
+        )
         for field in schema.behavior_dense_fields:
             value = float(row[f"behavior_{field.name}"][position])
             features.append(transform(field, value))
@@ -189,6 +198,7 @@ def input_layer(
             for f in schema.candidate_fields
         }
         features = embed(tables, schema.candidate_fields, ids, "candidate_")
+        features += embed_times(tables, request_ids(names, request_time, zone))
         for field in schema.candidate_dense_fields:
             value = float(row[f"candidate_{field.name}"][number])
             features.append(transform(field, value))
@@ -234,7 +244,7 @@ def forward(
                 behavior_times,
                 int(row["request_time"]),
                 config,
-                schema.utc_offset_hours,
+                zone_of(schema.time_zone.name),
             )
         candidates = sequence[len(behavior_times) :]
         logits.append(

@@ -4,8 +4,11 @@ Times are Unix seconds in Python integers, and means of them in fractions:
 neither ever rounds.
 """
 
+import datetime
 import itertools
 import math
+import re
+import zoneinfo
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -15,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 Time = int | Fraction
 
 SECONDS_PER_HOUR = 3600
-SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
 
 
 def time_chunks(
@@ -54,13 +56,21 @@ def chunk_time(times: Sequence[int] | NDArray[np.int64]) -> Fraction:
     return Fraction(sum(int(time) for time in times), len(times))
 
 
-def is_weekend(time: Time, utc_offset_hours: int) -> bool:
+def is_weekend(time: Time, zone: datetime.tzinfo) -> bool:
     """W(t) of Eq. 14: Saturday or Sunday in the data set's own time zone."""
-    local_time = math.floor(time) + utc_offset_hours * SECONDS_PER_HOUR
-    days = local_time // SECONDS_PER_DAY
-    # 1970-01-01 was a Thursday, three days after a Monday.
-    weekday = (days + 3) % 7
-    return weekday >= 5
+    return (
+        datetime.datetime.fromtimestamp(math.floor(time), zone).weekday() >= 5
+    )
+
+
+def zone_of(name: str) -> datetime.tzinfo:
+    """Returns Python's own time zone: "UTC+5:30" or "Europe/Copenhagen"."""
+    fixed = re.fullmatch(r"UTC([+-])(\d+)(?::(\d\d))?", name)
+    if fixed is None:
+        return zoneinfo.ZoneInfo(name)
+    sign, hours, minutes = fixed.groups()
+    offset = datetime.timedelta(hours=int(hours), minutes=int(minutes or 0))
+    return datetime.timezone(-offset if sign == "-" else offset)
 
 
 def initial_slopes(num_heads: int) -> NDArray[np.float64]:
@@ -79,7 +89,7 @@ def temporal_bias(
     slopes_time: ArrayLike,
     slopes_hour: ArrayLike,
     slopes_weekend: ArrayLike,
-    utc_offset_hours: int,
+    zone: datetime.tzinfo,
 ) -> NDArray[np.float64]:
     """RelTemporal of one query and one key, for all heads (Eqs. 12 to 15).
 
@@ -89,7 +99,7 @@ def temporal_bias(
         slopes_time: s_1 `[H]`.
         slopes_hour: s_2 `[H]`.
         slopes_weekend: s_3 `[H]`.
-        utc_offset_hours: Time zone that decides what a weekend is.
+        zone: Time zone that decides what a weekend is.
 
     Returns:
         The bias of each head, `[H]`.
@@ -99,9 +109,7 @@ def temporal_bias(
     while 2 ** (bucket + 1) <= difference:
         bucket += 1
     hour = (difference // SECONDS_PER_HOUR) % 24
-    differs = is_weekend(query_time, utc_offset_hours) != is_weekend(
-        key_time, utc_offset_hours
-    )
+    differs = is_weekend(query_time, zone) != is_weekend(key_time, zone)
     bias1 = -bucket * np.asarray(slopes_time, np.float64)  # Eq. 12
     bias2 = -math.sin(math.pi * hour / 24) * np.asarray(
         slopes_hour, np.float64

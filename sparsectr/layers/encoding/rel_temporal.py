@@ -3,6 +3,8 @@
 Axes: B batch, Q queries, S keys, H heads.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,6 +14,7 @@ from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.ops.places import Places
 from sparsectr.ops.temporal_features import temporal_features
 from sparsectr.ops.tensor import Tensor
+from sparsectr.time_zone import UTC, TimeZone
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -25,7 +28,7 @@ class RelTemporal(Encoding):
 
     Args:
         num_heads: H.
-        utc_offset_hours: The data set's time zone, for weekends.
+        time_zone: The data set's, for weekends, or its dict.
 
     Call arguments:
         log_gap: float32 `[B, Q, S]`, `floor(log2(dt))`, dt in seconds.
@@ -46,7 +49,10 @@ class RelTemporal(Encoding):
     """
 
     def __init__(
-        self, num_heads: int, utc_offset_hours: int = 0, **kwargs: Any
+        self,
+        num_heads: int,
+        time_zone: TimeZone | Mapping[str, Any] = UTC,
+        **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
@@ -56,7 +62,9 @@ class RelTemporal(Encoding):
                 f"Received: num_heads={num_heads}"
             )
         self.num_heads = num_heads
-        self.utc_offset_hours = utc_offset_hours
+        if not isinstance(time_zone, TimeZone):
+            time_zone = TimeZone.from_dict(time_zone)
+        self.time_zone = time_zone
 
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
         # Each head starts with a sensitivity of its own: 1, r, r^2, ...
@@ -84,7 +92,7 @@ class RelTemporal(Encoding):
         if len(keys.time.shape) == 2:
             keys = Places(*(ops.expand_dims(x, 1) for x in keys))
         features = temporal_features(
-            ops.expand_dims(queries.time, 2), keys, self.utc_offset_hours
+            ops.expand_dims(queries.time, 2), keys, self.time_zone
         )
         if not num_unplaced:
             return features
@@ -132,5 +140,5 @@ class RelTemporal(Encoding):
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
-            "utc_offset_hours": self.utc_offset_hours,
+            "time_zone": dataclasses.asdict(self.time_zone),
         }

@@ -4,7 +4,7 @@ Axes: B batch, L history length, C candidates, U user fields, d width.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,12 +12,21 @@ from keras import ops
 
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.ops.tensor import Tensor
+from sparsectr.ops.time_field_ids import time_field_ids
 from sparsectr.schema import (
     PADDING_ID,
     DatasetSchema,
     DenseField,
     Prefix,
     field_width,
+)
+from sparsectr.time_fields import (
+    GAP_TO_REQUEST,
+    TIME_FIELDS,
+    TimeField,
+    behavior_time_fields,
+    request_time_fields,
+    time_tables,
 )
 
 
@@ -28,19 +37,25 @@ class RequestEmbedding(keras.layers.Layer):
     The field embeddings of a behaviour are concatenated with its numbers and
     mapped to width d; those of a candidate likewise. A set of ids has the mean
     of their embeddings, 0 without any. Fields that share a table in the schema
-    share it here.
+    share it here. Time fields are computed here, as ids of tables of their
+    own: those of a behavior come behind its fields, those of a request behind
+    those of each of its candidates.
 
     Args:
         schema: A `DatasetSchema` whose tables all have a size, or the dict
             that `DatasetSchema.from_dict` takes.
         embedding_dim: Width of every table.
         width: d.
+        gap_to_request: Where that time field is read, if the schema has it:
+            "encode_user" for with the other fields of a behavior, or "score"
+            for apart, by `gaps_to_request`.
 
     Call arguments:
         inputs: The dict of tensors of a request: int32 `user_<field>` `[B]`,
             `behavior_<field>` `[B, L]`, `candidate_<field>` `[B, C]`, those
             of sets with one more axis, padded with 0; and float32 for numbers
-            of the same three shapes. Times are not read.
+            of the same three shapes; for time fields int64 `behavior_time`
+            `[B, L]` and `request_time` `[B]`.
 
     Returns:
         `(user, behaviors, candidates)`: float `[B, U * embedding_dim +
@@ -61,6 +76,7 @@ class RequestEmbedding(keras.layers.Layer):
         schema: DatasetSchema | Mapping[str, Any],
         embedding_dim: int,
         width: int,
+        gap_to_request: str = "encode_user",
         **kwargs: Any,
     ) -> None:
         # Dense features are transformed before they are cast.
@@ -75,14 +91,22 @@ class RequestEmbedding(keras.layers.Layer):
         self.schema = schema
         self.embedding_dim = embedding_dim
         self.width = width
+        self.gap_to_request = gap_to_request
+        times = schema.time_fields
+        self._behavior_times = behavior_time_fields(times)
+        self._request_times = request_time_fields(times)
+        self._adds_gaps = GAP_TO_REQUEST in times and gap_to_request == "score"
+        if GAP_TO_REQUEST in times and not self._adds_gaps:
+            self._behavior_times += (TIME_FIELDS[GAP_TO_REQUEST],)
+        sizes = {table.name: table.size or 0 for table in schema.served_tables}
         self.tables = {
-            table.name: EmbeddingTable(
-                table.size or 0,
+            name: EmbeddingTable(
+                size,
                 embedding_dim,
-                name=f"table_{table.name}",
+                name=f"table_{name}",
                 dtype=self.dtype_policy,
             )
-            for table in schema.served_tables
+            for name, size in {**sizes, **time_tables(times)}.items()
         }
         self.behavior_projection = keras.layers.Dense(
             width, name="behavior_projection", dtype=self.dtype_policy
@@ -95,17 +119,32 @@ class RequestEmbedding(keras.layers.Layer):
             dtype=self.dtype_policy,
             kernel_initializer=self._aligned_kernel,
         )
+        if self._adds_gaps:
+            # As large as the rows that the other projection has for it.
+            self.gap_projection = keras.layers.Dense(
+                width,
+                use_bias=False,
+                name="gap_projection",
+                dtype=self.dtype_policy,
+            )
 
     def build(self, inputs_shape: Any = None) -> None:
         for table in self.tables.values():
             table.build()
+        times: dict[Prefix, int] = {
+            "behavior": len(self._behavior_times),
+            "candidate": len(self._request_times),
+        }
         projections: dict[Prefix, Any] = {
             "behavior": self.behavior_projection,
             "candidate": self.candidate_projection,
         }
         for prefix, projection in projections.items():
             width = field_width(self.schema, prefix, self.embedding_dim)
+            width += times[prefix] * self.embedding_dim
             projection.build((None, None, width))
+        if self._adds_gaps:
+            self.gap_projection.build((None, None, self.embedding_dim))
         self.built = True
 
     def _aligned_kernel(self, shape: Any, dtype: str | None = None) -> Tensor:
@@ -115,17 +154,28 @@ class RequestEmbedding(keras.layers.Layer):
         before the first step.
         """
         kernel = self._glorot_uniform(shape, dtype)
-        behavior_tables = [f.table for f in self.schema.behavior_fields]
-        rows = []
-        for place, field in enumerate(self.schema.candidate_fields):
+        behavior_tables = self._behavior_tables()
+
+        def aligned(table: str, start: int) -> Tensor:
             source = kernel
-            if field.table in behavior_tables:
+            if table in behavior_tables:
                 source = ops.convert_to_tensor(self.behavior_projection.kernel)
-                place = behavior_tables.index(field.table)
-            start = place * self.embedding_dim
-            rows.append(source[start : start + self.embedding_dim])
-        dense = len(self.schema.candidate_fields) * self.embedding_dim
-        return ops.concatenate([*rows, kernel[dense:]], axis=0)
+                start = behavior_tables.index(table) * self.embedding_dim
+            return source[start : start + self.embedding_dim]
+
+        tables = [field.table for field in self.schema.candidate_fields]
+        tables += [field.table for field in self._request_times]
+        rows = [
+            aligned(table, place * self.embedding_dim)
+            for place, table in enumerate(tables)
+        ]
+        numbers = kernel[len(tables) * self.embedding_dim :]
+        return ops.concatenate([*rows, numbers], axis=0)
+
+    def _behavior_tables(self) -> list[str]:
+        """Returns the tables of a behavior's fields, in their order."""
+        fields = [field.table for field in self.schema.behavior_fields]
+        return fields + [field.table for field in self._behavior_times]
 
     def call(
         self, inputs: Mapping[str, Tensor]
@@ -144,22 +194,67 @@ class RequestEmbedding(keras.layers.Layer):
 
     def behaviors(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns E_B, `[B, L, d]`."""
-        return self.behavior_projection(self._concatenated("behavior", inputs))
+        times = [
+            self._time_rows(
+                field, inputs["behavior_time"], inputs.get("request_time")
+            )
+            for field in self._behavior_times
+        ]
+        return self.behavior_projection(
+            self._concatenated("behavior", inputs, times)
+        )
+
+    def gaps_to_request(
+        self, behavior_time: Tensor, request_time: Tensor
+    ) -> Tensor:
+        """Returns what `gap_to_request="score"` adds to E_B in `score`.
+
+        The projection of a behavior's fields is a sum over them: that of the
+        gap can as well be added when the request is known.
+
+        Args:
+            behavior_time: int64 `[B, L]`, Unix seconds, 0 for padding.
+            request_time: int64 `[B]`, Unix seconds.
+
+        Returns:
+            float `[B, L, d]`.
+        """
+        field = TIME_FIELDS[GAP_TO_REQUEST]
+        rows = self._time_rows(field, behavior_time, request_time)
+        return self.gap_projection(rows)
 
     def candidates(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns the candidates' part of E_S, `[B, C, d]`."""
+        first = self.schema.candidate_fields[0].name
+        shape = (1, ops.shape(inputs[f"candidate_{first}"])[1], 1)
+        times = []
+        for field in self._request_times:
+            rows = self._time_rows(field, inputs["request_time"])
+            times.append(ops.tile(ops.expand_dims(rows, 1), shape))
         return self.candidate_projection(
-            self._concatenated("candidate", inputs)
+            self._concatenated("candidate", inputs, times)
         )
 
-    def _concatenated(
-        self, prefix: Prefix, inputs: Mapping[str, Tensor]
+    def _time_rows(
+        self, field: TimeField, time: Tensor, request_time: Tensor | None = None
     ) -> Tensor:
+        zone = self.schema.time_zone
+        ids = time_field_ids(field.name, time, zone, request_time)
+        return self.tables[field.table](ids)
+
+    def _concatenated(
+        self,
+        prefix: Prefix,
+        inputs: Mapping[str, Tensor],
+        times: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Returns embedded ids, sets and times, and behind them the numbers."""
         parts = []
         for field in self.schema.ids(prefix):
             ids = inputs[f"{prefix}_{field.name}"]
             rows = self.tables[field.table](ids)
             parts.append(_mean_of_set(rows, ids) if field.is_set else rows)
+        parts += times
         for number in self.schema.numbers(prefix):
             value = _transform(number, inputs[f"{prefix}_{number.name}"])
             value = ops.cast(value, self.compute_dtype)
@@ -192,6 +287,7 @@ class RequestEmbedding(keras.layers.Layer):
             "schema": dataclasses.asdict(self.schema),
             "embedding_dim": self.embedding_dim,
             "width": self.width,
+            "gap_to_request": self.gap_to_request,
         }
 
 

@@ -114,10 +114,10 @@ def _no_schema(path: Path) -> None:
     file.write_text(json.dumps(manifest))
 
 
-def _half_hours(path: Path) -> None:
+def _half_seconds(path: Path) -> None:
     file = path / "manifest.json"
     manifest = json.loads(file.read_text())
-    manifest["schema"]["utc_offset_hours"] = 5.5
+    manifest["schema"]["time_zone"]["offsets"] = [[0, 5.5]]
     file.write_text(json.dumps(manifest))
 
 
@@ -153,7 +153,7 @@ def _column_short(path: Path) -> None:
         (_manifest_cut_off, "manifest.json is damaged"),
         (_other_version, "has version 9; this code reads version 4"),
         (_no_schema, "manifest.json is damaged"),
-        (_half_hours, "json is damaged: `utc_offset_hours` must be whole"),
+        (_half_seconds, "json is damaged: `offsets` must be pairs of whole"),
         (_other_json, "does not describe a store"),
         (_no_column, "time.npy is missing"),
         (_column_cut_off, "time.npy is damaged"),
