@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.candidate_statistics.stored_counts import describe_counts
 from data_pipelines.preparation.encode_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.stores.content_digest import digest, shard_content
@@ -73,12 +74,15 @@ def verify_store(path: Path) -> str:
         counts.append(count_rows(shard, validation_time))
         ids.append(count_ids(shard))
         contents.append(shard_content(shard))
+    statistics, counted = describe_counts(path, store.schema)
+    contents += counted
     for key, value in (
         ("counts", add_nested(counts)),
         ("out_of_vocabulary", add_nested(ids)),
+        *([("statistics", statistics)] if statistics else []),
         ("content", digest(contents, validation_time)),
     ):
-        if manifest[key] != value:
+        if manifest.get(key) != value:
             raise InputError(
                 f"{path}: `{key}` of the manifest is not what the store holds."
             )

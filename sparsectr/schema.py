@@ -9,8 +9,10 @@ here imports TensorFlow.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+from sparsectr.statistic import Statistic, statistic_from_dict
 
 PADDING_ID = 0
 """Id of padding and of a missing value, in every table."""
@@ -158,10 +160,13 @@ class DatasetSchema:
         candidate_dense_fields: Float fields of a candidate.
         utc_offset_hours: The data set's own time zone, which decides what a
             weekend is.
+        statistics: Where some of the dense fields come from: each of their
+            numbers is one, and is counted and not read.
 
     Raises:
         ValueError: If names repeat, a field names an unknown table, or
-            behaviours or candidates have no field.
+            behaviours or candidates have no field, or a statistic is of an
+            unknown field or its numbers are no dense fields.
     """
 
     name: str
@@ -171,6 +176,7 @@ class DatasetSchema:
     candidate_fields: tuple[CategoricalField, ...]
     candidate_dense_fields: tuple[DenseField, ...] = ()
     utc_offset_hours: int = 0
+    statistics: tuple[Statistic, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
@@ -204,6 +210,52 @@ class DatasetSchema:
                 "`utc_offset_hours` must be whole hours from -12 to 14. "
                 f"Received: utc_offset_hours={offset!r}"
             )
+        self._check_statistics()
+
+    def _check_statistics(self) -> None:
+        _check_unique("statistics", [s.name for s in self.statistics])
+        names = {"user_id"}
+        names |= {f"user.{field.name}" for field in self.user_fields}
+        names |= {f"candidate.{field.name}" for field in self.candidate_fields}
+        dense = {f.name: f.transform for f in self.candidate_dense_fields}
+        for statistic in self.statistics:
+            for name in statistic.fields:
+                if name not in names:
+                    raise ValueError(
+                        f"Statistic {statistic.name!r} is of {name!r}, which "
+                        f"is not among {sorted(names)}."
+                    )
+            for number in statistic.numbers:
+                if dense.get(number.name) != number.transform:
+                    raise ValueError(
+                        f"Statistic {statistic.name!r} needs a dense field "
+                        f"{number.name!r} with transform {number.transform!r}."
+                    )
+
+    def with_statistics(self, statistics: Sequence[Statistic]) -> Self:
+        """Returns a copy with more statistics, and dense fields for them."""
+        return dataclasses.replace(
+            self,
+            statistics=(*self.statistics, *statistics),
+            candidate_dense_fields=(
+                *self.candidate_dense_fields,
+                *(
+                    DenseField(name=number.name, transform=number.transform)
+                    for statistic in statistics
+                    for number in statistic.numbers
+                ),
+            ),
+        )
+
+    @property
+    def logged_dense_fields(self) -> tuple[DenseField, ...]:
+        """The dense fields that the raw tables have: all but statistics."""
+        counted = {n.name for s in self.statistics for n in s.numbers}
+        return tuple(
+            field
+            for field in self.candidate_dense_fields
+            if field.name not in counted
+        )
 
     def table(self, name: str) -> Table:
         """Returns the table called `name`."""
@@ -239,12 +291,13 @@ class DatasetSchema:
         Raises:
             ValueError: If a key is missing, unknown, or has a bad value.
         """
-        parts = {
+        parts: dict[str, Callable[..., Any]] = {
             "tables": Table,
             "user_fields": CategoricalField,
             "behavior_fields": CategoricalField,
             "candidate_fields": CategoricalField,
             "candidate_dense_fields": DenseField,
+            "statistics": statistic_from_dict,
         }
         arguments = dict(values)
         try:

@@ -14,6 +14,7 @@ PACKAGES = ("sparsectr", "configs", "data_pipelines", "export", "benchmarks")
 TYPES = (
     "sparsectr.errors",
     "sparsectr.schema",
+    "sparsectr.statistic",
     "sparsectr.config",
     "sparsectr.config_fields",
     "sparsectr.model_recipe",
@@ -36,6 +37,7 @@ COMMANDS = (
 MAY_IMPORT = {
     "sparsectr.errors": (),
     "sparsectr.schema": TYPES,
+    "sparsectr.statistic": (),
     "sparsectr.config": TYPES,
     "sparsectr.config_fields": (),
     # For the type of what it builds alone.
@@ -82,6 +84,7 @@ ONLY_FOR = dict.fromkeys(COMMANDS, (*COMMANDS, "export", "benchmarks"))
 
 WITHOUT_TENSORFLOW = [
     "sparsectr/schema.py",
+    "sparsectr/statistic.py",
     "sparsectr/config*.py",
     "sparsectr/model_*.py",
     "sparsectr/process/command.py",

@@ -22,6 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from data_pipelines.candidate_statistics.shard_pairs import (
+    ShardValues,
+    write_pairs,
+)
 from data_pipelines.preparation.exact_sum import exact_sum, exact_sum_of_squares
 from data_pipelines.preparation.listwise import (
     Listwise,
@@ -84,6 +88,7 @@ class ShardSummary:
         num_test: Test requests.
         dense: For each dense field, number, sum and sum of squares of its
             values in training, after its transform; sums as fractions.
+        pairs: For each statistic, the pairs that it has of it.
     """
 
     dropped: Mapping[str, int]
@@ -91,6 +96,7 @@ class ShardSummary:
     num_train: int
     num_test: int
     dense: Mapping[str, tuple[int, str, str]]
+    pairs: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def build_shard(task: ShardTask) -> ShardSummary:
@@ -160,6 +166,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
     ]
     codes: dict[str, dict[str, Array]] = {name: {} for name, *_ in groups}
     counted_elsewhere = _counted_elsewhere(dataset)
+    values_of: dict[str, pa.Array] = {}
     (folder / "values").mkdir()
     for table in dataset.schema.tables:
         found = [
@@ -171,6 +178,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         values, coded = _encode(
             [column for _, _, column, _ in found], arrow_type(table)
         )
+        values_of[table.name] = values
         counts = np.zeros(len(values) + 1, np.int64)
         for (name, field_name, _, chosen), code in zip(
             found, coded, strict=True
@@ -184,12 +192,20 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         )
     shard, dense = _shard(dataset, rows, codes, is_training)
     shard.save(folder)
+    pairs = write_pairs(
+        dataset.schema,
+        rows,
+        ShardValues(codes=codes, values=values_of),
+        is_training,
+        folder,
+    )
     return ShardSummary(
         dropped=rows.dropped,
         incomplete=rows.incomplete,
         num_train=int(is_training.sum()),
         num_test=int((~is_training).sum()),
         dense=dense,
+        pairs=pairs,
     )
 
 
@@ -314,12 +330,12 @@ def _shard(
     num_candidates = np.diff(rows.candidate_offset)
     candidates = dict(codes["candidate"])
     statistics = {}
-    for field in dataset.schema.candidate_dense_fields:
+    for field in dataset.schema.logged_dense_fields:
         # To arrow a null is no number; to the store it is NaN.
         values = rows.candidates[field.name].fill_null(float("nan")).to_numpy()
         candidates[field.name] = values
         chosen = values[np.repeat(is_training, num_candidates)]
-        statistics[field.name] = _statistics(field, chosen)
+        statistics[field.name] = sums_of(field, chosen)
     label = rows.candidates["label"].to_numpy().astype(np.uint8)
 
     def split(chosen: Array) -> RequestColumns:
@@ -360,7 +376,8 @@ def _id_column(ids: pa.Array) -> Array:
     return np.array(texts, dtype=np.bytes_)
 
 
-def _statistics(field: DenseField, values: Array) -> tuple[int, str, str]:
+def sums_of(field: DenseField, values: Array) -> tuple[int, str, str]:
+    """Returns number, sum and sum of squares of a dense field's values."""
     values = values[~np.isnan(values)].astype(np.float64)
     if field.transform == "log1p":
         values = np.log1p(np.maximum(values, 0.0))

@@ -60,6 +60,8 @@ class Listwise:
         history_end: `[num_requests]`, behavior row at which it ends.
         candidate_offset: `[num_requests + 1]`, first candidate of each.
         candidates: The candidate fields and `label`, one row a candidate.
+        candidate_time: `[num_candidates]`, of its own row: that of its
+            request or later.
         dropped: Rows that were left out, by reason.
         incomplete: Rows kept though something is missing, by reason.
     """
@@ -74,6 +76,7 @@ class Listwise:
     history_end: Array
     candidate_offset: Array
     candidates: pa.Table
+    candidate_time: Array
     dropped: Mapping[str, int]
     incomplete: Mapping[str, int]
 
@@ -134,7 +137,8 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     )
     impressions, user = impressions.take(pa.array(order)), user[order]
     request_user = user[start]
-    request_time = np.minimum.reduceat(_numpy(impressions["time"]), start)
+    candidate_time = _numpy(impressions["time"])
+    request_time = np.minimum.reduceat(candidate_time, start)
 
     profiles = impressions.take(pa.array(start))
     if raw.users is not None:
@@ -161,10 +165,11 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
         candidates=impressions.select(
             [
                 *_names(schema.candidate_fields),
-                *_names(schema.candidate_dense_fields),
+                *_names(schema.logged_dense_fields),
                 "label",
             ]
         ),
+        candidate_time=candidate_time,
         dropped=dropped,
         incomplete=incomplete,
     )
@@ -333,7 +338,7 @@ def _kept(impressions: pa.Table, schema: DatasetSchema) -> list[str]:
         *("user_id", "time", EXACT_TIME, "request", "label"),
         *_names(schema.user_fields),
         *_names(schema.candidate_fields),
-        *_names(schema.candidate_dense_fields),
+        *_names(schema.logged_dense_fields),
     }
     return [name for name in impressions.column_names if name in kept]
 

@@ -122,7 +122,7 @@ class RawDataset:
         _check("impressions", joined, {"time": pa.int64(), "label": pa.int64()})
         _check("impressions", joined, self._types(schema.user_fields))
         _check("impressions", joined, self._types(schema.candidate_fields))
-        for dense in schema.candidate_dense_fields:
+        for dense in schema.logged_dense_fields:
             _check("impressions", joined, {dense.name: pa.float32()})
         if "request" not in joined:
             raise ValueError("`impressions` has no column 'request'.")
