@@ -32,6 +32,11 @@ are people's data; --sample_requests=0 leaves them out.
 Of the requests before the test, the newest tenth are the validation, which
 `sparsectr.train --validation` chooses on; --validation_fraction and
 --validation_time move its begin.
+
+With --statistics a candidate also has impressions, clicks and smoothed rates
+of its values before its request's hour, counted over all users: those that
+the data set's module names, or the sections [statistics.NAME] of --schema,
+which --nostatistics leaves out.
 """
 
 import contextlib
@@ -48,6 +53,9 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.candidate_statistics.asked_statistics import (
+    with_asked_statistics,
+)
 from data_pipelines.datasets.alibaba import open_alibaba
 from data_pipelines.datasets.eleme import ElemeOptions, open_eleme
 from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
@@ -101,6 +109,8 @@ class Options:
         validation_fraction: Share of the requests before the test that are
             the validation.
         eleme: Days and units. Ele.me alone.
+        statistics: Whether candidates get the statistics of the data set;
+            `None` for those that a schema file asks for.
     """
 
     test_start: datetime.date | None = None
@@ -108,6 +118,7 @@ class Options:
     validation_time: str | None = None
     validation_fraction: float | None = None
     eleme: ElemeOptions | None = None
+    statistics: bool | None = None
 
 
 def prepare(
@@ -199,6 +210,11 @@ def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     Raises:
         InputError: If one is absent, or an option does not apply.
     """
+    raw = _open(dataset, raw_dir, options)
+    return with_asked_statistics(dataset, raw, options.statistics)
+
+
+def _open(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     if options.schema_file is not None and dataset != "parquet":
         raise InputError(f"--schema does not apply to {dataset}.")
     if options.eleme is not None and dataset != "eleme":
@@ -261,6 +277,13 @@ def define_flags() -> None:
         "verify",
         False,
         "Check the store in --data_dir, every byte of it, and stop.",
+    )
+    flags.DEFINE_boolean(
+        "statistics",
+        None,
+        "Count impressions, clicks and rates of candidates' values, and give "
+        "them to the model; the default is what --schema asks for, and none "
+        "for the other data sets.",
     )
     flags.DEFINE_integer(
         "num_shards",
@@ -402,6 +425,7 @@ def main(argv: Sequence[str]) -> None:
                 validation_time=values.validation_time,
                 validation_fraction=values.validation_fraction,
                 eleme=_eleme_options(values),
+                statistics=values.statistics,
             ),
             engine=engine,
             num_shards=values.num_shards,

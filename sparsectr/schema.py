@@ -247,6 +247,14 @@ class DatasetSchema:
             ),
         )
 
+    def without_statistics(self) -> Self:
+        """Returns a copy with the logged dense fields alone."""
+        return dataclasses.replace(
+            self,
+            statistics=(),
+            candidate_dense_fields=self.logged_dense_fields,
+        )
+
     @property
     def logged_dense_fields(self) -> tuple[DenseField, ...]:
         """The dense fields that the raw tables have: all but statistics."""

@@ -50,7 +50,6 @@ class StatisticsStep:
         coded: Folders of the coded shards.
         run_tasks: Runs a function on tasks; it gets them, the name of the
             step and what a task is called, and returns the results in order.
-        pairs_of_part: Pairs that are merged at once, about.
     """
 
     schema: DatasetSchema
@@ -58,7 +57,6 @@ class StatisticsStep:
     store: Path
     coded: Sequence[Path]
     run_tasks: Callable[[Callable[[Any], Any], Sequence[Any], str, str], Any]
-    pairs_of_part: int = PAIRS_OF_PART
 
     def run(self, summaries: Sequence[ShardSummary]) -> list[ShardSummary]:
         """Adds the numbers to all shards, unless it was done before.
@@ -86,7 +84,7 @@ class StatisticsStep:
         for statistic in self.schema.statistics:
             name = statistic.name
             total = sum(summary.pairs[name] for summary in summaries)
-            num_parts[name] = max(1, -(-total // self.pairs_of_part))
+            num_parts[name] = max(1, -(-total // PAIRS_OF_PART))
             counts = self.store / "statistics" / name
             for folder in (counts, answers / name):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from data_pipelines.datasets.schema_file import (
     SchemaFile,
     read_schema_file,
 )
+from data_pipelines.datasets.statistics_sections import read_statistics
 from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
@@ -140,6 +141,7 @@ class _Opening:
                 if field.kind == kind
             )
 
+        statistics = read_statistics(described)
         try:
             return DatasetSchema(
                 name="parquet",
@@ -167,7 +169,7 @@ class _Opening:
                     if field.kind == "dense_fields"
                 ),
                 utc_offset_hours=described.utc_offset_hours,
-            )
+            ).with_statistics(statistics)
         except ValueError as error:
             raise described.error("", str(error)) from error
 

@@ -81,6 +81,11 @@ def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
 
 def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw candidates and the time that they are shown."""
+    counted = {
+        number.name: statistic.meaning(number)
+        for statistic in schema.statistics
+        for number in statistic.numbers
+    }
     return (
         Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
         *_raw(schema, "candidate", schema.candidate_fields),
@@ -89,7 +94,10 @@ def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
                 f"candidate_{dense.name}",
                 "float32",
                 ("B", "C"),
-                f"{dense.name} of the candidates as logged, NaN if missing",
+                counted.get(
+                    dense.name,
+                    f"{dense.name} of the candidates as logged, NaN if missing",
+                ),
                 RIGHT_PADDING,
             )
             for dense in schema.candidate_dense_fields

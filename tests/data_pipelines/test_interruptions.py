@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipelines.candidate_statistics import statistics_step
 from data_pipelines.preparation import steps
 from data_pipelines.preparation.encode_shard import EncodeTask
 from data_pipelines.raw.raw_dataset import RawDataset
@@ -20,6 +21,7 @@ from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField
+from sparsectr.statistic import Statistic
 from tests.data_pipelines.same_store import said_of
 from tests.data_pipelines.small_dataset import (
     SCHEMA,
@@ -79,9 +81,16 @@ def interruption(monkeypatch: pytest.MonkeyPatch) -> _Interruption:
 
 
 @pytest.fixture
-def go(tmp_path: Path) -> Callable[..., Store]:
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
     """Prepares a tiny data set of few parts and two shards."""
-    made = small_dataset(drawn_rows(3), tmp_path / "raw", unique_behaviors=True)
+    statistic = Statistic(name="s", fields=("candidate.thing",), bucket=2)
+    made = small_dataset(
+        drawn_rows(3),
+        tmp_path / "raw",
+        unique_behaviors=True,
+        schema=SCHEMA.with_statistics([statistic]),
+    )
+    monkeypatch.setattr(statistics_step, "PAIRS_OF_PART", 25)
 
     def go(**options: Any) -> Store:
         return prepared(
