@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from data_pipelines.candidate_statistics import statistics_step
 from data_pipelines.candidate_statistics.merge_pairs import HashRange
+from data_pipelines.candidate_statistics.statistics_step import StatisticsStep
 from data_pipelines.raw.split_rule import FromTime
 from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
@@ -33,6 +35,7 @@ from tests.data_pipelines.reference_statistics import (
 )
 from tests.data_pipelines.same_store import said_of
 from tests.data_pipelines.small_dataset import Rows, prepared, small_dataset
+from tests.data_pipelines.test_interruptions import Interruption
 
 SPLIT = FromTime(time=TEST_TIME, rule="from then on")
 
@@ -115,7 +118,7 @@ def test_mean_and_scale_are_those_of_training(store: Store) -> None:
     [
         (1, 7, {}),
         (3, 40, {"range_bytes": 1}),
-        (29, 1 << 20, {}),
+        (17, 1 << 20, {}),
     ],
 )
 def test_shards_and_parts_change_nothing(
@@ -134,6 +137,41 @@ def test_shards_and_parts_change_nothing(
     num_files = len(list(other.path.glob("statistics/thing/*.arrow")))
     assert (num_files > 3) == (pairs < 100)
     verify_store(other.path)
+
+
+def test_interrupted_before_every_step_of_the_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What holds for every other step (`test_interruptions.py`)."""
+    monkeypatch.setattr(statistics_step, "PAIRS_OF_PART", 30)
+    one = SCHEMA.without_statistics().with_statistics(STATISTICS[:1])
+    made = log_dataset(drawn_log(6), tmp_path / "raw", schema=one, split=SPLIT)
+    interruption = Interruption(monkeypatch)
+    steps: list[int] = []
+    run = StatisticsStep.run
+
+    def watched(self: StatisticsStep, *args: Any) -> Any:
+        steps.append(interruption.num_steps)
+        found = run(self, *args)
+        steps.append(interruption.num_steps)
+        return found
+
+    def go(**options: Any) -> Store:
+        return prepared(made, tmp_path / "store", num_shards=2, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StatisticsStep, "run", watched)
+        whole = said_of(go())
+    assert steps[1] - steps[0] > 12
+    for step in range(*steps):
+        shutil.rmtree(tmp_path / "store")
+        interruption.start(step)
+        with pytest.raises(KeyboardInterrupt):
+            go()
+        interruption.start(None)
+        assert said_of(go(resume=True)) == whole
+        assert {path.name for path in tmp_path.iterdir()} == {"raw", "store"}
+    verify_store(tmp_path / "store")
 
 
 def test_every_hash_is_in_one_part() -> None:

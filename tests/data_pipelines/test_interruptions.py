@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.candidate_statistics import statistics_step
 from data_pipelines.preparation import steps
 from data_pipelines.preparation.encode_shard import EncodeTask
 from data_pipelines.raw.raw_dataset import RawDataset
@@ -21,7 +20,6 @@ from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from sparsectr.schema import CategoricalField
-from sparsectr.statistic import Statistic
 from tests.data_pipelines.same_store import said_of
 from tests.data_pipelines.small_dataset import (
     SCHEMA,
@@ -31,7 +29,7 @@ from tests.data_pipelines.small_dataset import (
 )
 
 
-class _Interruption:
+class Interruption:
     """Raises before the n-th step that changes names on the disk.
 
     A folder that was to be removed has lost some of its files by then.
@@ -76,21 +74,14 @@ def _remove_half(folder: Path) -> None:
 
 
 @pytest.fixture
-def interruption(monkeypatch: pytest.MonkeyPatch) -> _Interruption:
-    return _Interruption(monkeypatch)
+def interruption(monkeypatch: pytest.MonkeyPatch) -> Interruption:
+    return Interruption(monkeypatch)
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
+def go(tmp_path: Path) -> Callable[..., Store]:
     """Prepares a tiny data set of few parts and two shards."""
-    statistic = Statistic(name="s", fields=("candidate.thing",), bucket=2)
-    made = small_dataset(
-        drawn_rows(3),
-        tmp_path / "raw",
-        unique_behaviors=True,
-        schema=SCHEMA.with_statistics([statistic]),
-    )
-    monkeypatch.setattr(statistics_step, "PAIRS_OF_PART", 25)
+    made = small_dataset(drawn_rows(3), tmp_path / "raw", unique_behaviors=True)
 
     def go(**options: Any) -> Store:
         return prepared(
@@ -101,7 +92,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
 
 
 def test_interrupted_before_every_step(
-    go: Callable[..., Store], interruption: _Interruption, tmp_path: Path
+    go: Callable[..., Store], interruption: Interruption, tmp_path: Path
 ) -> None:
     interruption.start(None)
     whole = said_of(go())
@@ -119,7 +110,7 @@ def test_interrupted_before_every_step(
 
 
 def test_interrupted_again_and_again(
-    go: Callable[..., Store], interruption: _Interruption, tmp_path: Path
+    go: Callable[..., Store], interruption: Interruption, tmp_path: Path
 ) -> None:
     interruption.start(None)
     whole = said_of(go())
@@ -140,7 +131,7 @@ def test_interrupted_again_and_again(
 
 
 def test_interruption_says_how_to_go_on(
-    go: Callable[..., Store], interruption: _Interruption
+    go: Callable[..., Store], interruption: Interruption
 ) -> None:
     interruption.start(30)
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -150,7 +141,7 @@ def test_interruption_says_how_to_go_on(
 
 def test_full_disk(
     go: Callable[..., Store],
-    interruption: _Interruption,
+    interruption: Interruption,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -181,7 +172,7 @@ def test_full_disk(
 
 
 def test_what_resume_refuses(
-    interruption: _Interruption, tmp_path: Path
+    interruption: Interruption, tmp_path: Path
 ) -> None:
     rows = drawn_rows(3)
     made = small_dataset(rows, tmp_path / "raw")
@@ -313,7 +304,7 @@ def test_a_bad_row_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_interrupted_after_a_bad_row(
-    interruption: _Interruption, tmp_path: Path
+    interruption: Interruption, tmp_path: Path
 ) -> None:
     # The last row is wrong, and a state without it must not be gone on with.
     rows = drawn_rows(3)
