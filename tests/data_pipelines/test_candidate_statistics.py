@@ -15,6 +15,8 @@ import pytest
 from data_pipelines.candidate_statistics import statistics_step
 from data_pipelines.candidate_statistics.merge_pairs import HashRange
 from data_pipelines.candidate_statistics.statistics_step import StatisticsStep
+from data_pipelines.description.describe_text import describe
+from data_pipelines.description.store_statistics import StoreStatistics
 from data_pipelines.raw.split_rule import FromTime
 from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
@@ -355,3 +357,18 @@ def test_a_click_more_is_another_content(store: Store, tmp_path: Path) -> None:
     differ = [a != b for a, b in zip(*contents, strict=True)]
     # behaviors, statistics, test, train, users, validation time
     assert differ == [False, True, True, False, False, False]
+
+
+def test_described(store: Store) -> None:
+    text = describe(store, StoreStatistics(store, max_history=7))
+    assert all(len(line) < 80 for line in text.splitlines()[3:])
+    lines = text[text.index("\nStatistics") :].split("\n")[2:]
+    for statistic, line in zip(STATISTICS, lines, strict=False):
+        counts = store.manifest["statistics"][statistic.name]
+        assert line.split()[0] == f"{statistic.name}:"
+        assert line.split()[-4:-2] == [
+            str(counts["values"]),
+            str(counts["pairs"]),
+        ]
+    assert lines[1].split()[-2:] == ["2s", "4s"]
+    assert lines[2].startswith("  own: user_id x candidate.thing ")
