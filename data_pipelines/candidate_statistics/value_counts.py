@@ -51,6 +51,7 @@ class ValueCounts:
         end = bucket - statistic.delay // statistic.bucket
         first = np.searchsorted(self.value, value)
         last = self._rows_before(value, end)
+        base_rate = base.rate(end)
         found = {}
         for number in statistic.numbers:
             if number.count == "age":
@@ -63,7 +64,7 @@ class ValueCounts:
                 length = number.window // statistic.bucket
                 start = self._rows_before(value, end - length)
             found[number.name] = self._count(
-                statistic, number, base.rate(end), start, last
+                statistic, number, base_rate, start, last
             ).astype(np.float32)
         return found
 
