@@ -108,6 +108,10 @@ def test_before_and_after_everything(store: Store, tmp_path: Path) -> None:
     assert unseen["candidate_thing_rate_all"] == 0.5
     assert unseen["candidate_thing_impressions_4s"] == 0.0
     assert unseen["candidate_thing_age"] is None
+    # Kinds have been shown, but a moment ago: nobody has been told.
+    index = write_served(store, FIRST_TIME + 4, tmp_path / "late")
+    assert index["statistics"]["thing"]["values"] > 0
+    assert index["statistics"]["late"]["values"] == 0
     index = write_served(store, END_TIME + 500, tmp_path / "after")
     said = index["statistics"]
     for name, counts in store.manifest["statistics"].items():
