@@ -12,12 +12,18 @@ largest resident memory of all its processes together, the largest size of its
 working folder, bytes per behavior of the store and of the raw log, and, from
 the growth between the two largest runs, what the published 723 million
 behaviors would take. The files are made; the sizes are not.
+
+With --statistics candidates get the statistics of the data set too; with
+--rounds=N each number is prepared N times with and N times without in turn,
+from the same files, and the medians of both ways' seconds and processor seconds
+are compared, since other work on the machine slows neighbours alike.
 """
 
 import contextlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -82,17 +88,27 @@ def _own_bytes(process: psutil.Process) -> int:
 
 
 def measure(
-    num_behaviors: int, folder: Path, num_workers: int
+    raw_dir: Path,
+    data_dir: Path,
+    num_behaviors: int,
+    num_workers: int,
+    statistics: bool,
 ) -> dict[str, Any]:
-    """Makes files and prepares them in another process.
+    """Prepares files in another process, and removes the store.
+
+    Args:
+        raw_dir: Folder of the made files.
+        data_dir: Folder of the store.
+        num_behaviors: Rows of their behavior log.
+        num_workers: Processes.
+        statistics: Whether candidates get statistics.
 
     Raises:
         InputError: If the preparation fails.
     """
-    raw_dir, data_dir = folder / "raw", folder / "store"
-    write_made_files(raw_dir, num_behaviors)
     raw_bytes = {path.name: path.stat().st_size for path in raw_dir.iterdir()}
     start = time.perf_counter()
+    used_before = _processor_seconds()
     process = subprocess.Popen(
         [
             sys.executable,
@@ -102,6 +118,7 @@ def measure(
             f"--raw_dir={raw_dir}",
             f"--data_dir={data_dir}",
             f"--num_workers={num_workers}",
+            *(["--statistics"] if statistics else []),
         ],
         stdout=subprocess.DEVNULL,
     )
@@ -131,7 +148,9 @@ def measure(
         "num_impressions": store.manifest["rows"]["impressions"]["read"],
         "num_shards": len(store.shards),
         "num_workers": num_workers,
+        "statistics": store.manifest.get("statistics"),
         "seconds": round(seconds, 1),
+        "processor_seconds": round(_processor_seconds() - used_before, 1),
         "behaviors_per_second": round(num_behaviors / seconds),
         "peak_memory_gib": round(peak / 2**30, 3),
         "raw_bytes": raw_bytes,
@@ -146,9 +165,28 @@ def measure(
         "kept_behaviors": counts["behaviors"],
         "content": store.manifest["content"],
     }
-    shutil.rmtree(raw_dir)
     shutil.rmtree(data_dir)
     return result
+
+
+def _processor_seconds() -> float:
+    """Returns what processes that have ended have used."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def compare(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns how much longer runs with statistics take than those without."""
+    ratios = {}
+    for key in ("seconds", "processor_seconds"):
+        with_, without = (
+            statistics.median(
+                run[key] for run in runs if bool(run["statistics"]) == is_on
+            )
+            for is_on in (True, False)
+        )
+        ratios[f"{key}_with_to_without"] = round(with_ / without, 3)
+    return {"num_behaviors": runs[0]["num_behaviors"], **ratios}
 
 
 def _size(folder: Path) -> int:
@@ -186,6 +224,16 @@ def define_flags() -> None:
         "num_behaviors", ["10000000", "50000000"], "Rows of the logs to make."
     )
     flags.DEFINE_integer("num_workers", 2, "Processes.", lower_bound=1)
+    flags.DEFINE_boolean(
+        "statistics", False, "Count statistics of candidates too."
+    )
+    flags.DEFINE_integer(
+        "rounds",
+        0,
+        "With --statistics: how often to prepare without and with them in "
+        "turn; 0 for once with them alone.",
+        lower_bound=0,
+    )
     flags.DEFINE_string(
         "folder", None, "Where to work; by default a temporary folder."
     )
@@ -198,18 +246,35 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     result_files.check_flags()
     numbers = number_flags.ascending("num_behaviors")
+    if values.rounds and not values.statistics:
+        raise InputError("--rounds needs --statistics.")
+    ways = [False, True] * values.rounds or [values.statistics]
     runs = []
+    ratios = []
     with tempfile.TemporaryDirectory(dir=values.folder) as folder:
+        raw_dir, data_dir = Path(folder, "raw"), Path(folder, "store")
         for number in numbers:
-            runs.append(measure(number, Path(folder), values.num_workers))
-            print(json.dumps(runs[-1]), flush=True)
+            write_made_files(raw_dir, number)
+            own = []
+            for way in ways:
+                own.append(
+                    measure(raw_dir, data_dir, number, values.num_workers, way)
+                )
+                print(json.dumps(own[-1]), flush=True)
+            shutil.rmtree(raw_dir)
+            runs += own
+            if values.rounds:
+                ratios.append(compare(own))
+                print(json.dumps(ratios[-1]), flush=True)
     report: dict[str, Any] = {
         "question": __doc__.splitlines()[0] if __doc__ else "",
         "data": "made: random rows in the schema of the Alibaba files",
         "runs": runs,
         "environment": environment(),
     }
-    if len(runs) > 1:
+    if ratios:
+        report["ratios"] = ratios
+    elif len(runs) > 1:
         report["published_log"] = extrapolate(runs)
         print(json.dumps(report["published_log"]))
     result_files.write(report)

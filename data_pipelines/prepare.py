@@ -36,6 +36,10 @@ Of the requests before the test, the newest tenth are the validation, which
 --time_fields=behavior_hour,request_hour has models read hours of day, and so
 on: they compute these fields from the times themselves, so that the rows of the
 store are the same.
+With --statistics a candidate also has impressions, clicks and smoothed rates
+of its values before its request's hour, counted over all users: those that
+the data set's module names, or the sections [statistics.NAME] of --schema,
+which --nostatistics leaves out.
 """
 
 import contextlib
@@ -52,6 +56,9 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.candidate_statistics.asked_statistics import (
+    with_asked_statistics,
+)
 from data_pipelines.datasets.alibaba import open_alibaba
 from data_pipelines.datasets.eleme import ElemeOptions, open_eleme
 from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
@@ -108,6 +115,8 @@ class Options:
         eleme: Days and units. Ele.me alone.
         time_fields: Fields that the model computes from times, instead of
             those of the data set; `None` for these.
+        statistics: Whether candidates get the statistics of the data set;
+            `None` for those that a schema file asks for.
     """
 
     test_start: datetime.date | None = None
@@ -116,6 +125,7 @@ class Options:
     validation_fraction: float | None = None
     eleme: ElemeOptions | None = None
     time_fields: tuple[str, ...] | None = None
+    statistics: bool | None = None
 
 
 def prepare(
@@ -207,16 +217,17 @@ def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     Raises:
         InputError: If one is absent, or an option does not apply.
     """
-    found = _open_dataset(dataset, raw_dir, options)
+    raw = _open_dataset(dataset, raw_dir, options)
+    raw = with_asked_statistics(dataset, raw, options.statistics)
     if options.time_fields is None:
-        return found
+        return raw
     try:
         schema = dataclasses.replace(
-            found.schema, time_fields=options.time_fields
+            raw.schema, time_fields=options.time_fields
         )
     except ValueError as error:
         raise InputError(f"--time_fields: {error}") from error
-    return dataclasses.replace(found, schema=schema)
+    return dataclasses.replace(raw, schema=schema)
 
 
 def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
@@ -282,6 +293,13 @@ def define_flags() -> None:
         "verify",
         False,
         "Check the store in --data_dir, every byte of it, and stop.",
+    )
+    flags.DEFINE_boolean(
+        "statistics",
+        None,
+        "Count impressions, clicks and rates of candidates' values, and give "
+        "them to the model; the default is what --schema asks for, and none "
+        "for the other data sets.",
     )
     flags.DEFINE_integer(
         "num_shards",
@@ -434,6 +452,7 @@ def main(argv: Sequence[str]) -> None:
                     if values.time_fields is None
                     else tuple(values.time_fields)
                 ),
+                statistics=values.statistics,
             ),
             engine=engine,
             num_shards=values.num_shards,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.candidate_statistics.stored_counts import describe_counts
 from data_pipelines.preparation.encode_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.stores.content_digest import digest, shard_content
@@ -79,13 +80,16 @@ def verify_store(path: Path) -> str:
         longest_sets.append(shard.longest_sets())
         ids.append(count_ids(shard))
         contents.append(shard_content(shard))
+    statistics, counted = describe_counts(path, store.schema)
+    contents += counted
     for key, value in (
         ("counts", add_nested(counts)),
         ("longest_sets", longest_of(longest_sets)),
         ("out_of_vocabulary", add_nested(ids)),
+        *([("statistics", statistics)] if statistics else []),
         ("content", digest(contents, validation_time)),
     ):
-        if manifest[key] != value:
+        if manifest.get(key) != value:
             raise InputError(
                 f"{path}: `{key}` of the manifest is not what the store holds."
             )

@@ -9,9 +9,10 @@ here imports TensorFlow.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
 
+from sparsectr.statistic import Statistic, statistic_from_dict
 from sparsectr.time_fields import check_time_fields, time_tables
 
 # For those who check the times of a schema's data.
@@ -185,9 +186,13 @@ class DatasetSchema:
         time_fields: Names of the fields that the model computes from times;
             see `sparsectr.time_fields`.
 
+        statistics: Where some of the candidates' numbers come from: each of
+            theirs is counted and not read.
+
     Raises:
-        ValueError: If names repeat, a field names an unknown table,
-            behaviors have no field, or candidates no id.
+        ValueError: If names repeat, a field names an unknown table, behaviors
+            or candidates have no id, or a statistic is of an unknown field or
+            its numbers are none of the candidates'.
     """
 
     name: str
@@ -203,6 +208,7 @@ class DatasetSchema:
     negative_rate: float = 1.0
     time_zone: TimeZone = UTC
     time_fields: tuple[str, ...] = ()
+    statistics: tuple[Statistic, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
@@ -231,6 +237,7 @@ class DatasetSchema:
                 f"{len(self.candidate_fields)}"
             )
         self._check_training()
+        self._check_statistics()
 
     def _check_training(self) -> None:
         own = {field.table for field in self.training_fields}
@@ -256,6 +263,62 @@ class DatasetSchema:
                 "Weights undo a sampling of negatives, and so does "
                 "`negative_rate`: both would undo it twice."
             )
+
+    def _check_statistics(self) -> None:
+        _check_unique("statistics", [s.name for s in self.statistics])
+        names = {"user_id"}
+        names |= {f"user.{f.name}" for f in self.user_fields if not f.is_set}
+        names |= {
+            f"candidate.{f.name}" for f in self.candidate_fields if not f.is_set
+        }
+        dense = {f.name: f.transform for f in self.candidate_dense_fields}
+        for statistic in self.statistics:
+            for name in statistic.fields:
+                if name not in names:
+                    raise ValueError(
+                        f"Statistic {statistic.name!r} is of {name!r}, which "
+                        f"is not among {sorted(names)}, the ids that there "
+                        "are one of."
+                    )
+            for number in statistic.numbers:
+                if dense.get(number.name) != number.transform:
+                    raise ValueError(
+                        f"Statistic {statistic.name!r} needs a dense field "
+                        f"{number.name!r} with transform {number.transform!r}."
+                    )
+
+    def with_statistics(self, statistics: Sequence[Statistic]) -> Self:
+        """Returns a copy with more statistics, and dense fields for them."""
+        return dataclasses.replace(
+            self,
+            statistics=(*self.statistics, *statistics),
+            candidate_dense_fields=(
+                *self.candidate_dense_fields,
+                *(
+                    DenseField(name=number.name, transform=number.transform)
+                    for statistic in statistics
+                    for number in statistic.numbers
+                ),
+            ),
+        )
+
+    def without_statistics(self) -> Self:
+        """Returns a copy with the logged dense fields alone."""
+        return dataclasses.replace(
+            self,
+            statistics=(),
+            candidate_dense_fields=self.logged_dense_fields,
+        )
+
+    @property
+    def logged_dense_fields(self) -> tuple[DenseField, ...]:
+        """The dense fields that the raw tables have: all but statistics."""
+        counted = {n.name for s in self.statistics for n in s.numbers}
+        return tuple(
+            field
+            for field in self.candidate_dense_fields
+            if field.name not in counted
+        )
 
     def ids(self, prefix: Prefix) -> tuple[CategoricalField, ...]:
         """Returns the ids and sets of users, behaviors or candidates."""
@@ -307,12 +370,13 @@ class DatasetSchema:
         Raises:
             ValueError: If a key is missing, unknown, or has a bad value.
         """
-        parts = {
+        parts: dict[str, Callable[..., Any]] = {
             "tables": Table,
             **dict.fromkeys(_ID_KINDS, CategoricalField),
             **dict.fromkeys(
                 (f"{p}_dense_fields" for p in PREFIXES), DenseField
             ),
+            "statistics": statistic_from_dict,
         }
         arguments = dict(values)
         try:

@@ -14,6 +14,7 @@ PACKAGES = ("sparsectr", "configs", "data_pipelines", "export", "benchmarks")
 TYPES = (
     "sparsectr.errors",
     "sparsectr.schema",
+    "sparsectr.statistic",
     "sparsectr.time_fields",
     "sparsectr.time_zone",
     "sparsectr.config",
@@ -38,6 +39,7 @@ COMMANDS = (
 MAY_IMPORT = {
     "sparsectr.errors": (),
     "sparsectr.schema": TYPES,
+    "sparsectr.statistic": (),
     "sparsectr.time_fields": TYPES,
     "sparsectr.time_zone": ("sparsectr.errors",),
     "sparsectr.config": TYPES,
@@ -86,6 +88,7 @@ ONLY_FOR = dict.fromkeys(COMMANDS, (*COMMANDS, "export", "benchmarks"))
 
 WITHOUT_TENSORFLOW = [
     "sparsectr/schema.py",
+    "sparsectr/statistic.py",
     "sparsectr/time_*.py",
     "sparsectr/config*.py",
     "sparsectr/model_*.py",

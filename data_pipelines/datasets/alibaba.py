@@ -29,6 +29,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.statistic import Statistic
 from sparsectr.time_zone import TimeZone
 
 # Midnights in China (UTC+8).
@@ -87,6 +88,30 @@ SCHEMA = DatasetSchema(
     candidate_dense_fields=(DenseField(name="price", transform="log1p"),),
     time_zone=TimeZone.fixed(8 * 60),
 )
+
+_DAY = 86_400
+
+STATISTICS = (
+    *(
+        Statistic(
+            name=name,
+            fields=(f"candidate.{field}",),
+            windows=(_DAY, 3 * _DAY, None),
+        )
+        for name, field in (
+            ("adgroup", "adgroup_id"),
+            ("cate", "cate"),
+            ("brand", "brand"),
+        )
+    ),
+    # A user has two dozen impressions in the eight days there are.
+    Statistic(
+        name="user_cate",
+        fields=("user_id", "candidate.cate"),
+        counts=("impressions", "rate"),
+    ),
+)
+"""What --statistics adds: the paper has an advertisement's CTR of 3 days."""
 
 _INT = pa.int64()
 _TEXT = pa.string()

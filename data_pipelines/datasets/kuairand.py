@@ -40,6 +40,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.statistic import Statistic
 from sparsectr.time_zone import TimeZone
 
 TIME_ZONE = TimeZone.fixed(8 * 60)
@@ -89,6 +90,33 @@ SCHEMA = DatasetSchema(
     ),
     time_zone=TIME_ZONE,
 )
+
+_HOUR, _DAY = 3_600, 86_400
+
+STATISTICS = (
+    Statistic(
+        name="video",
+        fields=("candidate.video_id",),
+        counts=("impressions", "clicks", "rate", "age"),
+        windows=(_HOUR, _DAY, None),
+    ),
+    *(
+        Statistic(
+            name=name,
+            fields=(f"candidate.{field}",),
+            counts=("impressions", "rate"),
+            windows=(_DAY, None),
+        )
+        for name, field in (("author", "author_id"), ("tag", "tag"))
+    ),
+    Statistic(
+        name="user_tag",
+        fields=("user_id", "candidate.tag"),
+        counts=("impressions", "rate"),
+        windows=(_DAY, None),
+    ),
+)
+"""What --statistics adds."""
 
 _EARLIEST_MS = 100_000_000_000
 """Milliseconds of 1973: what is less must have been seconds."""

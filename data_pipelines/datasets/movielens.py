@@ -31,6 +31,7 @@ from sparsectr.schema import (
     DatasetSchema,
     Table,
 )
+from sparsectr.statistic import Statistic
 
 TRAIN_FRACTION = 0.9
 LIKED = 4
@@ -64,6 +65,31 @@ SCHEMA = DatasetSchema(
         for name in ("movie_id", "genres", "year")
     ),
 )
+
+_DAY = 86_400
+
+STATISTICS = (
+    Statistic(
+        name="movie",
+        fields=("candidate.movie_id",),
+        counts=("impressions", "clicks", "rate", "age"),
+        windows=(30 * _DAY, None),
+        bucket=_DAY,
+    ),
+    Statistic(
+        name="genres",
+        fields=("candidate.genres",),
+        counts=("impressions", "rate"),
+    ),
+    # Most users enter all their ratings within an hour.
+    Statistic(
+        name="user_genres",
+        fields=("user_id", "candidate.genres"),
+        counts=("impressions", "rate"),
+        bucket=60,
+    ),
+)
+"""What --statistics adds, over spans that suit three years of ratings."""
 
 _INT = pa.int64()
 _TEXT = pa.string()

@@ -19,6 +19,7 @@ from data_pipelines.datasets.schema_file import (
     SchemaFile,
     read_schema_file,
 )
+from data_pipelines.datasets.statistics_sections import read_statistics
 from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
@@ -141,6 +142,7 @@ class _Opening:
                 if field.kind == kind
             )
 
+        statistics = read_statistics(described)
         try:
             return DatasetSchema(
                 name="parquet",
@@ -169,7 +171,7 @@ class _Opening:
                 ),
                 time_zone=described.time_zone,
                 time_fields=described.time_fields,
-            )
+            ).with_statistics(statistics)
         except ValueError as error:
             raise described.error("", str(error)) from error
 

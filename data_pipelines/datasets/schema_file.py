@@ -49,19 +49,19 @@ _TYPES: dict[type, str] = {
 }
 
 
-_Keys = Mapping[str, type | tuple[str, ...] | None]
+Keys = Mapping[str, type | tuple[str, ...] | None]
 """Type of each value, or the texts to choose from; `None` is looked at later.
 """
 
-_USER: _Keys = {"files": None, "user": str}
-_TIMED: _Keys = {
+_USER: Keys = {"files": None, "user": str}
+_TIMED: Keys = {
     **_USER,
     "time": str,
     "time_unit": tuple(TIME_UNITS),
     "time_zone": ("UTC", "local"),
 }
-_SHOWN: _Keys = {**_TIMED, "label": str, "request": str, "item": str}
-_SECTIONS: Mapping[str, _Keys] = {
+_SHOWN: Keys = {**_TIMED, "label": str, "request": str, "item": str}
+_SECTIONS: Mapping[str, Keys] = {
     "impressions": {**_SHOWN, "drop_duplicates": bool},
     "requests": _SHOWN,
     "behaviors": {**_TIMED, "item": str, "drop_duplicates": bool},
@@ -70,13 +70,13 @@ _SECTIONS: Mapping[str, _Keys] = {
 }
 """The tables of files."""
 
-_TABLE: _Keys = {
+_TABLE: Keys = {
     "kind": ("vocabulary", "hashed"),
     "size": int,
     "min_count": int,
     "type": ("int", "string"),
 }
-_TOP: _Keys = {
+_TOP: Keys = {
     **dict.fromkeys(_SECTIONS),
     **dict.fromkeys(_FIELD_KINDS, dict),
     "split": dict,
@@ -85,6 +85,7 @@ _TOP: _Keys = {
     "time_zone": str,
     "time_fields": None,
     "tables": dict,
+    "statistics": dict,
 }
 _OFFSETS = {
     "utc_offset_hours": ("hours", 60),
@@ -92,7 +93,7 @@ _OFFSETS = {
 }
 """Units of a fixed time zone, in words and in minutes."""
 
-_SPLIT: _Keys = dict.fromkeys(("test_start", "last_day", "last_fraction"))
+_SPLIT: Keys = dict.fromkeys(("test_start", "last_day", "last_fraction"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ class SchemaFile:
             `min_count` and `type`, where given. Every table that a field has
             is there.
         split: Which requests are for test.
+        statistics: The sections of statistics, by name, not looked at yet.
     """
 
     path: Path
@@ -165,6 +167,7 @@ class SchemaFile:
     fields: tuple[FieldEntry, ...]
     tables: Mapping[str, Mapping[str, Any]]
     split: SplitRule
+    statistics: Mapping[str, Any]
 
     @property
     def impressions(self) -> str:
@@ -195,7 +198,7 @@ def read_schema_file(path: Path) -> SchemaFile:
 
 
 def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
-    _check("", values, _TOP, ["behaviors", *_FIELD_KINDS[1:3], "split"])
+    check_keys("", values, _TOP, ["behaviors", *_FIELD_KINDS[1:3], "split"])
     time_zone = _time_zone(values)
     if ("impressions" in values) == ("requests" in values):
         raise InputError(
@@ -230,6 +233,7 @@ def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
         fields=fields,
         tables=tables,
         split=_split(values["split"], time_zone),
+        statistics=values.get("statistics", {}),
     )
 
 
@@ -271,8 +275,8 @@ def _time_fields(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check(
-    where: str, values: Any, keys: _Keys, required: Iterable[str] = ()
+def check_keys(
+    where: str, values: Any, keys: Keys, required: Iterable[str] = ()
 ) -> None:
     """Checks that a section has some keys and no others.
 
@@ -313,7 +317,9 @@ def _files_entry(section: str, values: Any) -> FilesEntry:
     required = ["files", "user", "time", "label"]
     if section == "items":
         required = ["files", "item"]
-    _check(section, values, keys, [name for name in required if name in keys])
+    check_keys(
+        section, values, keys, [name for name in required if name in keys]
+    )
     files = values["files"]
     names = [files] if isinstance(files, str) else files
     if (
@@ -362,7 +368,7 @@ def _fields_and_tables(
 
 
 def _check_table(where: str, values: Any) -> None:
-    _check(where, values, _TABLE)
+    check_keys(where, values, _TABLE)
     is_hashed = values.get("kind") == "hashed"
     if is_hashed and "size" not in values:
         raise InputError(f"{where}: a hashed table needs a `size`")
@@ -381,10 +387,10 @@ def _field(
 ) -> FieldEntry:
     where = f"{kind}.{name}"
     values = {"column": value} if isinstance(value, str) else value
-    keys: _Keys = {"column": str, "table": str}
+    keys: Keys = {"column": str, "table": str}
     if kind == "dense_fields":
         keys = {"column": str, "transform": ("identity", "log1p")}
-    _check(where, values, keys, ["column"])
+    check_keys(where, values, keys, ["column"])
     if name in _RESERVED:
         raise InputError(
             f"{where}: no field can be called {name!r}, as a column of the "
@@ -428,7 +434,7 @@ def _sections_of(kind: str, files: Mapping[str, FilesEntry]) -> list[str]:
 
 
 def _split(values: Any, time_zone: TimeZone) -> SplitRule:
-    _check("split", values, _SPLIT)
+    check_keys("split", values, _SPLIT)
     if len(values) != 1:
         raise InputError(f"split: one of {', '.join(_SPLIT)} must be given")
     ((key, value),) = values.items()

@@ -16,6 +16,7 @@ from data_pipelines.description.store_statistics import (
 from data_pipelines.stores.shard import SPLITS
 from data_pipelines.stores.store import Store
 from sparsectr.schema import DatasetSchema
+from sparsectr.statistic import span_text
 from sparsectr.time_zone import TimeZone
 
 _PERCENTS = {
@@ -49,6 +50,7 @@ def describe(
         _durations(statistics),
         _periods(statistics),
         _fields(statistics, store.schema),
+        *([_counted(store)] if store.schema.statistics else []),
     )
     return "\n\n".join("\n".join(section) for section in sections)
 
@@ -287,3 +289,20 @@ def _fields(
             yield _line(f"  {name}", [f"{rows:,}", *missing, *unknown], 9)
     yield "  (rows: of the embedding table; unknown: out of vocabulary. Users"
     yield "  have a value a request. Behaviors from the test time on are test)"
+
+
+def _counted(store: Store) -> Iterator[str]:
+    described = store.manifest.get("statistics", {})
+    columns = ["values", "by time", "bucket", "delay"]
+    yield _line("Statistics", columns, 11)
+    for statistic in store.schema.statistics:
+        counts = described.get(statistic.name, {})
+        numbers = [
+            f"{counts[key]:,}" if key in counts else NONE
+            for key in ("values", "pairs")
+        ]
+        spans = [span_text(statistic.bucket), span_text(statistic.delay)]
+        name = f"{statistic.name}: {' x '.join(statistic.fields)}"
+        yield _line(f"  {name}", [*numbers, *spans], 11)
+    yield "  (of all candidates shown before the request's bucket less the"
+    yield "  delay; by time: counts that are kept, one a value and bucket)"

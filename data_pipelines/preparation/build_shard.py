@@ -22,6 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from data_pipelines.candidate_statistics.shard_pairs import (
+    ShardValues,
+    write_pairs,
+)
 from data_pipelines.preparation.exact_sum import exact_sum, exact_sum_of_squares
 from data_pipelines.preparation.listwise import (
     Listwise,
@@ -41,7 +45,7 @@ from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.stores.id_sets import Column
 from data_pipelines.stores.request_columns import RequestColumns
-from data_pipelines.stores.shard import Shard, stored_ids, stored_numbers
+from data_pipelines.stores.shard import Shard, logged_numbers, stored_ids
 from data_pipelines.stores.store import SAMPLED_REQUESTS
 from data_pipelines.stores.vocabulary import arrow_type, id_dtype
 from sparsectr.errors import InputError
@@ -87,6 +91,7 @@ class ShardSummary:
         dense: For each number, as its tensor is called: how many values it
             has in training, their sum and sum of squares after its transform,
             as fractions.
+        pairs: For each statistic, the pairs that it has of it.
     """
 
     dropped: Mapping[str, int]
@@ -94,6 +99,7 @@ class ShardSummary:
     num_train: int
     num_test: int
     dense: Mapping[str, tuple[int, str, str]]
+    pairs: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def build_shard(task: ShardTask) -> ShardSummary:
@@ -144,6 +150,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
     codes: dict[Prefix, dict[str, Column]] = {prefix: {} for prefix in groups}
     incomplete = dict(rows.incomplete)
     counted_elsewhere = _counted_elsewhere(dataset)
+    values_of: dict[str, pa.Array] = {}
     (folder / "values").mkdir()
     for table in dataset.schema.tables:
         found = [
@@ -155,6 +162,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         values, coded = _encode(
             [raw.values for _, _, raw in found], arrow_type(table)
         )
+        values_of[table.name] = values
         counts = np.zeros(len(values) + 1, np.int64)
         for (prefix, field, raw), code in zip(found, coded, strict=True):
             codes[prefix][field.name] = raw.column_of(code)
@@ -168,12 +176,20 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         )
     dense = _add_numbers(dataset.schema, groups, codes)
     _shard(rows, codes, is_training).save(folder)
+    pairs = write_pairs(
+        dataset.schema,
+        rows,
+        ShardValues(codes=codes, values=values_of),
+        is_training,
+        folder,
+    )
     return ShardSummary(
         dropped=rows.dropped,
         incomplete=incomplete,
         num_train=int(is_training.sum()),
         num_test=int((~is_training).sum()),
         dense=dense,
+        pairs=pairs,
     )
 
 
@@ -212,13 +228,14 @@ def _add_numbers(
         values = {
             # To arrow a null is no number; to the store it is NaN.
             name: group.columns[name].fill_null(float("nan")).to_numpy()
-            for name in stored_numbers(schema, prefix)
+            for name in logged_numbers(schema, prefix)
         }
         columns[prefix].update(values)
         for field in schema.numbers(prefix):
-            statistics[f"{prefix}_{field.name}"] = _statistics(
-                field, values[field.name][group.is_training]
-            )
+            if field.name in values:  # statistics are not counted yet
+                statistics[f"{prefix}_{field.name}"] = sums_of(
+                    field, values[field.name][group.is_training]
+                )
     return statistics
 
 
@@ -379,7 +396,8 @@ def _id_column(ids: pa.Array) -> Array:
     return np.array(texts, dtype=np.bytes_)
 
 
-def _statistics(field: DenseField, values: Array) -> tuple[int, str, str]:
+def sums_of(field: DenseField, values: Array) -> tuple[int, str, str]:
+    """Returns number, sum and sum of squares of a dense field's values."""
     values = values[~np.isnan(values)].astype(np.float64)
     if field.transform == "log1p":
         values = np.log1p(np.maximum(values, 0.0))

@@ -21,7 +21,7 @@ from data_pipelines.preparation.tables import (
     stable_order,
 )
 from data_pipelines.raw.raw_dataset import EXACT_TIME, RawDataset
-from data_pipelines.stores.shard import stored_names
+from data_pipelines.stores.shard import logged_names
 from sparsectr.errors import InputError
 from sparsectr.schema import LATEST_TIME, DatasetSchema
 
@@ -61,6 +61,8 @@ class Listwise:
         history_end: `[num_requests]`, behavior row at which it ends.
         candidate_offset: `[num_requests + 1]`, first candidate of each.
         candidates: The candidate fields and `label`, one row a candidate.
+        candidate_time: `[num_candidates]`, of its own row: that of its
+            request or later.
         dropped: Rows that were left out, by reason.
         incomplete: Rows kept though something is missing, by reason.
     """
@@ -75,6 +77,7 @@ class Listwise:
     history_end: Array
     candidate_offset: Array
     candidates: pa.Table
+    candidate_time: Array
     dropped: Mapping[str, int]
     incomplete: Mapping[str, int]
 
@@ -135,7 +138,8 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     )
     impressions, user = impressions.take(pa.array(order)), user[order]
     request_user = user[start]
-    request_time = np.minimum.reduceat(_numpy(impressions["time"]), start)
+    candidate_time = _numpy(impressions["time"])
+    request_time = np.minimum.reduceat(candidate_time, start)
 
     profiles = impressions.take(pa.array(start))
     if raw.users is not None:
@@ -149,10 +153,10 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     )
     return Listwise(
         user_id=user_id,
-        behaviors=behaviors.select(stored_names(schema, "behavior")),
+        behaviors=behaviors.select(logged_names(schema, "behavior")),
         behavior_user=behavior_user,
         behavior_time=behavior_time,
-        profiles=profiles.select(stored_names(schema, "user")),
+        profiles=profiles.select(logged_names(schema, "user")),
         request_user=request_user,
         request_time=request_time,
         history_end=history_ends(
@@ -160,8 +164,9 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
         ),
         candidate_offset=np.append(start, len(user)).astype(np.int64),
         candidates=impressions.select(
-            [*stored_names(schema, "candidate"), "label"]
+            [*logged_names(schema, "candidate"), "label"]
         ),
+        candidate_time=candidate_time,
         dropped=dropped,
         incomplete=incomplete,
     )
@@ -215,7 +220,7 @@ def _sort_behaviors(
     Returns:
         The behaviors, the user row of each, and what was dropped.
     """
-    columns = ["time", *stored_names(schema, "behavior")]
+    columns = ["time", *logged_names(schema, "behavior")]
     if EXACT_TIME in behaviors.column_names:
         columns.append(EXACT_TIME)
     place = pc.index_in(behaviors["user_id"], value_set=user_id)
@@ -328,8 +333,8 @@ def _kept(impressions: pa.Table, schema: DatasetSchema) -> list[str]:
     """Returns the columns that are needed to group and to store requests."""
     kept = {
         *("user_id", "time", EXACT_TIME, "request", "label"),
-        *stored_names(schema, "user"),
-        *stored_names(schema, "candidate"),
+        *logged_names(schema, "user"),
+        *logged_names(schema, "candidate"),
     }
     return [name for name in impressions.column_names if name in kept]
 

@@ -4,6 +4,7 @@
       plan.json, lock  see `working_folder.py`
       parts/           rows of the raw tables by table, part and shard
       coded/           shards with codes of their own, values with counts
+      answers/         statistics of candidates, by statistic and part
       vocabularies/    vocabularies as Arrow files
       summaries/       what was found in each shard of the store
       store/           the store, renamed to DATA_DIR when it is whole
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_pipelines.candidate_statistics.statistics_step import StatisticsStep
+from data_pipelines.candidate_statistics.stored_counts import describe_counts
 from data_pipelines.preparation.build_shard import (
     ShardSummary,
     ShardTask,
@@ -231,6 +234,13 @@ class _Steps:
             "test_time": test_time,
             **self._find_validation(test_time),
         }
+        summaries = StatisticsStep(
+            schema=self.dataset.schema,
+            folder=self.folder,
+            store=self.store,
+            coded=[self._coded(n) for n in range(self.plan.num_shards)],
+            run_tasks=self._map,
+        ).run(summaries)
         schema = self._vocabularies(summaries)
         self._sample(summaries)
         encoded = self._encode(schema, split["validation_time"])
@@ -268,8 +278,8 @@ class _Steps:
                 SourceFile.describe,
                 sources,
                 "hashing the raw files",
-                [source.size for source in sources],
                 "B",
+                [source.size for source in sources],
             )
             write_json(file, found)
         described: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
@@ -434,10 +444,14 @@ class _Steps:
             [
                 *sorted((self.store / "vocabularies").iterdir()),
                 *self.store.glob(SAMPLED_REQUESTS),
+                *sorted(self.store.glob("statistics/**/*.arrow")),
             ],
         )
         for name, summary in zip(names, encoded, strict=True):
             files |= {f"{name}/{k}": v for k, v in summary.files.items()}
+        described, counted = describe_counts(self.store, schema)
+        if described:
+            details = {**details, "statistics": described}
         manifest = manifest_of(
             schema=schema,
             num_shards=len(encoded),
@@ -447,7 +461,7 @@ class _Steps:
                 **details,
                 "out_of_vocabulary": add_nested([s.ids for s in encoded]),
                 "content": digest(
-                    [summary.content for summary in encoded],
+                    [*(summary.content for summary in encoded), *counted],
                     details["split"]["validation_time"],
                 ),
                 "files": files,
@@ -463,8 +477,8 @@ class _Steps:
         function: Callable[[Any], Any],
         tasks: Sequence[Any],
         step: str,
-        weights: Sequence[int] | None = None,
         unit: str = "shard",
+        weights: Sequence[int] | None = None,
     ) -> list[Any]:
         weights = weights or [1] * len(tasks)
         results = []

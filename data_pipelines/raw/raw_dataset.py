@@ -8,7 +8,7 @@ import pyarrow as pa
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import SplitRule
-from data_pipelines.stores.shard import stored_ids, stored_numbers
+from data_pipelines.stores.shard import logged_numbers, stored_ids
 from data_pipelines.stores.vocabulary import arrow_type
 from sparsectr.schema import DatasetSchema, Prefix
 
@@ -146,7 +146,7 @@ class RawDataset:
         for field in stored_ids(self.schema, prefix):
             value = arrow_type(self.schema.table(field.table))
             types[field.name] = pa.list_(value) if field.is_set else value
-        numbers = stored_numbers(self.schema, prefix)
+        numbers = logged_numbers(self.schema, prefix)
         return types | dict.fromkeys(numbers, pa.float32())
 
 

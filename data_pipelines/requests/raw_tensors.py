@@ -81,9 +81,19 @@ def behavior_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
 
 def candidate_inputs(schema: DatasetSchema) -> tuple[Tensor, ...]:
     """Returns the raw candidates and the time that they are shown."""
+    counted = {
+        f"candidate_{number.name}": statistic.meaning(number)
+        for statistic in schema.statistics
+        for number in statistic.numbers
+    }
     return (
         Tensor("request_time", "int64", ("B",), "Unix seconds of the request"),
-        *_raw(schema, "candidate"),
+        *(
+            dataclasses.replace(
+                tensor, meaning=counted.get(tensor.name, tensor.meaning)
+            )
+            for tensor in _raw(schema, "candidate")
+        ),
     )
 
 

@@ -196,10 +196,18 @@ def stored_ids(
     return (*schema.ids(prefix), *extra)
 
 
-def stored_names(schema: DatasetSchema, prefix: Prefix) -> list[str]:
-    """Returns the names of all fields that a store has columns of."""
+def logged_numbers(schema: DatasetSchema, prefix: Prefix) -> list[str]:
+    """Returns those of `stored_numbers` that raw tables have: no statistic."""
+    counted = {n.name for s in schema.statistics for n in s.numbers}
+    if prefix != "candidate":
+        counted = set()
+    return [n for n in stored_numbers(schema, prefix) if n not in counted]
+
+
+def logged_names(schema: DatasetSchema, prefix: Prefix) -> list[str]:
+    """Returns the names of all columns that a store has of raw tables."""
     ids = [field.name for field in stored_ids(schema, prefix)]
-    return [*ids, *stored_numbers(schema, prefix)]
+    return [*ids, *logged_numbers(schema, prefix)]
 
 
 def _open_requests(

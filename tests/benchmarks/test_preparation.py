@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import preparation
 from benchmarks.made_data.alibaba_files import (
     PUBLISHED_BEHAVIORS,
@@ -18,6 +20,7 @@ def test_prepares_made_files(tmp_path: Path) -> None:
     result = commands.run(
         "benchmarks.preparation",
         "--num_behaviors=20000,40000",
+        "--statistics",
         f"--folder={tmp_path / 'work'}",
         f"--output={output}",
         cwd=tmp_path,
@@ -29,6 +32,7 @@ def test_prepares_made_files(tmp_path: Path) -> None:
     smaller, larger = found["runs"]
     for run, number in ((smaller, 20_000), (larger, 40_000)):
         assert run["num_behaviors"] == number
+        assert run["statistics"]["adgroup"]["pairs"] > 0
         # Some repeat, and a user or two may have no request.
         assert 0.85 * number < run["kept_behaviors"] < 0.96 * number
         # btag 1, cate and brand 2 to 4 bytes, time 4.
@@ -40,6 +44,49 @@ def test_prepares_made_files(tmp_path: Path) -> None:
     whole = found["published_log"]
     assert whole["num_behaviors"] == PUBLISHED_BEHAVIORS
     assert whole["from"] == [20_000, 40_000]
+
+
+@pytest.mark.slow
+def test_compares_with_and_without_statistics(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    result = commands.run(
+        "benchmarks.preparation",
+        "--num_behaviors=5000",
+        "--statistics",
+        "--rounds=1",
+        f"--output={output}",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(output.read_text("utf-8"))
+    without, with_ = found["runs"]
+    assert without["statistics"] is None
+    assert with_["statistics"]["adgroup"]["pairs"] > 0
+    assert with_["store_bytes"] > without["store_bytes"]
+    assert with_["processor_seconds"] > 0.5
+    assert found["ratios"] == [preparation.compare(found["runs"])]
+    assert "published_log" not in found
+
+
+def test_compares_medians() -> None:
+    runs = [
+        {
+            "num_behaviors": 10,
+            "statistics": statistics,
+            "seconds": seconds,
+            "processor_seconds": 2.0 * seconds,
+        }
+        for statistics, seconds in zip(
+            [None, {"brand": {}}] * 3,
+            (2.0, 3.0, 9.0, 9.0, 1.0, 1.0),
+            strict=True,
+        )
+    ]
+    assert preparation.compare(runs) == {
+        "num_behaviors": 10,
+        "seconds_with_to_without": 1.5,
+        "processor_seconds_with_to_without": 1.5,
+    }
 
 
 def test_extrapolates_growth_alone() -> None:

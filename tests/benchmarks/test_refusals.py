@@ -40,6 +40,7 @@ NO_FOLDER = "no/such is not a folder"
         ("length_scaling", ["--lengths=16,x"], "Received: 16,x"),
         ("length_scaling", ["--lengths=16,1000000000"], "GiB are available"),
         ("preparation", ["--num_behaviors=x"], "--num_behaviors must be"),
+        ("preparation", ["--rounds=2"], "--rounds needs --statistics"),
         ("serving_latency", ["--candidates="], "--candidates must be ascend"),
         ("serving_latency", ["--pointwise_lengths=64"], "be among --lengths"),
         ("speed_memory", ["--modes=serving"], "--modes: 'serving' is not"),

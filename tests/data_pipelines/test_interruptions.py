@@ -29,7 +29,7 @@ from tests.data_pipelines.small_dataset import (
 )
 
 
-class _Interruption:
+class Interruption:
     """Raises before the n-th step that changes names on the disk.
 
     A folder that was to be removed has lost some of its files by then.
@@ -74,8 +74,8 @@ def _remove_half(folder: Path) -> None:
 
 
 @pytest.fixture
-def interruption(monkeypatch: pytest.MonkeyPatch) -> _Interruption:
-    return _Interruption(monkeypatch)
+def interruption(monkeypatch: pytest.MonkeyPatch) -> Interruption:
+    return Interruption(monkeypatch)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def go(tmp_path: Path) -> Callable[..., Store]:
 
 
 def test_interrupted_before_every_step(
-    go: Callable[..., Store], interruption: _Interruption, tmp_path: Path
+    go: Callable[..., Store], interruption: Interruption, tmp_path: Path
 ) -> None:
     interruption.start(None)
     whole = said_of(go())
@@ -110,7 +110,7 @@ def test_interrupted_before_every_step(
 
 
 def test_interrupted_again_and_again(
-    go: Callable[..., Store], interruption: _Interruption, tmp_path: Path
+    go: Callable[..., Store], interruption: Interruption, tmp_path: Path
 ) -> None:
     interruption.start(None)
     whole = said_of(go())
@@ -131,7 +131,7 @@ def test_interrupted_again_and_again(
 
 
 def test_interruption_says_how_to_go_on(
-    go: Callable[..., Store], interruption: _Interruption
+    go: Callable[..., Store], interruption: Interruption
 ) -> None:
     interruption.start(30)
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -141,7 +141,7 @@ def test_interruption_says_how_to_go_on(
 
 def test_full_disk(
     go: Callable[..., Store],
-    interruption: _Interruption,
+    interruption: Interruption,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -172,7 +172,7 @@ def test_full_disk(
 
 
 def test_what_resume_refuses(
-    interruption: _Interruption, tmp_path: Path
+    interruption: Interruption, tmp_path: Path
 ) -> None:
     rows = drawn_rows(3)
     made = small_dataset(rows, tmp_path / "raw")
@@ -304,7 +304,7 @@ def test_a_bad_row_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_interrupted_after_a_bad_row(
-    interruption: _Interruption, tmp_path: Path
+    interruption: Interruption, tmp_path: Path
 ) -> None:
     # The last row is wrong, and a state without it must not be gone on with.
     rows = drawn_rows(3)

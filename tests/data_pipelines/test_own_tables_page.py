@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_pipelines.prepare import Options, prepare
 from data_pipelines.stores.store import Store
 from tests.commands import ForkedCommands
 from tests.data_pipelines.decoded_store import Decoded, Request, decode
+
+WINDOWS = ("6h", "3d", "all")
 
 # The page.
 
@@ -138,6 +141,46 @@ def _probabilities(printed: str) -> list[float]:
     answer = re.search(r"probabilities: \[\[([\d. ]+)\]\]", printed)
     assert answer, printed
     return [float(number) for number in answer[1].split()]
+
+
+def test_the_statistics_of_the_page(
+    shop: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    page = PAGE.read_text("utf-8")
+    (sections,) = re.findall(r"```toml\n(\[statistics.*?)```", page, re.DOTALL)
+    schema_file = tmp_path / "shop.toml"
+    schema_file.write_text((shop / "shop.toml").read_text() + sections)
+    store = prepare(
+        "parquet",
+        shop / "shop",
+        tmp_path / "data" / "shop",
+        options=Options(schema_file=schema_file),
+    )
+    (command,) = re.findall(
+        r"    (python -m data_pipelines.statistics.*)", page
+    )
+    run(command, tmp_path)
+    asked = int(pd.Timestamp("2026-03-08T12:00+01:00").timestamp())
+    shown = pd.read_parquet(shop / "shop" / "impressions.parquet")
+    shown = shown[shown["shown_at"] < 1000 * asked]
+    base = shown["clicked"].mean()
+    recent = shown[shown["shown_at"] >= 1000 * (asked - 3 * 86400)]
+    clicks = recent.groupby("sku")["clicked"].agg(["sum", "count"])
+    found = pd.read_parquet(tmp_path / "served" / "product.parquet")
+    found = found.set_index("candidate_product").loc[clicks.index]
+    np.testing.assert_allclose(
+        found["candidate_product_rate_3d"],
+        (clicks["sum"] + 20 * base) / (clicks["count"] + 20),
+        rtol=1e-6,
+    )
+    names = [f.name for f in store.schema.candidate_dense_fields]
+    assert names == [
+        "price",
+        *(f"product_{c}_{w}" for c in ("impressions", "rate") for w in WINDOWS),
+        "product_age",
+        "taste_impressions_all",
+        "taste_rate_all",
+    ]
 
 
 @pytest.mark.slow

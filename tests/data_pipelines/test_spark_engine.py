@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.candidate_statistics import statistics_step
 from data_pipelines.preparation.engine import EmbeddedEngine, Engine
 from data_pipelines.preparation.scan import Scan, read_shard
 from data_pipelines.preparation.working_folder import PLAN, folder_of
-from data_pipelines.prepare import prepare
+from data_pipelines.prepare import Options, prepare
 from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_table import RawTable, keep
 from data_pipelines.raw.source_file import SourceFile
@@ -73,12 +74,12 @@ def _same_but_for_the_engine(store: Store, expected: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "num_shards", "range_bytes"),
+    ("dataset", "num_shards", "range_bytes", "statistics"),
     [
-        ("alibaba", 1, 1 << 30),
-        ("alibaba", 5, 1 << 17),
-        ("movielens", 2, 40),
-        ("kuairand", 3, 150),
+        ("alibaba", 1, 1 << 30, False),
+        ("alibaba", 5, 1 << 17, True),
+        ("movielens", 2, 40, False),
+        ("kuairand", 3, 150, True),
     ],
 )
 def test_stores_are_equal(
@@ -88,12 +89,17 @@ def test_stores_are_equal(
     dataset: str,
     num_shards: int,
     range_bytes: int,
+    statistics: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(statistics_step, "PAIRS_OF_PART", 100)
+
     def run(name: str, engine: Engine) -> Store:
         return prepare(
             dataset,
             raw_dirs[dataset],
             tmp_path / name,
+            options=Options(statistics=statistics),
             engine=engine,
             num_shards=num_shards,
             range_bytes=range_bytes,
@@ -105,6 +111,7 @@ def test_stores_are_equal(
     _same_but_for_the_engine(store, expected)
     verify_store(store.path)
     assert leaks.check_histories(store) > 0
+    assert bool(store.manifest.get("statistics")) == statistics
     assert sorted(p.name for p in tmp_path.iterdir()) == ["embedded", "spark"]
 
 

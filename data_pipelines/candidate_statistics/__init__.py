@@ -1,0 +1,1 @@
+"""Impressions, clicks and rates of candidates' values, counted in the log."""
