@@ -1,7 +1,7 @@
-"""The Parquet files that a section of a schema file names."""
+"""The files that a section of a schema file names: Parquet, or text."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,11 +9,19 @@ import pyarrow.parquet as pq
 
 from data_pipelines.datasets.schema_file import FilesEntry, SchemaFile
 from data_pipelines.raw.casting import is_text
+from data_pipelines.raw.csv_reader import CsvFormat, CsvReader
+from data_pipelines.raw.parquet_reader import ParquetReader
+from data_pipelines.raw.raw_table import Reader
 from data_pipelines.raw.source_file import SourceFile
 from sparsectr.errors import InputError, did_you_mean
 
 _MAX_FILES = 1 << 15
 """A row number has 15 bits for the file."""
+
+_TEXT = {".csv": ",", ".tsv": "\t"}
+"""Ends of the names of text files, and what stands between values."""
+
+_SUFFIXES = {".parquet", *_TEXT}
 
 _KINDS = {
     "int": "whole numbers",
@@ -24,22 +32,34 @@ _KINDS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ParquetFiles:
-    """The files of a section with the types of their columns."""
+class OwnFiles:
+    """The files of a section with the types of their columns.
+
+    In a text file every column is text, and becomes what it is read as.
+
+    Args:
+        described: The schema file.
+        section: Its section.
+        sources: The files.
+        schemas: Names and types of the columns of each.
+        text_format: How they are laid out; `None` for Parquet files.
+    """
 
     described: SchemaFile
     section: str
     sources: tuple[SourceFile, ...]
     schemas: tuple[pa.Schema, ...]
+    text_format: CsvFormat | None = None
 
     @classmethod
     def find(
         cls, described: SchemaFile, entry: FilesEntry, raw_dir: Path
-    ) -> "ParquetFiles":
+    ) -> "OwnFiles":
         """Finds the files of a section and reads their headers.
 
         Raises:
-            InputError: If there is none, or one is no Parquet file.
+            InputError: If there is none, or they are not of one kind, or one
+                is not of its kind.
         """
         paths: list[Path] = []
         for name in entry.files:
@@ -49,7 +69,7 @@ class ParquetFiles:
                     f"`files` must be within --raw_dir. Received: {name!r}",
                 )
             try:
-                found = list(_parquet_files(raw_dir, name))
+                found = list(_files(raw_dir, name))
             except ValueError as error:  # a pattern such as "**a"
                 raise described.error(
                     entry.section, f"`files`: {name!r}: {error}"
@@ -57,7 +77,8 @@ class ParquetFiles:
             if not found:
                 raise described.error(
                     entry.section,
-                    f"`files`: {raw_dir} has no Parquet file {name!r}."
+                    f"`files`: {raw_dir} has no Parquet, CSV or TSV file "
+                    f"{name!r}."
                     + did_you_mean(name, (p.name for p in raw_dir.iterdir())),
                 )
             paths += [path for path in found if path not in paths]
@@ -67,15 +88,35 @@ class ParquetFiles:
                 f"`files`: {len(paths):,} files are more than "
                 f"{_MAX_FILES - 1:,}; write fewer, larger ones",
             )
+        sources = tuple(SourceFile(path=path) for path in paths)
+        text_format = _text_format(described, entry, paths)
+        if text_format is None:
+            schemas = tuple(_read_schema(path) for path in paths)
+        else:
+            reader = CsvReader(columns={}, file_format=text_format)
+            schemas = tuple(
+                pa.schema([(name, pa.string()) for name in reader.names(s)])
+                for s in sources
+            )
         return cls(
             described=described,
             section=entry.section,
-            sources=tuple(SourceFile(path=path) for path in paths),
-            schemas=tuple(_read_schema(path) for path in paths),
+            sources=sources,
+            schemas=schemas,
+            text_format=text_format,
+        )
+
+    def reader(self, columns: Iterable[str]) -> Reader:
+        """Returns what reads some columns of these files."""
+        if self.text_format is None:
+            return ParquetReader(columns=dict.fromkeys(columns))
+        return CsvReader(
+            columns=dict.fromkeys(columns, pa.string()),
+            file_format=self.text_format,
         )
 
     def kind(
-        self, column: str, where: str, kinds: tuple[str, ...], in_list: bool
+        self, column: str, where: str, kinds: tuple[str, ...], num_lists: int
     ) -> str:
         """Checks that every file has a column of one of some kinds.
 
@@ -83,7 +124,7 @@ class ParquetFiles:
             column: The column.
             where: The part of the schema file that names it.
             kinds: What it may hold.
-            in_list: Whether it may be a list of these.
+            num_lists: How many lists deep these may be in it, at most.
 
         Returns:
             The kind, numbers where only some files have whole ones; an empty
@@ -104,12 +145,14 @@ class ParquetFiles:
                     f"{source.path} has {schema.names.count(column)} columns "
                     f"{column!r}",
                 )
+            if self.text_format is not None:
+                found = "text" if "text" in kinds else kinds[-1]
+                continue
             column_type = schema.field(column).type
-            kind = _kind(
-                column_type.value_type
-                if in_list and _is_list(column_type)
-                else column_type
-            )
+            element = column_type
+            for _ in range(num_lists):
+                element = element.value_type if _is_list(element) else element
+            kind = _kind(element)
             if kind == "null":
                 continue
             if kind not in kinds:
@@ -139,23 +182,44 @@ class ParquetFiles:
             )
         return ""
 
-    def is_list(self, column: str) -> bool:
-        """Returns whether a column is a list.
+    def num_lists(self, column: str) -> int:
+        """Returns how many lists deep the values of a column are.
 
         Raises:
-            InputError: If it is in some files only.
+            InputError: If they are not as deep in every file.
         """
         types = [schema.field(column).type for schema in self.schemas]
-        found = {_is_list(t) for t in types if not pa.types.is_null(t)}
+        found = {_depth(t) for t in types if not pa.types.is_null(t)}
         if len(found) > 1:
             raise self.described.error(
                 self.section,
                 f"column {column!r} is a list in some files and none in others",
             )
-        return True in found
+        return next(iter(found), 0)
 
 
-def _parquet_files(raw_dir: Path, name: str) -> Iterator[Path]:
+def _text_format(
+    described: SchemaFile, entry: FilesEntry, paths: list[Path]
+) -> CsvFormat | None:
+    """Returns how the files of a section are laid out, `None` for Parquet."""
+    kinds = {next((t for t in _TEXT if t in p.suffixes), "") for p in paths}
+    if len(kinds) > 1:
+        raise described.error(
+            entry.section,
+            "`files`: all files of a section must be of one kind. Received: "
+            + ", ".join(sorted({path.name for path in paths})[:5]),
+        )
+    (kind,) = kinds
+    if not kind:
+        if entry.delimiter is not None:
+            raise described.error(
+                entry.section, "`delimiter` is for files of text"
+            )
+        return None
+    return CsvFormat(delimiter=entry.delimiter or _TEXT[kind])
+
+
+def _files(raw_dir: Path, name: str) -> Iterator[Path]:
     """Yields the files of a path or pattern, those of a folder by name."""
     exact = raw_dir / name
     if exact.is_file():
@@ -164,7 +228,9 @@ def _parquet_files(raw_dir: Path, name: str) -> Iterator[Path]:
     for path in [exact] if exact.exists() else sorted(raw_dir.glob(name)):
         is_file = path.is_file()
         folder = path.parent if is_file else path
-        for file in [path] if is_file else sorted(path.rglob("*.parquet")):
+        for file in [path] if is_file else sorted(path.rglob("*")):
+            if not is_file and not _SUFFIXES.intersection(file.suffixes):
+                continue
             # Spark and others write files of their own beside the data.
             is_hidden = any(
                 part.startswith(("_", "."))
@@ -195,6 +261,13 @@ def _is_list(column_type: pa.DataType) -> bool:
         or pa.types.is_large_list(column_type)
         or pa.types.is_fixed_size_list(column_type)
     )
+
+
+def _depth(column_type: pa.DataType) -> int:
+    depth = 0
+    while _is_list(column_type):
+        column_type, depth = column_type.value_type, depth + 1
+    return depth
 
 
 def _kind(column_type: pa.DataType) -> str:

@@ -1,5 +1,6 @@
-"""Rows of one's own Parquet files to the columns that a raw table has."""
+"""Rows of one's own files to the columns that a raw table has."""
 
+import contextlib
 import dataclasses
 import datetime
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.datasets.schema_file import TIME_UNITS
-from data_pipelines.raw.casting import cast
+from data_pipelines.raw.casting import cast, is_text
 from data_pipelines.raw.raw_dataset import EXACT_TIME
 from data_pipelines.raw.raw_rows import RawRows
 from sparsectr.schema import LATEST_TIME
@@ -24,6 +25,11 @@ _POSITION_BITS = 20
 _ROW_BITS = 28
 """A row of lists becomes rows that are numbered by file row and position."""
 
+_EMPTY = {
+    "requests": "requests without a candidate",
+    "behaviors": "users without a behavior",
+}
+
 _UNIX_EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -34,12 +40,21 @@ class Column:
     Args:
         name: Its name.
         source: The column of the file.
-        kind: Its type. None but a dense field is float32.
+        kind: Type of its values. None but a number is float32.
+        is_set: Whether it has a list of them in each row.
+        separator: What stands between them, where a list is a text.
     """
 
     name: str
     source: str
     kind: pa.DataType
+    is_set: bool = False
+    separator: str | None = None
+
+    @property
+    def num_lists(self) -> int:
+        """How many lists deep an entry is in the file."""
+        return int(self.is_set and self.separator is None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,15 +84,18 @@ class OwnRows:
             item; rows without are dropped.
         time: The column of the times, if there is one.
         label: Column of the file with the labels, if there is one.
+        weight: Column of the file with the weights, if there is one.
         request: The column of request ids, if there is one.
         has_requests: Whether rows belong to requests.
-        lists: Columns of the file that are lists, one value a candidate.
+        lists: Columns of the file that are lists, one value a candidate or a
+            behavior.
     """
 
     noun: str
     columns: tuple[Column, ...]
     time: TimeColumn | None = None
     label: str | None = None
+    weight: str | None = None
     request: Column | None = None
     has_requests: bool = False
     lists: tuple[str, ...] = ()
@@ -93,11 +111,10 @@ class OwnRows:
             cast(rows, key.source, key.kind).is_valid(),
             f"{self.noun} without `{key.source}`",
         )
-        numbers = _explode(rows, self.lists) if self.lists else rows.row
-        made = {
-            column.name: cast(rows, column.source, column.kind)
-            for column in self.columns
-        }
+        numbers = rows.row
+        if self.lists:
+            numbers = _explode(rows, self.lists, self.noun)
+        made = {column.name: _values(rows, column) for column in self.columns}
         if self.time is not None:
             time, exact = _times(rows, self.time)
             made["time"] = pa.chunked_array([time])
@@ -120,12 +137,34 @@ class OwnRows:
                 made["request"] = pa.chunked_array([exact])
         if self.label is not None:
             made["label"] = _labels(rows, self.label)
+        if self.weight is not None:
+            made["weight"] = _weights(rows, self.weight)
         rows.table = pa.table(made)
         rows.row = numbers
 
 
-def _explode(rows: RawRows, lists: tuple[str, ...]) -> Integers:
-    """Makes one row of each candidate.
+def _values(rows: RawRows, column: Column) -> pa.ChunkedArray:
+    """Returns a column as a raw table has it."""
+    if not column.is_set:
+        return cast(rows, column.source, column.kind)
+    lists = rows.table[column.source].combine_chunks()
+    if column.separator is not None:
+        texts = cast(rows, column.source, pa.string()).combine_chunks()
+        lists = pc.split_pattern(texts, column.separator)
+    elif pa.types.is_null(lists.type):
+        lists = lists.cast(pa.list_(column.kind))
+    # This leaves out what may lie behind an absent list.
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    counts = counts.astype(np.int64)
+    parent = np.repeat(np.arange(len(counts)), counts)
+    inner = rows.of(column.source, lists.flatten(), parent)
+    values = cast(inner, column.source, column.kind).combine_chunks()
+    offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.chunked_array([pa.ListArray.from_arrays(offset, values)])
+
+
+def _explode(rows: RawRows, lists: tuple[str, ...], noun: str) -> Integers:
+    """Makes one row of each candidate, or of each behavior.
 
     Returns:
         The number of each row: none repeats, unlike those in `rows.row`,
@@ -140,10 +179,10 @@ def _explode(rows: RawRows, lists: tuple[str, ...]) -> Integers:
         )
     rows.require(
         (number < 1 << _POSITION_BITS) & (rows.row < 1 << _ROW_BITS),
-        f"a request has less than {1 << _POSITION_BITS:,} candidates, and a "
-        f"file of requests less than {1 << _ROW_BITS:,} rows",
+        f"a list has less than {1 << _POSITION_BITS:,} entries, and a file of "
+        f"{noun} less than {1 << _ROW_BITS:,} rows",
     )
-    rows.drop_unless(number > 0, "requests without a candidate")
+    rows.drop_unless(number > 0, _EMPTY[noun])
     number = number[number > 0]
     parent = np.repeat(np.arange(len(number)), number)
     position = np.arange(len(parent)) - np.repeat(
@@ -173,10 +212,18 @@ def _lengths(column: pa.ChunkedArray) -> Integers:
     return lengths
 
 
-def _labels(rows: RawRows, name: str) -> pa.ChunkedArray:
-    numbers = rows.table[name].cast(pa.float64(), safe=False)
+def _weights(rows: RawRows, name: str) -> pa.ChunkedArray:
+    weights = cast(rows, name, pa.float32())
     rows.require(
-        pc.is_in(numbers, value_set=pa.array([0.0, 1.0])),
+        pc.greater(weights, 0.0), f"the weight `{name}` is above 0", name
+    )
+    return weights
+
+
+def _labels(rows: RawRows, name: str) -> pa.ChunkedArray:
+    numbers = cast(rows, name, pa.float32())
+    rows.require(
+        pc.is_in(numbers, value_set=pa.array([0.0, 1.0], numbers.type)),
         f"the label `{name}` is 0 or 1",
         name,
     )
@@ -192,7 +239,7 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
         InputError: If one is missing or not from 1970 to 2100.
     """
     name = time.source
-    column = rows.table[name]
+    column = _times_of_texts(rows.table[name])
     rows.require(column.is_valid(), f"`{name}` is missing")
     is_timestamp = pa.types.is_timestamp(column.type)
     if is_timestamp:
@@ -228,6 +275,27 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
             valid, f"`{name}` is not a time from 1970 to 2100{hint}", name
         )
     return seconds, counts * (10**9 // per_second)
+
+
+def _times_of_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns texts as the numbers or times that they are, or as they are.
+
+    Dates and times are those of ISO 8601, with an offset from UTC or without.
+    """
+    if not is_text(column.type):
+        return column
+    for kind in _TIME_TYPES:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return column.cast(pa.string()).cast(kind)
+    return column
+
+
+_TIME_TYPES = (
+    pa.int64(),
+    pa.float64(),
+    pa.timestamp("us"),
+    pa.timestamp("us", "UTC"),
+)
 
 
 def _hint(value: float) -> str:

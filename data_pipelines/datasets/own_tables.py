@@ -1,8 +1,8 @@
-"""One's own tables: Parquet files that a schema file describes.
+"""One's own tables: Parquet or text files that a schema file describes.
 
 `docs/own_tables.md` is the page for those who bring a data set in. Everything
-that can be known from the schema file and from the headers of the Parquet
-files is checked before a row is read.
+that can be known from the schema file and from the headers of the files is
+checked before a row is read.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from data_pipelines.datasets.own_files import ParquetFiles
+from data_pipelines.datasets.own_files import OwnFiles
 from data_pipelines.datasets.own_rows import Column, OwnRows, TimeColumn
 from data_pipelines.datasets.schema_file import (
     FieldEntry,
@@ -20,7 +20,6 @@ from data_pipelines.datasets.schema_file import (
     read_schema_file,
 )
 from data_pipelines.datasets.statistics_sections import read_statistics
-from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.stores.vocabulary import arrow_type
@@ -42,13 +41,16 @@ _ID_KINDS = ("int", "text", "number")
 _NUMBER_KINDS = ("int", "number")
 _TIME_KINDS = ("int", "number", "timestamp")
 
+_EXPLODED = ("requests", "behaviors")
+"""Sections whose rows may hold lists, of candidates or of behaviors."""
+
 
 def open_own_tables(schema_path: Path, raw_dir: Path) -> RawDataset:
     """Finds the files that a schema file names, and checks their columns.
 
     Args:
         schema_path: The schema file.
-        raw_dir: Folder of the Parquet files.
+        raw_dir: Folder of the files.
 
     Raises:
         InputError: If the schema file is not as documented, or does not fit
@@ -58,7 +60,7 @@ def open_own_tables(schema_path: Path, raw_dir: Path) -> RawDataset:
     if not raw_dir.is_dir():
         raise InputError(f"{raw_dir} is not a folder.")
     files = {
-        name: ParquetFiles.find(described, entry, raw_dir)
+        name: OwnFiles.find(described, entry, raw_dir)
         for name, entry in described.files.items()
     }
     return _Opening(described, files).dataset()
@@ -73,7 +75,7 @@ class _Opening:
     """
 
     def __init__(
-        self, described: SchemaFile, files: Mapping[str, ParquetFiles]
+        self, described: SchemaFile, files: Mapping[str, OwnFiles]
     ) -> None:
         self.described = described
         self.files = files
@@ -119,7 +121,7 @@ class _Opening:
                 column,
                 f"{section}.{key}",
                 _KEY_KINDS,
-                in_list=section == "requests" and key == "item",
+                num_lists=int(section in _EXPLODED and key == "item"),
             )
             found.setdefault(kind or "int", f"{section}.{column}")
         if len(found) > 1:
@@ -137,11 +139,28 @@ class _Opening:
 
         def categorical(kind: str) -> tuple[CategoricalField, ...]:
             return tuple(
-                CategoricalField(name=field.name, table=field.table)
+                CategoricalField(
+                    name=field.name,
+                    table=field.table,
+                    max_values=field.max_values,
+                )
                 for field in fields
                 if field.kind == kind
             )
 
+        def dense(kind: str) -> tuple[DenseField, ...]:
+            return tuple(
+                DenseField(
+                    name=field.name,
+                    transform=(
+                        "log1p" if field.transform == "log1p" else "identity"
+                    ),
+                )
+                for field in fields
+                if field.kind == kind
+            )
+
+        shown = described.files[described.impressions]
         statistics = read_statistics(described)
         try:
             return DatasetSchema(
@@ -157,18 +176,12 @@ class _Opening:
                 user_fields=categorical("user_fields"),
                 behavior_fields=categorical("behavior_fields"),
                 candidate_fields=categorical("candidate_fields"),
-                candidate_dense_fields=tuple(
-                    DenseField(
-                        name=field.name,
-                        transform=(
-                            "log1p"
-                            if field.transform == "log1p"
-                            else "identity"
-                        ),
-                    )
-                    for field in fields
-                    if field.kind == "dense_fields"
-                ),
+                training_fields=categorical("training_fields"),
+                user_dense_fields=dense("user_dense_fields"),
+                behavior_dense_fields=dense("behavior_dense_fields"),
+                candidate_dense_fields=dense("candidate_dense_fields"),
+                has_weight=shown.weight is not None,
+                negative_rate=shown.negative_rate,
                 time_zone=described.time_zone,
                 time_fields=described.time_fields,
             ).with_statistics(statistics)
@@ -179,14 +192,15 @@ class _Opening:
         """Returns whether an embedding table is of integers or of texts."""
         found: dict[str, dict[str, FieldEntry]] = {}
         for field in self.described.fields:
-            is_dense = field.kind == "dense_fields"
             kind = self.files[field.section].kind(
                 field.column,
                 field.where,
-                _NUMBER_KINDS if is_dense else _ID_KINDS,
-                in_list=self._may_be_list(field),
+                _ID_KINDS if field.table else _NUMBER_KINDS,
+                num_lists=(field.max_values is not None)
+                + self._may_be_exploded(field),
             )
-            if not is_dense and kind:
+            self._check_lists(field)
+            if field.table and kind:
                 found.setdefault(field.table, {}).setdefault(kind, field)
         types: dict[str, Literal["int", "string"]] = {}
         for table, said in self.described.tables.items():
@@ -212,8 +226,29 @@ class _Opening:
             types[table] = "string" if is_text else "int"
         return types
 
-    def _may_be_list(self, field: FieldEntry) -> bool:
-        return field.section == "requests" and field.kind != "user_fields"
+    def _may_be_exploded(self, field: FieldEntry) -> bool:
+        """Whether its column may be a list of one entry a candidate."""
+        of_user = field.kind.startswith("user")
+        return field.section in _EXPLODED and not of_user
+
+    def _check_lists(self, field: FieldEntry) -> None:
+        files = self.files[field.section]
+        if files.num_lists(field.column) < field.num_lists:
+            hint = (
+                'what stands between its values: separator = "|"'
+                if files.text_format is not None
+                else "that it is none, without `max_values`"
+            )
+            raise self.described.error(
+                field.where,
+                f"column {field.column!r} is no list of values; say {hint}",
+            )
+        if field.separator is not None and files.num_lists(field.column):
+            raise self.described.error(
+                field.where,
+                f"column {field.column!r} is a list of values: it needs no "
+                "`separator`",
+            )
 
     def _table(self, entry: FilesEntry) -> RawTable:
         columns = self._columns(entry)
@@ -228,28 +263,32 @@ class _Opening:
                 entry.request,
                 f"{entry.section}.request",
                 _KEY_KINDS,
-                in_list=False,
+                num_lists=0,
             )
             request = Column(
                 name="request", source=entry.request, kind=_KEY_TYPES[kind]
             )
-        used = [column.source for column in columns]
-        used += [c for c in (entry.time, entry.request, label) if c]
+        depths = {column.source: column.num_lists for column in columns}
+        others = (entry.time, entry.request, label, entry.weight)
+        depths |= {name: 0 for name in others if name is not None}
         files = self.files[entry.section]
         lists = tuple(
             name
-            for name in dict.fromkeys(used)
-            if entry.section == "requests" and files.is_list(name)
+            for name, depth in depths.items()
+            if files.num_lists(name) > depth
         )
+        if lists and entry.section == "behaviors":
+            self._check_histories(entry, lists)
         return RawTable(
             name="impressions" if entry.section == shown else entry.section,
             sources=files.sources,
-            reader=ParquetReader(columns=dict.fromkeys(used)),
+            reader=files.reader(depths),
             convert=OwnRows(
                 noun=entry.section,
                 columns=tuple(columns),
                 time=time,
                 label=label,
+                weight=self._weight(entry),
                 request=request,
                 has_requests=entry.section == shown,
                 lists=lists,
@@ -284,7 +323,13 @@ class _Opening:
                 if field.table
                 else pa.float32()
             )
-            column = Column(name=field.name, source=field.column, kind=kind)
+            column = Column(
+                name=field.name,
+                source=field.column,
+                kind=kind,
+                is_set=field.max_values is not None,
+                separator=field.separator,
+            )
             where, other = found.setdefault(field.name, (field.where, column))
             if other != column:
                 raise self.described.error(
@@ -298,10 +343,13 @@ class _Opening:
     def _time(self, entry: FilesEntry) -> TimeColumn:
         name, where = entry.time or "", f"{entry.section}.time"
         files = self.files[entry.section]
-        files.kind(name, where, _TIME_KINDS, in_list=False)
+        may_be_list = entry.section == "behaviors"
+        files.kind(name, where, _TIME_KINDS, num_lists=int(may_be_list))
         is_exact = False
         for source, schema in zip(files.sources, files.schemas, strict=True):
             column_type = schema.field(name).type
+            if files.num_lists(name):
+                column_type = column_type.value_type
             is_exact |= not (
                 column_type.unit == "s"
                 if pa.types.is_timestamp(column_type)
@@ -326,14 +374,36 @@ class _Opening:
         is_requests = entry.section == "requests"
         where = f"{entry.section}.label"
         files = self.files[entry.section]
-        files.kind(name, where, _NUMBER_KINDS, in_list=is_requests)
-        if is_requests and not files.is_list(name):
+        files.kind(name, where, _NUMBER_KINDS, num_lists=int(is_requests))
+        if is_requests and not files.num_lists(name):
             raise self.described.error(
                 where,
                 f"column {name!r} is no list: a request has one label for "
                 "each candidate",
             )
         return name
+
+    def _weight(self, entry: FilesEntry) -> str | None:
+        if entry.weight is not None:
+            self.files[entry.section].kind(
+                entry.weight,
+                f"{entry.section}.weight",
+                _NUMBER_KINDS,
+                num_lists=int(entry.section == "requests"),
+            )
+        return entry.weight
+
+    def _check_histories(
+        self, entry: FilesEntry, lists: tuple[str, ...]
+    ) -> None:
+        """Checks a table of behaviors that has a row a user, with lists."""
+        if entry.time not in lists or entry.user in lists:
+            raise self.described.error(
+                entry.section,
+                f"column {lists[0]!r} is a list: one row a user has lists of "
+                "equal length for its behaviors, `time` among them, and no "
+                "list for `user`",
+            )
 
     def _check_names(self, tables: Mapping[str, RawTable]) -> None:
         """Checks that columns that meet in one table differ in name."""

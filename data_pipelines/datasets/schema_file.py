@@ -23,14 +23,23 @@ from sparsectr.schema import LATEST_TIME
 from sparsectr.time_fields import check_time_fields
 from sparsectr.time_zone import MINUTES, UTC, TimeZone
 
-_FIELD_KINDS = (
+_ID_KINDS = (
     "user_fields",
     "behavior_fields",
     "candidate_fields",
-    "dense_fields",
+    "training_fields",
 )
+_NUMBER_KINDS = (
+    "user_dense_fields",
+    "behavior_dense_fields",
+    "candidate_dense_fields",
+)
+_FIELD_KINDS = (*_ID_KINDS, *_NUMBER_KINDS)
 
-_RESERVED = ("user_id", "time", "request", "label", "mask", "offset")
+_RESERVED = (
+    *("user_id", "time", "request", "label", "weight"),
+    *("mask", "offset"),
+)
 """Columns of the raw tables and of the store, and tensors of the reader."""
 
 TIME_UNITS = {
@@ -45,6 +54,7 @@ _TYPES: dict[type, str] = {
     str: "text in quotes",
     bool: "true or false",
     int: "a whole number",
+    float: "a number with a point, such as 0.1",
     dict: "a section",
 }
 
@@ -53,20 +63,28 @@ Keys = Mapping[str, type | tuple[str, ...] | None]
 """Type of each value, or the texts to choose from; `None` is looked at later.
 """
 
-_USER: Keys = {"files": None, "user": str}
+_FILES: Keys = {"files": None, "delimiter": str}
+_USER: Keys = {**_FILES, "user": str}
 _TIMED: Keys = {
     **_USER,
     "time": str,
     "time_unit": tuple(TIME_UNITS),
     "time_zone": ("UTC", "local"),
 }
-_SHOWN: Keys = {**_TIMED, "label": str, "request": str, "item": str}
+_SHOWN: Keys = {
+    **_TIMED,
+    "label": str,
+    "request": str,
+    "item": str,
+    "weight": str,
+    "negative_rate": float,
+}
 _SECTIONS: Mapping[str, Keys] = {
     "impressions": {**_SHOWN, "drop_duplicates": bool},
     "requests": _SHOWN,
     "behaviors": {**_TIMED, "item": str, "drop_duplicates": bool},
     "users": _USER,
-    "items": {"files": None, "item": str},
+    "items": {**_FILES, "item": str},
 }
 """The tables of files."""
 
@@ -103,10 +121,13 @@ class FilesEntry:
     Args:
         section: Its name.
         files: Files, folders or patterns under the folder of the raw files.
+        delimiter: What stands between two values of a text file; `None` for
+            what its name says.
     """
 
     section: str
     files: tuple[str, ...]
+    delimiter: str | None = None
     user: str | None = None
     item: str | None = None
     time: str | None = None
@@ -114,6 +135,8 @@ class FilesEntry:
     time_zone: str = "UTC"
     request: str | None = None
     label: str | None = None
+    weight: str | None = None
+    negative_rate: float = 1.0
     drop_duplicates: bool = False
 
 
@@ -126,8 +149,10 @@ class FieldEntry:
         name: Its name.
         section: The table of files.
         column: The column.
-        table: Its embedding table; empty for a dense field.
-        transform: For a dense field.
+        table: Its embedding table; empty for a number.
+        transform: For a number.
+        max_values: For a set, how many ids of it are kept.
+        separator: What stands between the values of a set in a text.
     """
 
     kind: str
@@ -135,7 +160,15 @@ class FieldEntry:
     section: str
     column: str
     table: str
-    transform: str
+    transform: str = "identity"
+    max_values: int | None = None
+    separator: str | None = None
+
+    @property
+    def num_lists(self) -> int:
+        """How many lists deep one of its entries is in the column."""
+        is_list = self.max_values is not None and self.separator is None
+        return int(is_list)
 
     @property
     def where(self) -> str:
@@ -198,7 +231,7 @@ def read_schema_file(path: Path) -> SchemaFile:
 
 
 def _schema_file(path: Path, values: dict[str, Any]) -> SchemaFile:
-    check_keys("", values, _TOP, ["behaviors", *_FIELD_KINDS[1:3], "split"])
+    check_keys("", values, _TOP, ["behaviors", *_ID_KINDS[1:3], "split"])
     time_zone = _time_zone(values)
     if ("impressions" in values) == ("requests" in values):
         raise InputError(
@@ -386,11 +419,19 @@ def _field(
     kind: str, name: str, value: Any, files: Mapping[str, FilesEntry]
 ) -> FieldEntry:
     where = f"{kind}.{name}"
-    values = {"column": value} if isinstance(value, str) else value
+    values: Any = {"column": value} if isinstance(value, str) else value
     keys: Keys = {"column": str, "table": str}
-    if kind == "dense_fields":
+    if kind in _NUMBER_KINDS:
         keys = {"column": str, "transform": ("identity", "log1p")}
+    elif kind != "training_fields":
+        keys = {**keys, "max_values": int, "separator": str}
     check_keys(where, values, keys, ["column"])
+    if values.get("max_values", 1) < 1:
+        raise InputError(f"{where}: `max_values` must be at least 1")
+    if "separator" in values and "max_values" not in values:
+        raise InputError(
+            f"{where}: a `separator` makes a set: give `max_values` too"
+        )
     if name in _RESERVED:
         raise InputError(
             f"{where}: no field can be called {name!r}, as a column of the "
@@ -404,7 +445,7 @@ def _field(
             f"{' or '.join(known)}. Received: {values['column']!r}"
             + did_you_mean(source, known)
         )
-    if kind != "behavior_fields" and column == files[source].label:
+    if not kind.startswith("behavior") and column == files[source].label:
         raise InputError(
             f"{where}: the column {column!r} is the label of [{source}], the "
             "answer itself: only a behavior field may come from it"
@@ -415,16 +456,22 @@ def _field(
         section=source,
         column=column,
         table=values.get("table", name) if "table" in keys else "",
-        transform=values.get("transform", "identity"),
+        **{
+            key: values[key]
+            for key in ("transform", "max_values", "separator")
+            if key in values
+        },
     )
 
 
 def _sections_of(kind: str, files: Mapping[str, FilesEntry]) -> list[str]:
     """Returns the tables of files that fields of a kind can come from."""
     shown = "impressions" if "impressions" in files else "requests"
-    if kind == "user_fields":
+    if kind.startswith("user"):
         known = ["users", shown]
-    elif kind != "behavior_fields" or "behaviors" not in files:
+    elif kind == "training_fields":
+        known = [shown]
+    elif not kind.startswith("behavior") or "behaviors" not in files:
         known = [shown, "items"]
     elif files["behaviors"].item is None:
         known = ["behaviors"]

@@ -117,7 +117,7 @@ class CsvReader:
             InputError: If a row is not what `columns` asks for, or the last
                 line of the file is cut off.
         """
-        names = self._names(source) if start else None
+        names = self.names(source) if start else None
         with source.open(start, end) as stream:
             file = io.BufferedReader(stream, 1 << 20)
             if names is None:
@@ -256,7 +256,12 @@ class CsvReader:
         values = next(reader)
         return values if reader.line_num == 1 else None
 
-    def _names(self, source: SourceFile) -> list[str]:
+    def names(self, source: SourceFile) -> list[str]:
+        """Returns the names of all columns of a file.
+
+        Raises:
+            InputError: If the header is none, or lacks one of `columns`.
+        """
         with source.open() as stream:
             return self._header(source, io.BufferedReader(stream, 1 << 16))
 
@@ -303,7 +308,7 @@ class CsvReader:
     def _first_fault(
         self, source: SourceFile, start: int, end: int | None
     ) -> InputError | None:
-        names = self._names(source)
+        names = self.names(source)
         row = start - int(self._has_header and not start)
         with source.open(start, end) as stream:
             file = io.BufferedReader(stream)

@@ -36,6 +36,20 @@ class RawRows:
         self.dropped: dict[str, int] = {}
         self._where = where
 
+    def of(
+        self, name: str, values: pa.Array | pa.ChunkedArray, parent: Array
+    ) -> "RawRows":
+        """Returns values within these rows, to be checked like a column.
+
+        Args:
+            name: The column that they are in.
+            values: Any number of them.
+            parent: For each, which of the rows it is in.
+        """
+        inner = RawRows(pa.table({name: values}), 0, self._where)
+        inner.row = self.row[parent]
+        return inner
+
     def require(
         self, valid: pa.ChunkedArray | Array, rule: str, *shown: str
     ) -> None:

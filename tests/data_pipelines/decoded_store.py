@@ -1,13 +1,20 @@
 """A store turned back into raw values, to be held against the raw files."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.stores.shard import SPLITS, Shard
+from data_pipelines.stores.id_sets import IdSets
+from data_pipelines.stores.shard import (
+    SPLITS,
+    Shard,
+    stored_ids,
+    stored_numbers,
+)
 from data_pipelines.stores.store import Store
-from sparsectr.schema import CategoricalField, Table
+from sparsectr.schema import Prefix, Table
 
 OUT_OF_VOCABULARY = "(out of vocabulary)"
 """What stands for a value that the training period showed too rarely."""
@@ -82,7 +89,7 @@ def _values(store: Store, table: Table) -> list[Any]:
 def _users(
     store: Store, shard: Shard, vocabularies: dict[str, list[Any]]
 ) -> list[User]:
-    rows = _decode(shard.behaviors, store.schema.behavior_fields, vocabularies)
+    rows = _decode(store, "behavior", shard.behaviors, vocabularies)
     behaviors = list(zip(shard.behavior_time.tolist(), rows, strict=True))
     offset = shard.behavior_offset.tolist()
     assert offset[0] == 0
@@ -108,15 +115,8 @@ def _requests(
     vocabularies: dict[str, list[Any]],
 ) -> list[Request]:
     columns = shard.splits[split]
-    rows = _decode(
-        columns.candidates, store.schema.candidate_fields, vocabularies
-    )
-    for field in store.schema.candidate_dense_fields:
-        column = columns.candidates[field.name]
-        assert column.dtype == np.float32
-        for row, value in zip(rows, column.tolist(), strict=True):
-            row[field.name] = None if np.isnan(value) else value
-    profiles = _decode(columns.users, store.schema.user_fields, vocabularies)
+    rows = _decode(store, "candidate", columns.candidates, vocabularies)
+    profiles = _decode(store, "user", columns.users, vocabularies)
     labelled = list(zip(rows, columns.label.tolist(), strict=True))
     begin = columns.candidate_offset.tolist()
     assert begin[0] == 0
@@ -140,15 +140,30 @@ def _requests(
 
 
 def _decode(
+    store: Store,
+    prefix: Prefix,
     columns: Any,
-    fields: tuple[CategoricalField, ...],
     vocabularies: dict[str, list[Any]],
 ) -> list[Values]:
     """Returns one dict a row."""
-    decoded = {}
-    for field in fields:
+    decoded: dict[str, list[Any]] = {}
+    for field in stored_ids(store.schema, prefix):
         values = [None, OUT_OF_VOCABULARY, *vocabularies[field.table]]
-        decoded[field.name] = [values[i] for i in columns[field.name].tolist()]
+        column = columns[field.name]
+        if isinstance(column, IdSets):
+            ends = column.offset.tolist()
+            found = [values[i] for i in column.values.tolist()]
+            decoded[field.name] = [
+                found[start:end] for start, end in itertools.pairwise(ends)
+            ]
+        else:
+            decoded[field.name] = [values[i] for i in column.tolist()]
+    for name in stored_numbers(store.schema, prefix):
+        assert columns[name].dtype == np.float32
+        decoded[name] = [
+            None if np.isnan(value) else value
+            for value in columns[name].tolist()
+        ]
     return [
         dict(zip(decoded, row, strict=True))
         for row in zip(*decoded.values(), strict=True)

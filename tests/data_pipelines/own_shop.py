@@ -42,7 +42,7 @@ brand = "items.brand"
 [candidate_fields]
 thing = "impressions.sku"
 brand = "items.brand"
-[dense_fields]
+[candidate_dense_fields]
 price = { column = "items.price", transform = "log1p" }
 [split]
 test_start = 2020-09-14T12:26:50Z

@@ -206,25 +206,40 @@ def test_rows_of_later_files_are_named(tmp_path: pathlib.Path) -> None:
             "[tables.brandt], or name one of brand, country, device, thing. "
             "Did you mean 'brand'?",
         ),
-        ("[dense", "[tables.brnad]\n[dense", "no field has the table 'brnad'"),
-        ("[dense", "[tables.brand]\nmin = 2\n[dense", "known are kind, size"),
-        ("[dense", "[tables.brand]\nmin_count = 0\n[dense", "at least 1"),
-        ("[dense", "[tables.brand]\nsize = 9\n[dense", "does not apply to a v"),
         (
-            "[dense",
-            '[tables.brand]\nkind = "hashed"\n[dense',
+            "[candidate_dense",
+            "[tables.brnad]\n[candidate_dense",
+            "no field has the table 'brnad'",
+        ),
+        (
+            "[candidate_dense",
+            "[tables.brand]\nmin = 2\n[candidate_dense",
+            "known are kind, size",
+        ),
+        (
+            "[candidate_dense",
+            "[tables.brand]\nmin_count = 0\n[candidate_dense",
+            "at least 1",
+        ),
+        (
+            "[candidate_dense",
+            "[tables.brand]\nsize = 9\n[candidate_dense",
+            "does not apply to a v",
+        ),
+        (
+            "[candidate_dense",
+            '[tables.brand]\nkind = "hashed"\n[candidate_dense',
             "tables.brand: a hashed table needs a `size`",
         ),
-        (
-            "[dense",
-            '[tables.brand]\nkind = "hashed"\nsize = 9\n[dense',
-            "Only integer values can be hashed",
-        ),
         ("log1p", "log", "`transform` must be one of identity, log1p"),
-        ("items.price", "items.brand", "dense_fields.price: column 'brand'"),
         (
-            'brand = "items.brand"\n[dense',
-            'brand = "impressions.device"\n[dense',
+            "items.price",
+            "items.brand",
+            "candidate_dense_fields.price: column 'brand'",
+        ),
+        (
+            'brand = "items.brand"\n[candidate_dense',
+            'brand = "impressions.device"\n[candidate_dense',
             "the field 'brand' is a column of impressions and another of items",
         ),
         (
@@ -275,7 +290,7 @@ def test_bad_schema_files(
         ("user_fields", 'device = "impressions.device"'),
         ("behavior_fields", 'thing = "behaviors.sku"'),
         ("candidate_fields", 'thing = "impressions.sku"'),
-        ("dense_fields", "price = {"),
+        ("candidate_dense_fields", "price = {"),
     ],
 )
 def test_names_that_fields_cannot_have(
@@ -293,7 +308,7 @@ def test_names_that_fields_cannot_have(
     [
         ("user_fields", 'device = "impressions.device"'),
         ("candidate_fields", 'thing = "impressions.sku"'),
-        ("dense_fields", 'price = { column = "items.price"'),
+        ("candidate_dense_fields", 'price = { column = "items.price"'),
     ],
 )
 def test_the_label_tells_no_candidate(
