@@ -60,6 +60,7 @@ from data_pipelines.candidate_statistics.asked_statistics import (
     with_asked_statistics,
 )
 from data_pipelines.datasets.alibaba import open_alibaba
+from data_pipelines.datasets.ebnerd import open_ebnerd
 from data_pipelines.datasets.eleme import ElemeOptions, open_eleme
 from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
 from data_pipelines.datasets.kuairand import open_kuairand
@@ -81,7 +82,14 @@ from sparsectr.process import command
 from sparsectr.time_fields import TIME_FIELDS
 
 ENGINES = ("embedded", "spark")
-DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
+DATASETS = (
+    "alibaba",
+    "eleme",
+    "movielens",
+    "kuairand",
+    "ebnerd",
+    "parquet",
+)
 
 RANGE_BYTES = 128 << 20
 """Bytes of raw files that a process reads as one part."""
@@ -107,7 +115,7 @@ class Options:
     """What some data sets can be told.
 
     Args:
-        test_start: First day of the test split. KuaiRand alone.
+        test_start: First day of the test split. KuaiRand and EB-NeRD alone.
         schema_file: What the tables are. One's own tables alone.
         validation_time: First moment of the validation.
         validation_fraction: Share of the requests before the test that are
@@ -240,6 +248,8 @@ def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
         )
     if dataset == "kuairand":
         return open_kuairand(raw_dir, test_start=options.test_start)
+    if dataset == "ebnerd":
+        return open_ebnerd(raw_dir, test_start=options.test_start)
     if options.test_start is not None:
         raise InputError(f"--test_start does not apply to {dataset}.")
     if dataset == "parquet":

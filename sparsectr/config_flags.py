@@ -27,7 +27,14 @@ from sparsectr.model_registry import model_names, recipe_class
 # of the main module alone.
 flags.disclaim_key_flags()
 
-DATASETS = ("alibaba", "eleme", "movielens", "kuairand", "parquet")
+DATASETS = (
+    "alibaba",
+    "eleme",
+    "movielens",
+    "kuairand",
+    "ebnerd",
+    "parquet",
+)
 
 DEFAULT_MODEL = "sparse_ctr"
 

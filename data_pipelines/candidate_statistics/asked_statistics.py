@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from data_pipelines.datasets import alibaba, kuairand, movielens
+from data_pipelines.datasets import alibaba, ebnerd, kuairand, movielens
 from data_pipelines.raw.raw_dataset import RawDataset
 from sparsectr.errors import InputError
 from sparsectr.statistic import Statistic
 
 _STATISTICS: Mapping[str, Sequence[Statistic]] = {
     "alibaba": alibaba.STATISTICS,
+    "ebnerd": ebnerd.STATISTICS,
     "movielens": movielens.STATISTICS,
     "kuairand": kuairand.STATISTICS,
 }
