@@ -43,6 +43,12 @@ class DataConfig:
         "Padded candidate counts; above the last, its multiples; none: one or "
         "two that fit the store's own requests.",
     )
+    leave_out: tuple[str, ...] = config_field(
+        (),
+        "Fields of the store that the model does without, by the names of "
+        "their tensors, as candidate_brand; also time fields by their names, "
+        "statistics.NAME, and statistics or time_fields for all of them.",
+    )
     shuffle_shards: int = config_field(
         16,
         "Shards whose requests are mixed with each other: more mix better, "

@@ -57,11 +57,26 @@ class _IntegersParser(flags.ArgumentParser[tuple[int, ...]]):
         return "comma separated list of integers"
 
 
+class _TextsParser(flags.ArgumentParser[tuple[str, ...]]):
+    """Reads a comma list of texts; an empty text is the empty tuple."""
+
+    syntactic_help = "a comma separated list"
+
+    def parse(self, argument: Any) -> tuple[str, ...]:
+        if isinstance(argument, str):
+            argument = argument.split(",") if argument else ()
+        return tuple(argument)
+
+    def flag_type(self) -> str:
+        return "comma separated list"
+
+
 _PARSERS: dict[Any, type[flags.ArgumentParser[Any]]] = {
     int: flags.IntegerParser,
     float: flags.FloatParser,
     str: flags.ArgumentParser,
     tuple[int, ...]: _IntegersParser,
+    tuple[str, ...]: _TextsParser,
 }
 
 

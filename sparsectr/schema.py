@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
+from sparsectr.errors import did_you_mean
 from sparsectr.statistic import Statistic, statistic_from_dict
 from sparsectr.time_fields import check_time_fields, time_tables
 
@@ -330,6 +331,57 @@ class DatasetSchema:
         found: tuple[DenseField, ...] = getattr(self, f"{prefix}_dense_fields")
         return found
 
+    def without(self, names: Sequence[str]) -> Self:
+        """Returns a copy without some fields, and without their tables.
+
+        Args:
+            names: Tensors, as `candidate_brand`; time fields by their names;
+                `statistics.<name>`; `statistics` or `time_fields` for all.
+
+        Raises:
+            ValueError: If there is no such field, or too few are left.
+        """
+        if not names:
+            return self
+        known = {"statistics", "time_fields", *self.time_fields}
+        known |= {f"statistics.{s.name}" for s in self.statistics}
+        counted = {n.name for s in self.statistics for n in s.numbers}
+        fields: dict[str, Any] = {}
+        gone = set(names)
+        for statistic in self.statistics:
+            if gone & {"statistics", f"statistics.{statistic.name}"}:
+                gone |= {f"candidate_{n.name}" for n in statistic.numbers}
+        for kind in (*_ID_KINDS, *_DENSE_KINDS):
+            prefix = "candidate" if kind == "training_fields" else kind
+            prefix = prefix.split("_")[0]
+            own = {f"{prefix}_{f.name}": f for f in getattr(self, kind)}
+            known |= {
+                n for n in own if n.removeprefix("candidate_") not in counted
+            }
+            fields[kind] = tuple(f for n, f in own.items() if n not in gone)
+        unknown = sorted(set(names) - known)
+        if unknown:
+            raise ValueError(
+                f"There is no field {unknown[0]!r} to leave out."
+                + did_you_mean(unknown[0], known)
+            )
+        used = {f.table for kind in _ID_KINDS for f in fields[kind]}
+        return dataclasses.replace(
+            self,
+            **fields,
+            tables=tuple(t for t in self.tables if t.name in used),
+            time_fields=tuple(
+                name
+                for name in self.time_fields
+                if not gone & {name, "time_fields"}
+            ),
+            statistics=tuple(
+                s
+                for s in self.statistics
+                if not gone & {"statistics", f"statistics.{s.name}"}
+            ),
+        )
+
     def table(self, name: str) -> Table:
         """Returns the table called `name`."""
         for table in self.tables:
@@ -409,6 +461,7 @@ def field_width(
 
 
 _ID_KINDS = (*(f"{prefix}_fields" for prefix in PREFIXES), "training_fields")
+_DENSE_KINDS = tuple(f"{prefix}_dense_fields" for prefix in PREFIXES)
 
 
 def _check_unique(what: str, names: list[str]) -> None:

@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
         raise InputError("--patience and --validate_every need --validation.")
     # What is served is the final run, not one that chooses.
     exports = values.export and not train.validation
-    store = Store(local_copy(data_dir))
+    store = Store(local_copy(data_dir), config.data.leave_out)
     dataset = store.manifest.get("dataset", config.dataset)
     if dataset != config.dataset:
         raise InputError(

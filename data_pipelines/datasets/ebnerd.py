@@ -273,32 +273,33 @@ _POSITION_BITS = 16
 """Rows are numbered by their impression's row and their place in it."""
 
 
+_HISTORY = ParquetReader(
+    columns={
+        "user_id": pa.int64(),
+        "article_id_fixed": None,
+        "impression_time_fixed": None,
+        "read_time_fixed": None,
+        "scroll_percentage_fixed": None,
+    },
+    required=("user_id",),
+)
+_CLICKS = ParquetReader(
+    columns={
+        "user_id": pa.int64(),
+        "article_ids_clicked": None,
+        "impression_time": None,
+    },
+    required=("user_id",),
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _HistoryReader:
     """Reads histories and impressions, which have other columns."""
 
-    history: ParquetReader = ParquetReader(
-        columns={
-            "user_id": pa.int64(),
-            "article_id_fixed": None,
-            "impression_time_fixed": None,
-            "read_time_fixed": None,
-            "scroll_percentage_fixed": None,
-        },
-        required=("user_id",),
-    )
-    impressions: ParquetReader = ParquetReader(
-        columns={
-            "user_id": pa.int64(),
-            "article_ids_clicked": None,
-            "impression_time": None,
-        },
-        required=("user_id",),
-    )
-
     def _reader(self, source: SourceFile) -> ParquetReader:
         is_history = source.path.name == "history.parquet"
-        return self.history if is_history else self.impressions
+        return _HISTORY if is_history else _CLICKS
 
     def schema(self, source: SourceFile) -> pa.Schema:
         """Returns names and types of the columns that `read` yields."""

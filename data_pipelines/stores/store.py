@@ -26,6 +26,7 @@ class Store:
 
     Args:
         path: Folder of the store.
+        leave_out: Fields to do without; see `DatasetSchema.without`.
 
     Attributes:
         path: Folder of the store.
@@ -38,7 +39,7 @@ class Store:
 
     Raises:
         InputError: If there is no store, or it is damaged or of another
-            version.
+            version, or has no field that is to be left out.
     """
 
     path: Path
@@ -48,7 +49,7 @@ class Store:
     shards: tuple[Shard, ...]
     sampled_requests: Path | None
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, leave_out: Sequence[str] = ()) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
         try:
@@ -59,6 +60,10 @@ class Store:
             raise InputError(
                 f"{self.path / _MANIFEST} is damaged: {error}"
             ) from error
+        try:
+            self.schema = self.schema.without(leave_out)
+        except ValueError as error:
+            raise InputError(f"{self.path}: {error}") from error
         self.shards = tuple(
             Shard.open(self.path / shard_name(index, num_shards), self.schema)
             for index in range(num_shards)

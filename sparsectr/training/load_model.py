@@ -77,8 +77,8 @@ def open_store(run: RunDirectory, data_dir: str | None) -> Store:
         InputError: If there is none, or its ids are not those of the run; or
             if there is another one by now where it was in training.
     """
-    _, trained_on = run.read_config()
-    store = Store(local_copy(data_dir or trained_on))
+    config, trained_on = run.read_config()
+    store = Store(local_copy(data_dir or trained_on), config.data.leave_out)
     expected, found = run.read_store(), StoreIdentity.of(store)
     problem = expected.other_ids(found)
     if problem is not None:

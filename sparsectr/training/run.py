@@ -42,7 +42,7 @@ def train_and_evaluate(
             stops being finite.
     """
     prepare_process(config.train.seed, config.train.num_devices)
-    store = Store(local_copy(data_dir))
+    store = Store(local_copy(data_dir), config.data.leave_out)
     if resume and run.exists:
         check_same_store(run, store)
     else:
