@@ -66,6 +66,8 @@ FIELDS = [
     (part, field.name)
     for part, config_class in CLASSES.items()
     for field in dataclasses.fields(config_class)
+    # Has one value for this model; see below.
+    if field.name != "gap_to_request"
 ]
 
 
@@ -87,6 +89,15 @@ def test_each_flag_sets_its_field_and_no_other(part, name):
     values = dataclasses.replace(getattr(recipe, part), **{name: value})
     assert changed == dataclasses.replace(recipe, **{part: values})
     assert type(getattr(getattr(changed, part), name)) is type(value)
+
+
+def test_gaps_are_read_in_score_where_a_model_can() -> None:
+    flag = "--model.gap_to_request=score"
+    config = config_of("--dataset=alibaba", "--model.name=din", flag)
+    assert config.model.gap_to_request == "score"
+    message = r"^--model.gap_to_request must be encode_user for sparse_ctr, "
+    with pytest.raises(InputError, match=message):
+        config_of("--dataset=alibaba", flag)
 
 
 @pytest.mark.parametrize(("part", "name"), FIELDS)

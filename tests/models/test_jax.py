@@ -1,5 +1,6 @@
 """The same model on JAX, in a process of its own."""
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -9,8 +10,13 @@ import sys
 import numpy as np
 import pytest
 
+from sparsectr.time_zone import TimeZone
 from tests.keras_weights import random_model
-from tests.make_requests import SCHEMA, SMALL_CONFIG, make_requests
+from tests.make_requests import SMALL_CONFIG, TIMED_SCHEMA, make_requests
+
+SCHEMA = dataclasses.replace(
+    TIMED_SCHEMA, time_zone=TimeZone.named("Europe/Copenhagen")
+)
 
 # Times are int64, which JAX has only when asked.
 SCRIPT = """
@@ -18,7 +24,8 @@ import sys
 import keras
 import numpy as np
 from tests.keras_weights import random_model
-from tests.make_requests import SCHEMA, SMALL_CONFIG, make_requests
+from tests.make_requests import SMALL_CONFIG, make_requests
+from tests.models.test_jax import SCHEMA
 assert keras.backend.backend() == "jax"
 model = random_model(SCHEMA, SMALL_CONFIG, 1)
 logits = model(make_requests(2, [7, 0, 1, 6], length=7)).logits
