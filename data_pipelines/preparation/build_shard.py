@@ -335,7 +335,7 @@ def _shard(
         values = rows.candidates[field.name].fill_null(float("nan")).to_numpy()
         candidates[field.name] = values
         chosen = values[np.repeat(is_training, num_candidates)]
-        statistics[field.name] = sums_of(field, chosen)
+        statistics[field.name] = _statistics(field, chosen)
     label = rows.candidates["label"].to_numpy().astype(np.uint8)
 
     def split(chosen: Array) -> RequestColumns:
@@ -376,8 +376,7 @@ def _id_column(ids: pa.Array) -> Array:
     return np.array(texts, dtype=np.bytes_)
 
 
-def sums_of(field: DenseField, values: Array) -> tuple[int, str, str]:
-    """Returns number, sum and sum of squares of a dense field's values."""
+def _statistics(field: DenseField, values: Array) -> tuple[int, str, str]:
     values = values[~np.isnan(values)].astype(np.float64)
     if field.transform == "log1p":
         values = np.log1p(np.maximum(values, 0.0))
