@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_pipelines.candidate_statistics.stored_counts import describe_counts
+from data_pipelines.candidate_statistics.stored_counts import (
+    describe_counts,
+    read_base,
+)
 from data_pipelines.preparation.encode_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.stores.content_digest import digest, shard_content
@@ -34,8 +38,8 @@ def verify_store(path: Path) -> str:
         InputError: If a file is absent, altered or not in the manifest, if a
             history holds a behavior at or after its request's second or
             lacks one before, if an id is not in its table, if a count of the
-            manifest is wrong, or if a request as it was logged does not give
-            the ids of the store.
+            manifest is wrong, if statistics count other candidates, or if a
+            request as it was logged does not give the ids of the store.
     """
     store = Store(path)
     manifest = store.manifest
@@ -82,6 +86,7 @@ def verify_store(path: Path) -> str:
         contents.append(shard_content(shard))
     statistics, counted = describe_counts(path, store.schema)
     contents += counted
+    _check_bases(store, add_nested(counts))
     for key, value in (
         ("counts", add_nested(counts)),
         ("longest_sets", longest_of(longest_sets)),
@@ -103,6 +108,21 @@ def verify_store(path: Path) -> str:
         "are kept as they were logged and give the ids of the store; content "
         f"{manifest['content']}"
     )
+
+
+def _check_bases(store: Store, counts: Mapping[str, Any]) -> None:
+    """Raises InputError if statistics count other candidates than there are."""
+    for bucket in {s.bucket for s in store.schema.statistics}:
+        base = read_base(store.path, bucket)
+        for what, column in (
+            ("candidates", base.impressions),
+            ("positives", base.clicks),
+        ):
+            if column.sum() != sum(counts[split][what] for split in SPLITS):
+                raise InputError(
+                    f"{store.path}: the statistics do not count the {what} "
+                    "that the store holds."
+                )
 
 
 class _Check:

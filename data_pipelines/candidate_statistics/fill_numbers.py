@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.candidate_statistics.merge_pairs import HashRange
-from data_pipelines.candidate_statistics.shard_pairs import rows_file
-from data_pipelines.preparation.build_shard import sums_of
+from data_pipelines.candidate_statistics.shard_pairs import (
+    MISSING,
+    rows_file,
+)
 from data_pipelines.preparation.result_files import write_json
 from data_pipelines.stores.shard import SPLITS
 from data_pipelines.stores.store import SAMPLED_REQUESTS
 from sparsectr.schema import DatasetSchema
+from sparsectr.statistic import Number
 
 Array = npt.NDArray[Any]
 
 _SUMS = "sums.json"
+
+_FRACTION_BITS = 26
+"""The model's view of a number is below 32, so that its square fits int64."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +63,39 @@ def fill_numbers(task: FillTask) -> dict[str, tuple[int, str, str]]:
     return sums
 
 
+def sums_of(
+    number: Number, values: Array, times: Array
+) -> tuple[int, str, str]:
+    """Returns number, sum and sum of squares, as fractions, after a transform.
+
+    Of integers, in steps of 2^-26: the sums do not depend on how the values
+    are divided up. (`exact_sum` takes floats of any size, and ten times as
+    long.)
+
+    Args:
+        number: Which number of a statistic.
+        values: float32, NaN for a missing one.
+        times: How often each is there.
+    """
+    is_there = ~np.isnan(values) & (times > 0)
+    times = times[is_there].astype(np.int64)
+    numbers = values[is_there].astype(np.float64)
+    if number.transform == "log1p":
+        numbers = np.log1p(numbers)
+    steps = np.rint(np.ldexp(numbers, _FRACTION_BITS)).astype(np.int64)
+    squares = steps * steps
+    high, low = squares >> 31, squares & ((1 << 31) - 1)
+    total = int((times * steps).sum())
+    total_squares = (int((times * high).sum()) << 31) + int((times * low).sum())
+    unit = Fraction(1, 1 << _FRACTION_BITS)
+    return (
+        int(times.sum()),
+        str(total * unit),
+        str(total_squares * unit * unit),
+    )
+
+
 def _fill(task: FillTask) -> dict[str, tuple[int, str, str]]:
-    fields = {f.name: f for f in task.schema.candidate_dense_fields}
     sums = {}
     test: dict[str, Array] = {}
     for statistic in task.schema.statistics:
@@ -66,20 +104,22 @@ def _fill(task: FillTask) -> dict[str, tuple[int, str, str]]:
             split: np.load(rows_file(task.coded, statistic.name, split))
             for split in SPLITS
         }
+        # A pair is asked as often as there are candidates of its value.
+        trained = rows["train"]
+        times = np.bincount(trained[trained != MISSING], minlength=len(answers))
         for number in statistic.numbers:
             # The last one is what the row of a missing value leads to.
             column = np.append(
                 answers[number.name].to_numpy(), np.float32(np.nan)
             )
+            values = {split: column[rows[split]] for split in SPLITS}
             for split in SPLITS:
-                values = column[rows[split]]
                 path = task.coded / split / f"candidate_{number.name}.npy"
-                np.save(path, values)
-                if split == "train":
-                    key = f"candidate_{number.name}"
-                    sums[key] = sums_of(fields[number.name], values)
-                else:
-                    test[number.name] = values
+                np.save(path, values[split])
+            test[number.name] = values["test"]
+            sums[f"candidate_{number.name}"] = sums_of(
+                number, column[:-1], times
+            )
     sample = task.coded / SAMPLED_REQUESTS
     if sample.exists():
         offset = np.load(task.coded / "test" / "candidate_offset.npy")

@@ -159,6 +159,8 @@ def _number_values(columns: pa.Table) -> tuple[dict[str, pa.Array], Array]:
         sorted_values[name] = encoded.dictionary.take(order)
         number = rank[encoded.indices.to_numpy()]
         row_number = row_number * len(order) + number
+    if len(sorted_values) == 1:
+        return sorted_values, row_number
     distinct, row_number = np.unique(row_number, return_inverse=True)
     values = {}
     for name, ascending in reversed(sorted_values.items()):

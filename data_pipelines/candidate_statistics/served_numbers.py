@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data_pipelines.candidate_statistics.stored_counts import (
@@ -13,6 +15,8 @@ from data_pipelines.candidate_statistics.stored_counts import (
 )
 from data_pipelines.candidate_statistics.value_counts import Base, ValueCounts
 from sparsectr.statistic import Statistic
+
+Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ServedNumbers:
     @property
     def schema(self) -> pa.Schema:
         """Columns of the values and of the numbers, as requests call them."""
-        (values, _), *_ = count_parts(self.store, self.statistic)
+        values, _ = next(count_parts(self.store, self.statistic))
         numbers = [
             pa.field(f"candidate_{number.name}", pa.float32())
             for number in self.statistic.numbers
@@ -76,8 +80,8 @@ class ServedNumbers:
         }
 
     def _ask(
-        self, counts: ValueCounts, base: Base, value: np.ndarray
-    ) -> dict[str, np.ndarray]:
+        self, counts: ValueCounts, base: Base, value: Array
+    ) -> dict[str, Array]:
         bucket = np.full(len(value), self.begin // self.statistic.bucket)
         numbers = counts.numbers(self.statistic, base, value, bucket)
         return {f"candidate_{name}": n for name, n in numbers.items()}

@@ -135,49 +135,57 @@ class _ShardPairs:
             is_known &= code >= 0
             value = value * len(values) + code
         (known,) = np.nonzero(is_known)
-        # Numbered anew, since those of two fields are far apart.
-        value, distinct = pd.factorize(value[known])
+        value = value[known]
+        distinct = None
+        if len(columns) > 1:
+            # Numbered anew, since those of two fields are far apart.
+            value, distinct = _number(value)
         pair, bucket, asked, shown = self._number_pairs(
             statistic.bucket, value, known
         )
-        counts = {
-            "impressions": np.bincount(shown, minlength=len(pair)),
-            "clicks": np.bincount(
-                shown, self.label[known], minlength=len(pair)
-            ),
-        }
-        taken = distinct[pair]
-        found = {}
-        for name, (_, values) in reversed(
-            list(zip(statistic.columns, columns, strict=True))
-        ):
-            found[name] = values.take(pa.array(taken % max(len(values), 1)))
-            taken //= max(len(values), 1)
-        hashed = hash_values([found[name] for name in statistic.columns])
-        order = np.argsort(hashed, kind="stable")
+        impressions = np.bincount(shown, minlength=len(pair))
+        clicks = np.bincount(shown, self.label[known], minlength=len(pair))
+        rest = pair if distinct is None else distinct[pair]
+        codes: list[Array] = []
+        for _, values in reversed(columns):
+            codes.insert(0, rest % max(len(values), 1))
+            rest //= max(len(values), 1)
+        hashed = hash_together(
+            [
+                hash_ids(values)[code]
+                for code, (_, values) in zip(codes, columns, strict=True)
+            ]
+        )
+        order = np.argsort(hashed)
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
         row = np.full(len(self.request), MISSING, np.int32)
         row[known] = place[asked]
-        table = pa.table(
+        found = {
+            name: values.take(pa.array(code[order]))
+            for name, code, (_, values) in zip(
+                statistic.columns, codes, columns, strict=True
+            )
+        }
+        return pa.table(
             {
-                HASH: hashed,
-                **{name: found[name] for name in statistic.columns},
-                "bucket": bucket.astype(np.uint32),
-                **{k: v.astype(np.uint32) for k, v in counts.items()},
+                HASH: hashed[order],
+                **found,
+                "bucket": bucket[order].astype(np.uint32),
+                "impressions": impressions[order].astype(np.uint32),
+                "clicks": clicks[order].astype(np.uint32),
             }
-        )
-        return table.take(pa.array(order)), row
+        ), row
 
     def base(self, bucket: int) -> pa.Table:
         """Returns impressions and clicks of all candidates by bucket."""
-        distinct, place = np.unique(
-            self.rows.candidate_time // bucket, return_inverse=True
-        )
+        buckets = self.rows.candidate_time // bucket
+        low = int(buckets.min()) if len(buckets) else 0
+        place, distinct = _number(buckets - low)
         clicks = np.bincount(place, self.label, minlength=len(distinct))
         return pa.table(
             {
-                "bucket": distinct.astype(np.int64),
+                "bucket": (distinct + low).astype(np.int64),
                 "impressions": np.bincount(place, minlength=len(distinct)),
                 "clicks": clicks.astype(np.int64),
             }
@@ -222,16 +230,33 @@ class _ShardPairs:
         low = int(asked.min()) if len(asked) else 0
         span = (int(shown.max()) if len(shown) else 0) - low + 1
         (later,) = np.nonzero(shown != asked)
-        first = value * span + (asked - low)
-        second = value[later] * span + (shown[later] - low)
-        place, distinct = pd.factorize(np.concatenate([first, second]))
+        key = value * span + (asked - low)
+        if len(later):
+            others = value[later] * span + (shown[later] - low)
+            key = np.concatenate([key, others])
+        place, distinct = _number(key)
         asked = place[: len(known)]
         shown = asked.copy()
         shown[later] = place[len(known) :]
         return distinct // span, distinct % span + low, asked, shown
 
 
-def hash_values(columns: list[pa.Array]) -> Array:
-    """Returns a uint64 for each value of one column or several."""
-    hashed = [hash_ids(column) for column in columns]
+def hash_together(hashed: list[Array]) -> Array:
+    """Returns one uint64 for the hashes of each row's values."""
     return hashed[0] if len(hashed) == 1 else hash_rows(hashed)
+
+
+def _number(keys: Array) -> tuple[Array, Array]:
+    """Numbers the distinct values of integers that are not negative.
+
+    Returns:
+        The number of each, and the distinct values in the order of numbers.
+    """
+    size = int(keys.max(initial=-1)) + 1
+    if size > 4 * len(keys):
+        return pd.factorize(keys)
+    # A table of all values that could be is faster than one of hashes.
+    is_there = np.zeros(size, bool)
+    is_there[keys] = True
+    number = np.cumsum(is_there) - 1
+    return number[keys], np.flatnonzero(is_there)

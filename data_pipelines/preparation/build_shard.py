@@ -233,7 +233,7 @@ def _add_numbers(
         columns[prefix].update(values)
         for field in schema.numbers(prefix):
             if field.name in values:  # statistics are not counted yet
-                statistics[f"{prefix}_{field.name}"] = sums_of(
+                statistics[f"{prefix}_{field.name}"] = _statistics(
                     field, values[field.name][group.is_training]
                 )
     return statistics
@@ -396,8 +396,7 @@ def _id_column(ids: pa.Array) -> Array:
     return np.array(texts, dtype=np.bytes_)
 
 
-def sums_of(field: DenseField, values: Array) -> tuple[int, str, str]:
-    """Returns number, sum and sum of squares of a dense field's values."""
+def _statistics(field: DenseField, values: Array) -> tuple[int, str, str]:
     values = values[~np.isnan(values)].astype(np.float64)
     if field.transform == "log1p":
         values = np.log1p(np.maximum(values, 0.0))

@@ -24,7 +24,8 @@ from data_pipelines.stores.split_parts import in_part, is_cut, split_of
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
-from sparsectr.schema import Prefix
+from sparsectr.schema import DatasetSchema, Prefix
+from sparsectr.statistic import USER_ID
 
 Array = npt.NDArray[Any]
 
@@ -89,7 +90,8 @@ class Batches:
     Raises:
         ValueError: If `batch_size` is below 1, or there is no such worker.
         InputError: If the store has fewer shards than there are workers, or
-            no validation time and a part is asked for that needs it.
+            no validation time and a part is asked for that needs it; or if
+            histories are to be frozen, and statistics of the user are not.
 
     Cost:
         Reads the length of every history once, of all workers' shards, and
@@ -139,6 +141,8 @@ class Batches:
             for name, longest in store.longest_sets.items()
         }
         self._config = config
+        if frozen_history:
+            _check_freezable(store.schema)
         self._frozen_history = frozen_history
         self.batch_size = batch_size
         self._shard = functools.lru_cache(2 * config.shuffle_shards)(
@@ -470,6 +474,17 @@ def _padded(column: Column, rows: Array, batch: Array) -> Array:
     if isinstance(column, IdSets):
         return column[rows].padded(batch.shape[-1])
     return column[rows]
+
+
+def _check_freezable(schema: DatasetSchema) -> None:
+    """Raises InputError if clicks of a user are in more than the history."""
+    growing = [s.name for s in schema.statistics if USER_ID in s.fields]
+    if growing:
+        raise InputError(
+            "Frozen histories need a store without statistics of a user's id, "
+            "which grow with the user's clicks as histories do: "
+            f"{', '.join(growing)}."
+        )
 
 
 def _candidate_rows(

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,9 +18,14 @@ from data_pipelines.candidate_statistics.merge_pairs import HashRange
 from data_pipelines.candidate_statistics.statistics_step import StatisticsStep
 from data_pipelines.description.describe_text import describe
 from data_pipelines.description.store_statistics import StoreStatistics
+from data_pipelines.preparation.encode_shard import describe_files
+from data_pipelines.preparation.result_files import read_arrow, write_arrow
 from data_pipelines.raw.split_rule import FromTime
+from data_pipelines.reading.batches import Batches
 from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
+from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
 from sparsectr.schema import Table
 from tests.data_pipelines.decoded_store import decode
 from tests.data_pipelines.reference_statistics import (
@@ -357,6 +363,47 @@ def test_a_click_more_is_another_content(store: Store, tmp_path: Path) -> None:
     differ = [a != b for a, b in zip(*contents, strict=True)]
     # behaviors, statistics, test, train, users, validation time
     assert differ == [False, True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "column", "message"),
+    [
+        ("base_4.arrow", "impressions", "do not count the candidates"),
+        ("base_4.arrow", "clicks", "do not count the positives"),
+        ("base_4.arrow", "bucket", "`content` of the manifest is not"),
+        ("thing/part*", "clicks", "`content` of the manifest is not"),
+        ("late/part*", None, "late has no counts; prepare the data again"),
+    ],
+)
+def test_altered_counts_are_found(
+    store: Store, tmp_path: Path, pattern: str, column: str | None, message: str
+) -> None:
+    """Though the manifest says that the files are as written."""
+    path = shutil.copytree(store.path, tmp_path / "store")
+    manifest = json.loads((path / "manifest.json").read_text())
+    (file,) = (path / "statistics").glob(pattern)
+    name = file.relative_to(path).as_posix()
+    if column is None:
+        file.unlink()
+        del manifest["files"][name]
+    else:
+        table = read_arrow(file)
+        values = table[column].to_numpy().copy()
+        values[0] += 1
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, pa.array(values))
+        write_arrow(file, table)
+        manifest["files"] |= describe_files(path, [file])
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=message):
+        verify_store(path)
+
+
+def test_a_user_s_statistics_cannot_be_frozen(store: Store) -> None:
+    config = DataConfig(max_history=4)
+    assert Batches(store, "test", config, 4, None).num_batches > 1
+    with pytest.raises(InputError, match=r"grow with the user's .*: own\."):
+        Batches(store, "test", config, 4, None, frozen_history=True)
 
 
 def test_described(store: Store) -> None:
