@@ -62,6 +62,7 @@ EXTRAS_REQUIRE = {
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [
         "pytest",
+        "pytest-xdist>=3.8,<4",
         "hypothesis",
         "matplotlib",
         "grpcio",

@@ -57,6 +57,7 @@ class Workload:
         num_rounds: How often reader and training step take turns.
         num_batches: Batches that the reader reads in a round.
         num_steps: How many of them the model is trained on.
+        num_blocks: Blocks of the model.
     """
 
     data_dir: str
@@ -65,6 +66,7 @@ class Workload:
     num_rounds: int
     num_batches: int
     num_steps: int
+    num_blocks: int
 
 
 def measure_speed(workload: Workload) -> dict[str, Any]:
@@ -80,7 +82,8 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
     prepare_process(train.seed, num_devices=1)
     store = Store(workload.data_dir)
     strategy = make_strategy(num_devices=1)
-    model = SparseCTRRecipe().build(store.schema)
+    recipe = SparseCTRRecipe(num_blocks=workload.num_blocks)
+    model = recipe.build(store.schema)
     step = make_train_step(model, train, strategy)
     found = {
         str(size): _take_turns(workload, store, size, step)
@@ -88,7 +91,7 @@ def measure_speed(workload: Workload) -> dict[str, Any]:
     }
     return {
         "batch_size": found,
-        "model": SparseCTRRecipe().to_dict(),
+        "model": recipe.to_dict(),
         "jit_compile": train.jit_compile,
         "tensorflow_devices": [
             d.name for d in tf.config.list_logical_devices()
@@ -241,6 +244,7 @@ def define_flags() -> None:
         ("num_rounds", 5, "Turns of reader and training step."),
         ("num_batches", 50, "Batches of a turn of the reader."),
         ("num_steps", 2, "Batches of it that the model is trained on."),
+        ("num_blocks", 2, "Blocks of the model."),
         ("num_shards", 64, "Shards of the made store."),
         ("users_of_shard", 64, "Users of each of them."),
     ):
@@ -276,6 +280,7 @@ def main(argv: Sequence[str]) -> None:
             num_rounds=values.num_rounds,
             num_batches=values.num_batches,
             num_steps=values.num_steps,
+            num_blocks=values.num_blocks,
         )
         result = {
             "question": "reader against training step, and what it holds",

@@ -98,6 +98,7 @@ def define_flags() -> None:
         ("num_rows", 100_000, "Rows of every table."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=4)
+    flags.DEFINE_integer("num_blocks", 2, "Blocks of the model.", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -110,7 +111,11 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = write_models(
-            folder, {"evo": ()}, values.num_rows, shape[0]
+            folder,
+            {"evo": ()},
+            values.num_rows,
+            shape[0],
+            num_blocks=values.num_blocks,
         )
         model = folder / "evo" / "1"
         buckets = Buckets(history_lengths=(shape[0],))
@@ -131,6 +136,7 @@ def main(argv: Sequence[str]) -> None:
         "num_behaviors": values.num_behaviors,
         "num_candidates": values.num_candidates,
         "num_rows": values.num_rows,
+        "num_blocks": values.num_blocks,
         "files": files,
         "memory_of_whole_to_quarter": files["whole"]["peak_resident_mib"]
         / files["quarter"]["peak_resident_mib"],

@@ -119,6 +119,7 @@ class Workload:
             request.
         full_length: L of full attention; 0 for none.
         num_rows: Rows of every embedding table.
+        num_blocks: Blocks of the models.
         num_requests: Requests of each thing.
         num_rounds: Rounds.
         grpc: Whether gRPC is timed.
@@ -132,6 +133,7 @@ class Workload:
     pointwise_seconds: float
     full_length: int
     num_rows: int
+    num_blocks: int
     num_requests: int
     num_rounds: int
     grpc: bool
@@ -245,7 +247,14 @@ def _write(
         if case.path == COMPILED:
             buckets.append(bucket_of(case))
     longest = max(*workload.lengths, workload.full_length)
-    return write_models(folder, compiled, workload.num_rows, longest, shapes)
+    return write_models(
+        folder,
+        compiled,
+        workload.num_rows,
+        longest,
+        shapes,
+        workload.num_blocks,
+    )
 
 
 def _time(
@@ -353,6 +362,7 @@ def define_flags() -> None:
         ("pointwise_rows", 16, 1, "Rows of a pointwise call."),
         ("full_length", 128, 0, "L of full attention beside; 0 for none."),
         ("num_rows", 100_000, 10, "Rows of every embedding table."),
+        ("num_blocks", 2, 1, "Blocks of the models."),
         ("num_requests", 1000, 1, "Requests of each thing that is timed."),
         ("num_rounds", 10, 1, "Rounds; each times everything."),
     ):
@@ -409,6 +419,7 @@ def _workload() -> Workload:
         pointwise_seconds=values.pointwise_seconds,
         full_length=values.full_length,
         num_rows=values.num_rows,
+        num_blocks=values.num_blocks,
         num_requests=values.num_requests,
         num_rounds=values.num_rounds,
         grpc=values.grpc,

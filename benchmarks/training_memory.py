@@ -42,6 +42,7 @@ class Workload:
         num_candidates: C; every request has that many.
         num_steps: Steps that are timed, after the first.
         max_rows: Most rows of a table, 0 for no limit.
+        num_blocks: Blocks of the model.
     """
 
     attention: str
@@ -50,6 +51,7 @@ class Workload:
     num_candidates: int
     num_steps: int
     max_rows: int
+    num_blocks: int
 
 
 def measure(workload: Workload) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def measure(workload: Workload) -> dict[str, Any]:
     from sparsectr.training.train_step import make_train_step
 
     train = TrainConfig()
-    model_config = SparseCTRRecipe(attention=workload.attention)
+    model_config = SparseCTRRecipe(
+        attention=workload.attention, num_blocks=workload.num_blocks
+    )
     schema = published_schema(workload.max_rows)
     prepare_process(train.seed, num_devices=1)
     strategy = make_strategy(num_devices=1)
@@ -105,6 +109,7 @@ def define_flags() -> None:
         ("num_candidates", 20, 1, "Candidates of every request."),
         ("num_steps", 10, 1, "Steps that are timed, after the first."),
         ("max_rows", 0, 0, "Most rows of a table; 0 for no limit."),
+        ("num_blocks", 2, 1, "Blocks of the model."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest)
 

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -23,6 +24,13 @@ hypothesis.settings.register_profile(
     "repeatable", deadline=None, derandomize=True
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays, and tracing makes many objects that do:
+    # looking for garbage among them took a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,9 @@ FIRST = (
     "python -m venv .venv && . .venv/bin/activate && pip install -e . && "
     "python -m sparsectr.train --dataset=alibaba"
 )
-SECOND = ". .venv/bin/activate && pip install -e '.[test]' && python -m pytest"
+SECOND = (
+    ". .venv/bin/activate && pip install -e '.[test]' && python -m pytest -n 2"
+)
 
 
 def quick_start(readme: str) -> list[str]:
@@ -97,7 +99,7 @@ def test_ci_runs_the_second_line_and_the_linters(repository, tmp_path):
     assert (tmp_path / "calls").read_text().splitlines() == [
         "python -m venv --clear .venv",
         "pip install -e .[test]",
-        "python -m pytest",
+        "python -m pytest -n 2",
         "ruff check",
         "ruff format --check",
         "mypy",

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import keras
@@ -21,6 +22,7 @@ from sparsectr.training.devices import make_strategy
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer
 from tests.commands import ForkedCommands, run
+from tests.made_once import made_once
 
 CONFIG = Config(
     dataset="alibaba",
@@ -110,13 +112,20 @@ def saved_state(
     }
 
 
-@functools.cache
-def _store(folder: pathlib.Path) -> Store:
+def _make_store(folder: pathlib.Path) -> None:
     write_sample(folder / "raw", num_users=NUM_USERS, seed=3)
     # Where the command looks when nothing names a store.
-    data_dir = folder / "data" / "alibaba_synthetic"
-    data_dir.parent.mkdir()
-    return prepare("alibaba", folder / "raw", data_dir)
+    (folder / "data").mkdir()
+    prepare("alibaba", folder / "raw", folder / "data" / "alibaba_synthetic")
+
+
+def _train(folder: pathlib.Path) -> None:
+    """Leaves a finished run, and what it printed."""
+    flags = (*FINISHED_FLAGS, "--workdir=finished/run")
+    done = run("sparsectr.train", *flags, cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
 
 
 @functools.cache
@@ -127,29 +136,36 @@ def _commands(folder: pathlib.Path) -> ForkedCommands:
 
 
 @functools.cache
-def _finished_run(folder: pathlib.Path) -> FinishedRun:
-    done = run(
-        "sparsectr.train", *FINISHED_FLAGS, "--workdir=finished", cwd=folder
+def _finished_run(folder: pathlib.Path, made: pathlib.Path) -> FinishedRun:
+    path = folder / "finished"
+    shutil.copytree(made / "run", path)
+    for origin in path.glob("saved_model/1/assets.extra/origin.json"):
+        text = origin.read_text()
+        origin.write_text(text.replace(str(made / "run"), str(path)))
+    return FinishedRun(
+        path, (made / "stdout").read_text(), (made / "stderr").read_text()
     )
-    assert done.returncode == 0, done.stderr
-    return FinishedRun(folder / "finished", done.stdout, done.stderr)
 
 
 # Imported by the conftest.py of several folders: the caches make each of them
-# once for all.
+# once for all, `made_once` once for all processes of pytest-xdist.
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Folder of the tiny runs, and where the commands run."""
-    folder = tmp_path_factory.getbasetemp() / "tiny"
-    folder.mkdir(exist_ok=True)
+    made = made_once(tmp_path_factory, "tiny", _make_store)
+    folder = tmp_path_factory.getbasetemp() / "runs"
+    if not folder.exists():
+        folder.mkdir()
+        for name in ("raw", "data"):
+            (folder / name).symlink_to(made / name)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_store(tiny_folder: pathlib.Path) -> Store:
-    return _store(tiny_folder)
+    return Store((tiny_folder / "data").resolve() / "alibaba_synthetic")
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +174,9 @@ def command(tiny_folder: pathlib.Path) -> ForkedCommands:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tiny_folder: pathlib.Path, tiny_store: Store) -> FinishedRun:
+def finished_run(
+    tiny_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedRun:
     """A run of the command from start to SavedModel, in a fresh process."""
-    return _finished_run(tiny_folder)
+    made = made_once(tmp_path_factory, "tiny/finished", _train)
+    return _finished_run(tiny_folder, made)

@@ -90,6 +90,7 @@ def write_models(
     num_rows: int,
     max_history: int,
     answered: Sequence[Shape] = (),
+    num_blocks: int = SparseCTRRecipe().num_blocks,
 ) -> dict[str, Any]:
     """Writes `<folder>/<attention>/1/` for each, in a process of its own.
 
@@ -105,12 +106,13 @@ def write_models(
         max_history: Newest behaviors that the models read.
         answered: For the first `NUM_ANSWERED` requests of these shapes,
             `keras_answers` gives the probabilities of the Keras model, "evo".
+        num_blocks: Blocks of the models.
 
     Returns:
         The environment: versions, devices and commit.
     """
     return in_new_process(
-        _write, folder, compiled, num_rows, max_history, answered
+        _write, folder, compiled, num_rows, max_history, answered, num_blocks
     )
 
 
@@ -135,6 +137,7 @@ def _write(
     num_rows: int,
     max_history: int,
     answered: Sequence[Shape],
+    num_blocks: int,
 ) -> dict[str, Any]:
     from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
 
@@ -146,7 +149,7 @@ def _write(
 
     schema = made_schema(num_rows)
     for attention, xla_buckets in compiled.items():
-        config = SparseCTRRecipe(attention=attention)
+        config = SparseCTRRecipe(attention=attention, num_blocks=num_blocks)
         model = config.build(schema)
         _randomize(model)
         assets = folder / f"{attention}-vocabularies"

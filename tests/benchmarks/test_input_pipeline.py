@@ -18,6 +18,7 @@ TINY = (
     "--num_rounds=1",
     "--num_batches=2",
     "--num_steps=2",
+    "--num_blocks=1",
     "--num_shards=2",
     "--users_of_shard=16",
     "--max_rows=50",
@@ -40,6 +41,7 @@ def test_measures_reader_and_step(
         "num_rounds": 1,
         "num_batches": 2,
         "num_steps": 2,
+        "num_blocks": 1,
     }
     assert list(found["batch_size"]) == ["64"]
     measured = found["batch_size"]["64"]

@@ -14,6 +14,7 @@ def test_measures_both_files(command: ForkedCommands, tmp_path: Path) -> None:
         "--num_behaviors=7",
         "--num_candidates=5",
         "--num_rows=50",
+        "--num_blocks=1",
         f"--output={output}",
     )
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,8 @@ def session() -> Iterator[SparkSession]:
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("PYTHONPATH", str(commands.ROOT))
+        # So little is done that what compiles it thoroughly takes longer.
+        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
         with spark_session("local[2]") as session:
             yield session
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.schema import PREFIXES, DatasetSchema, Table
 from tests import make_requests
 from tests.keras_weights import random_model
+from tests.made_once import made_once
 
 MAX_HISTORY = 40
 XLA_BUCKET = (4, 31, 5)
@@ -103,7 +105,7 @@ class ExportedModel:
     """The Keras model and what was exported of it.
 
     Args:
-        folder: Where to export to.
+        folder: Where to export to, or where it has been.
         config: What the model is.
         xla_buckets: Shapes of compiled signatures.
         dtype: Dtype policy of the model.
@@ -118,16 +120,20 @@ class ExportedModel:
         dtype: str = "float32",
         schema: DatasetSchema = SCHEMA,
     ) -> None:
-        folder.mkdir()
         self.model = random_model(schema, config, seed=_SEED, dtype=dtype)
-        raw_ids = RawIds(schema, VOCABULARIES, folder, MAX_HISTORY)
-        self.graph = ServingGraph(self.model, raw_ids)
         self.path = folder / "model"
-        self.graph.write(self.path, xla_buckets)
-        # What is served does without them.
-        for path in folder.glob("*.txt"):
-            path.unlink()
-        self.loaded = tf.saved_model.load(str(self.path))
+        with tempfile.TemporaryDirectory() as assets:
+            raw_ids = RawIds(
+                schema, VOCABULARIES, pathlib.Path(assets), MAX_HISTORY
+            )
+            self.graph = ServingGraph(self.model, raw_ids)
+            if not self.path.exists():
+                self.graph.write(self.path, xla_buckets)
+
+    @functools.cached_property
+    def loaded(self) -> Any:
+        """The SavedModel, which does without the assets of the exporter."""
+        return tf.saved_model.load(str(self.path))
 
     def call(self, signature: str, inputs: dict[str, Any]) -> dict[str, Any]:
         """Calls a signature as a server does, by name."""
@@ -159,12 +165,16 @@ class ExportedModel:
         return tf.sigmoid(self.model(ids).logits).numpy()
 
 
+def _export(folder: pathlib.Path) -> None:
+    ExportedModel(folder, xla_buckets=(XLA_BUCKET,))
+
+
 @functools.cache
 def _exported(folder: pathlib.Path) -> ExportedModel:
-    return ExportedModel(folder, xla_buckets=(XLA_BUCKET,))
+    return ExportedModel(folder)
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     # The cache makes one for all modules that import this.
-    return _exported(tmp_path_factory.getbasetemp() / "exported")
+    return _exported(made_once(tmp_path_factory, "exported", _export))

@@ -38,21 +38,11 @@ def _verify(version, *flags):
     return run("export.verify", version, *flags, cwd=version.parent)
 
 
-def _forget_origin(version):
-    (version / "assets.extra" / "origin.json").unlink()
-
-
-def test_good_version(version, finished_run, tiny_store):
-    # With the flags it needs no origin.
-    _forget_origin(version)
-    done = _verify(
-        version,
-        f"--workdir={finished_run.path}",
-        f"--data_dir={tiny_store.path}",
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0] == "lint: nothing found"
+def test_good_version(finished_run):
+    # Training ends with it.
+    _, printed = finished_run.stdout.split("lint: nothing found\n")
+    printed, _ = printed.split("SavedModel: ")
+    lines = ["lint: nothing found", *printed.splitlines()]
     assert re.fullmatch(r"warm-up: \d\d+ records replayed in .* s", lines[1])
     cases = [line[:42].rstrip() for line in lines[5:-2]]
     variations = [
@@ -69,12 +59,8 @@ def test_good_version(version, finished_run, tiny_store):
     assert lines[-1].endswith("at most 1e-06")
 
 
-def test_training_ends_with_it(finished_run):
-    assert "compared with Keras" in finished_run.stdout
-
-
 def test_version_without_origin(version):
-    _forget_origin(version)
+    (version / "assets.extra" / "origin.json").unlink()
     assert_refused(_verify(version), "has no assets.extra/origin.json")
 
 
@@ -88,13 +74,6 @@ def test_no_version(tmp_path, finished_run):
     done = run("export.verify", tmp_path / "none", cwd=tmp_path)
     assert_refused(done, "none has no assets.extra/origin.json")
     assert_refused(run("export.verify", cwd=tmp_path), "--model")
-
-
-def test_run_is_gone(version, tmp_path):
-    done = _verify(version, f"--workdir={tmp_path / 'no_run'}")
-    assert done.returncode == 2
-    assert "gave no answers to compare" in done.stderr.splitlines()[-1]
-    assert str(tmp_path / "no_run") in done.stderr.splitlines()[-1]
 
 
 def test_record_that_fails(version):

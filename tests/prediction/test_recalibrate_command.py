@@ -9,20 +9,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparsectr.calibration import Calibration
+from sparsectr.training.run_directory import RunDirectory
 from tests.commands import assert_refused
 from tests.tiny_run import command, finished_run, tiny_folder, tiny_store
 
 __all__ = ["command", "finished_run", "tiny_folder", "tiny_store"]
+
+SIGNATURE = "assets.extra/signature.json"
 
 
 @pytest.fixture(scope="module")
 def run(finished_run, tmp_path_factory):
     """A copy of a run, to be changed."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    shutil.copytree(
-        finished_run.path, path, ignore=shutil.ignore_patterns("saved_model")
-    )
-    return path
+    return shutil.copytree(finished_run.path, path)
 
 
 def succeed(command, *arguments):
@@ -61,17 +61,28 @@ def test_run_and_version_give_calibrated_scores(
     after = scores("after", f"--workdir={run}")
     np.testing.assert_allclose(after, expected, rtol=0, atol=2e-6)
     # It verifies itself, state and all.
-    models = tmp_path / "models"
-    succeed(
+    models = run / "saved_model"
+    printed = succeed(
         command,
         "export.saved_model",
         f"--workdir={run}",
         f"--output={models}",
     )
-    served = scores("served", f"--model={models / '1'}")
+    assert printed.endswith(f"SavedModel: {models / '2'}\n")
+    assert {version.name for version in models.iterdir()} == {"1", "2"}
+    result = RunDirectory(run).read_result()
+    assert result["saved_model"] == str(models / "2")
+    served = scores("served", f"--model={models / '2'}")
     np.testing.assert_allclose(served, after, rtol=0, atol=1e-6)
-    extra = models / "1" / "assets.extra" / "calibration.json"
-    assert Calibration.from_json(extra.read_text(), "") == fitted
+    extra = models / "2" / "assets.extra"
+    text = (extra / "calibration.json").read_text()
+    assert Calibration.from_json(text, "") == fitted
+    # The same weights have the same states, whoever exports them.
+    before, now = (
+        json.loads((models / version / SIGNATURE).read_text())["fingerprint"]
+        for version in ("1", "2")
+    )
+    assert now == before
 
 
 def test_what_was_trained_on_is_refused(command, run):

@@ -1,6 +1,7 @@
 """A run and its SavedModel give the scores of the model, texts and all."""
 
 import json
+import shutil
 import types
 
 import numpy as np
@@ -14,19 +15,26 @@ from sparsectr.prediction.saved_model_scorer import SavedModelScorer
 from sparsectr.prediction.scorer import score_requests
 from sparsectr.training.load_model import TrainedModel
 from tests.export import exported_model
-from tests.export.exported_model import MAX_HISTORY, SCHEMA, VOCABULARIES
+from tests.export.exported_model import (
+    MAX_HISTORY,
+    SCHEMA,
+    VOCABULARIES,
+    exported,
+)
+
+__all__ = ["exported"]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    model = exported_model.ExportedModel(tmp_path_factory.mktemp("m") / "a")
-    extra = model.path / "assets.extra"
-    extra.mkdir(exist_ok=True)
+@pytest.fixture
+def version(exported, tmp_path):
+    """The export, and what it is read by."""
+    path = shutil.copytree(exported.path, tmp_path / "1")
+    (path / "assets.extra").mkdir()
     buckets = Buckets(history_lengths=(8, MAX_HISTORY))
-    (extra / "signature.json").write_text(
+    (path / "assets.extra" / "signature.json").write_text(
         json.dumps({"buckets": buckets.to_dict()})
     )
-    return model
+    return path
 
 
 def _run_scorer(exported):
@@ -44,11 +52,9 @@ def _run_scorer(exported):
 
 
 @pytest.mark.parametrize("kind", ["run", "version"])
-def test_scores_are_those_of_the_model(exported, kind):
+def test_scores_are_those_of_the_model(exported, version, kind):
     scorer = (
-        _run_scorer(exported)
-        if kind == "run"
-        else SavedModelScorer(exported.path)
+        _run_scorer(exported) if kind == "run" else SavedModelScorer(version)
     )
     ids, raw = exported_model.requests(3, [0, 1, 7, 23])
     is_behavior, is_candidate = ids["behavior_time"] > 0, ids["candidate_mask"]

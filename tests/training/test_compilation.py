@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from configs.models.mean_pooling import MeanPoolingRecipe
 from data_pipelines.reading.batches import Batches
 from sparsectr.process import compilation_cache
 from sparsectr.training.compilation import Shape, worth_compiling
@@ -61,7 +62,7 @@ def test_the_run_compiles_those_alone(
     jit_compile, least, compiled, tiny_store, tmp_path, monkeypatch, capfd
 ):
     config = change(
-        CONFIG,
+        dataclasses.replace(CONFIG, model=MeanPoolingRecipe(embedding_dim=4)),
         "train",
         jit_compile=jit_compile,
         compile_least_rows=least,

@@ -64,44 +64,44 @@ def _curve(folder: pathlib.Path) -> list[float]:
     return [line["loss"] for line in logged(folder)]
 
 
-@pytest.fixture(scope="module")
-def one_device(tiny_store, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("golden") / "run"
-    return _train(tiny_store, folder), folder
-
-
-def test_loss_curve(one_device):
+def test_loss_curve(tiny_store, tmp_path):
+    _train(tiny_store, tmp_path / "run")
     expected = json.loads(FILE.read_text("utf-8"))
     # Rounding differs between processors.
-    np.testing.assert_allclose(_curve(one_device[1]), expected, rtol=1e-4)
+    np.testing.assert_allclose(_curve(tmp_path / "run"), expected, rtol=1e-4)
 
 
-def _train_on_two_devices(store, path, command, *more):
+@pytest.fixture(scope="module")
+def one_device(tiny_store, tmp_path_factory):
+    """A run with everything that the optimizer can do: trainer and folder."""
+    folder = tmp_path_factory.mktemp("one_device") / "run"
+    small = change(CONFIG, "model", num_blocks=1)
+    return _train(tiny_store, folder, small, **OPTIMIZER), folder
+
+
+@pytest.fixture(scope="module")
+def two_devices(tiny_folder, tiny_store, command):
+    """The same on two: its folder, and what the command printed."""
     # In a process of its own: a CPU is divided before anything runs.
+    path = tiny_folder / "two_devices"
     done = command(
         "sparsectr.train",
         *FLAGS,
-        f"--data_dir={store.path}",
+        *(f"--{name}={value}" for name, value in OPTIMIZER.items()),
+        "--model.num_blocks=1",
+        f"--data_dir={tiny_store.path}",
         f"--workdir={path}",
         f"--max_steps={NUM_STEPS}",
         "--eval_batch_size=32",
         "--num_devices=2",
         "--noexport",
-        *more,
     )
     assert done.returncode == 0, done.stderr
-    return done
+    return path, done.stdout
 
 
-@pytest.fixture(scope="module")
-def two_devices(tiny_folder, tiny_store, command):
-    path = tiny_folder / "two_devices"
-    _train_on_two_devices(tiny_store, path, command)
-    return path
-
-
-def _assert_same_weights(one, two):
-    expected, found = saved_state(one), saved_state(two)
+def test_two_devices_give_the_weights_of_one(one_device, two_devices):
+    expected, found = saved_state(one_device[1]), saved_state(two_devices[0])
     parts = ("model/", "optimizer/", "average/")
     names = [n for n in expected if n.startswith(parts)]
     assert len(names) > 140
@@ -120,45 +120,30 @@ def _assert_same_weights(one, two):
         )
 
 
-def test_two_devices_give_the_weights_of_one(one_device, two_devices):
-    _assert_same_weights(one_device[1], two_devices)
-
-
 def test_two_devices_give_the_metrics_of_one(one_device, two_devices):
     trainer, folder = one_device
-    *steps, last = logged(two_devices)
+    *steps, last = logged(two_devices[0])
     for one, two in zip(logged(folder), steps, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["running_auc"] == pytest.approx(one["running_auc"], abs=1e-3)
     # Evaluation: nothing lost, nothing twice, each score at its label.
     for name, value in trainer.evaluate().to_dict().items():
         assert last[name] == pytest.approx(value, rel=1e-3), name
+    # What is evaluated is the average, and it says so.
+    assert "Weights: average with decay 0.8\n" in two_devices[1]
+    result = RunDirectory(two_devices[0]).read_result()
+    assert result["weights"] == "average with decay 0.8"
 
 
-def test_all_of_the_optimizer_on_two_devices(
-    tiny_folder, tiny_store, command, tmp_path
-):
-    one, two = tmp_path / "run", tiny_folder / "two_devices_with_all"
-    small = change(CONFIG, "model", num_blocks=1)
-    trainer = _train(tiny_store, one, small, **OPTIMIZER)
-    flags = [f"--{name}={value}" for name, value in OPTIMIZER.items()]
-    flags.append("--model.num_blocks=1")
-    done = _train_on_two_devices(tiny_store, two, command, *flags)
-    _assert_same_weights(one, two)
-    *steps, last = logged(two)
+def test_learning_rates_on_two_devices(one_device, two_devices):
+    *steps, _ = logged(two_devices[0])
     rates = [line["learning_rate"] for line in steps]
-    assert rates == [line["learning_rate"] for line in logged(one)]
+    assert rates == [line["learning_rate"] for line in logged(one_device[1])]
     angles = np.arange(NUM_STEPS - 2) * np.pi / (NUM_STEPS - 2)
     falling = 1e-3 * (1 + np.cos(angles)) / 2
     assert rates == pytest.approx([0.5e-3, 1e-3, *falling], rel=1e-5)
     tables = [line["embedding_learning_rate"] for line in steps]
     assert tables == pytest.approx([3 * rate for rate in rates])
-    # What is evaluated is the average, and it says so.
-    assert "Weights: average with decay 0.8\n" in done.stdout
-    result = RunDirectory(two).read_result()
-    assert result["weights"] == "average with decay 0.8"
-    for name, value in trainer.evaluate().to_dict().items():
-        assert last[name] == pytest.approx(value, rel=1e-3), name
 
 
 def test_batch_must_be_divided_among_devices(tiny_folder, tiny_store, command):

@@ -1,8 +1,11 @@
 """All that the optimizer can do goes on where a run was stopped."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from configs.models.mean_pooling import MeanPoolingRecipe
 from sparsectr.errors import InputError
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.load_model import load_model
@@ -11,7 +14,7 @@ from sparsectr.training.trainer import Trainer
 from tests.tiny_run import CONFIG, change, logged, make_trainer, saved_state
 
 CONFIGURATION = change(
-    change(CONFIG, "model", num_blocks=1, attention="full"),
+    dataclasses.replace(CONFIG, model=MeanPoolingRecipe(embedding_dim=4)),
     "train",
     max_steps=7,
     eval_batch_size=32,

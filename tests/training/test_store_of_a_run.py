@@ -96,14 +96,19 @@ def test_other_ids_are_refused(is_named, run, store, command, tmp_path):
 
 def test_verify_refuses_other_ids(run, store):
     move_ids(store)
+    version = run / "saved_model" / "1"
+    # With the flags it needs no origin.
+    (version / "assets.extra" / "origin.json").unlink()
     done = commands.run(
         "export.verify",
-        run / "saved_model" / "1",
+        version,
         *(f"--workdir={run}", f"--data_dir={store}"),
         cwd=run,
     )
     assert done.returncode == 2
     assert "the vocabularies of cate differ" in done.stderr
+    *_, last = done.stderr.splitlines()
+    assert f"The Keras model of {run} gave no answers to compare" in last
 
 
 def test_version_of_other_vocabularies_is_refused(run):

@@ -1,6 +1,7 @@
 """The loop traces once for all shapes, and reads no more than the loss."""
 
 import collections
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 import tensorflow as tf
 
+from configs.models.mean_pooling import MeanPoolingRecipe
 from data_pipelines.stores.store import Store
-from sparsectr.models.sparse_ctr import SparseCTR
+from sparsectr.models.mean_pooling import MeanPooling
 from tests.tiny_run import CONFIG, change, make_trainer
 
 READS = ("numpy", "__array__", "__bool__", "__float__", "__index__", "__int__")
@@ -19,13 +21,12 @@ READS = ("numpy", "__array__", "__bool__", "__float__", "__index__", "__int__")
 def _config() -> Any:
     """Three padded lengths; nothing is logged or saved before the end."""
     config = change(
-        CONFIG,
+        dataclasses.replace(CONFIG, model=MeanPoolingRecipe(embedding_dim=4)),
         "data",
         max_history=96,
         length_buckets=(32, 64),
         candidate_buckets=(64,),
     )
-    config = change(config, "model", num_blocks=1)
     return change(
         config,
         "train",
@@ -93,13 +94,13 @@ def watched(
 
 def _record_traces(patch: pytest.MonkeyPatch) -> list[Any]:
     traced = []
-    call = SparseCTR.call
+    call = MeanPooling.call
 
     def recorded(self: Any, inputs: Any, training: bool = False) -> Any:
         traced.append(tuple(inputs["behavior_time"].shape))
         return call(self, inputs, training=training)
 
-    patch.setattr(SparseCTR, "call", recorded)
+    patch.setattr(MeanPooling, "call", recorded)
     return traced
 
 

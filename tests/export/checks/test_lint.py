@@ -11,7 +11,17 @@ import pytest
 from export.graph.signature import EXAMPLES
 from export.requests.warm_up import FILE_NAME, write_warm_up
 from tests.commands import ROOT
-from tests.export.broken_exports import compiled_by_default, edit_graph
+from tests.export.broken_exports import (
+    compiled_by_default,
+    edit_graph,
+    float_ids,
+    frozen_dims,
+    half_output,
+    missing_signature,
+    python_function,
+    renamed_input,
+    wrong_warm_up_dtype,
+)
 
 # The C API is for processes without TensorFlow; one of them serves all tests.
 _LINT = """
@@ -188,6 +198,8 @@ BREAKS = {
         *(few_records, too_many_records, other_signature_json),
         *(no_signature_json, damaged_schema, wrong_buckets),
         *(no_saved_model, damaged_saved_model, no_variables),
+        *(float_ids, frozen_dims, half_output, missing_signature),
+        *(python_function, renamed_input, wrong_warm_up_dtype),
     )
 }
 
@@ -276,6 +288,25 @@ def test_problems(name, said, found):
     assert len(found[name]) == len(said), found[name]
     for problem, start in zip(found[name], said, strict=True):
         assert start in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("renamed_input", "serving_default, input behavior_time is missing"),
+        ("float_ids", "input behavior_cate is float32 and must be int64"),
+        ("frozen_dims", "has shape [open, 32] and must have [B, L]"),
+        ("python_function", "EagerPyFunc calls Python (py_function)"),
+        (
+            "wrong_warm_up_dtype",
+            "has int32 for request_time, which must be int64",
+        ),
+        ("missing_signature", "signature score is missing"),
+        ("half_output", "output probability is float16 and must be float32"),
+    ],
+)
+def test_first_problem(name, said, found):
+    assert said in found[name][0]
 
 
 def test_too_many_records(found):
