@@ -13,6 +13,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
+from sparsectr.statistic import Statistic
 from sparsectr.time_zone import TimeZone
 
 SCHEMA = DatasetSchema(
@@ -168,3 +169,72 @@ def test_from_dict_with_a_missing_key():
     del values["tables"]
     with pytest.raises(ValueError, match=r"^Not a data-set schema: .*'tables'"):
         DatasetSchema.from_dict(values)
+
+
+FULL = dataclasses.replace(
+    SCHEMA,
+    tables=(
+        *SCHEMA.tables,
+        Table(name="tag"),
+        Table(name="position"),
+    ),
+    user_dense_fields=(DenseField(name="spend"),),
+    behavior_fields=(
+        *SCHEMA.behavior_fields,
+        CategoricalField(name="tags", table="tag", max_values=3),
+    ),
+    training_fields=(CategoricalField(name="position", table="position"),),
+).with_statistics(
+    [
+        Statistic(name="brand", fields=("candidate.brand",)),
+        Statistic(name="pair", fields=("user_id", "candidate.brand")),
+    ]
+)
+
+
+def test_every_kind_in_json():
+    assert DatasetSchema.from_dict(json.loads(FULL.to_json())) == FULL
+
+
+def test_without_fields():
+    left = FULL.without(
+        ["behavior_tags", "user_spend", "behavior_hour", "statistics.pair"]
+    )
+    assert [f.name for f in left.behavior_fields] == ["brand", "action"]
+    assert left.user_dense_fields == ()
+    assert left.time_fields == ("gap_to_request",)
+    assert [s.name for s in left.statistics] == ["brand"]
+    assert {f.name for f in left.candidate_dense_fields} == {
+        "price",
+        "brand_impressions_all",
+        "brand_clicks_all",
+        "brand_rate_all",
+    }
+    # A table that nobody reads goes with the last of its fields.
+    assert "tag" not in [table.name for table in left.tables]
+    assert left.table("brand") == FULL.table("brand")
+
+
+def test_without_a_kind():
+    left = FULL.without(["statistics", "time_fields", "candidate_position"])
+    assert (left.statistics, left.time_fields) == ((), ())
+    assert left.training_fields == ()
+    assert [f.name for f in left.candidate_dense_fields] == ["price"]
+    assert FULL.without([]) is FULL
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["behavior_tag"],
+            "no field 'behavior_tag' to leave out. Did you mean ",
+        ),
+        # One number of a statistic comes with the others.
+        (["candidate_brand_rate_all"], "no field 'candidate_brand_rate_all'"),
+        (["candidate_brand"], "at least one field. Received: 3 and 0"),
+    ],
+)
+def test_what_cannot_be_left_out(names, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FULL.without(names)

@@ -22,10 +22,13 @@ class TrainingFields(keras.layers.Layer):
 
     A place on the page draws clicks whatever stands there. What it draws is
     learned here, and the model learns the rest; nothing that is served reads
-    this. For some of the candidates the fields are hidden, so that the model
-    alone is calibrated where nobody knows them: over the places of the log.
-    This is the shallow tower of Zhao et al., Recommending What Video to Watch
-    Next (RecSys 2019), section 4.2, with its dropout of the position.
+    this. It is the shallow tower of Zhao et al., Recommending What Video to
+    Watch Next (RecSys 2019), section 4.2.
+
+    Differs from the paper: for some candidates the fields are hidden as there,
+    so that the model alone is calibrated over the places of the log. But
+    these candidates move all of their logits by one amount: what they would
+    teach of one candidate and another is what the place draws.
 
     Args:
         schema: A `DatasetSchema` whose tables all have a size, or its dict.
@@ -33,10 +36,12 @@ class TrainingFields(keras.layers.Layer):
         seed: Of what is hidden.
 
     Call arguments:
-        inputs: int32 `candidate_<field>` `[B, C]` of every training field.
+        logits: float32 `[B, C]` of the model.
+        inputs: int32 `candidate_<field>` `[B, C]` of every training field,
+            and bool `candidate_mask` `[B, C]`.
 
     Returns:
-        float32 `[B, C]`.
+        float32 `[B, C]`, the logits to train on.
 
     Raises:
         ValueError: If `hidden_share` is not from 0 to below 1.
@@ -63,7 +68,7 @@ class TrainingFields(keras.layers.Layer):
         self.seed = seed
         self._seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, inputs_shape: Any = None) -> None:
+    def build(self, *unused_shapes: Any, **unused: Any) -> None:
         self.biases = {
             field.table: self.add_weight(
                 name=f"bias_{field.table}",
@@ -74,7 +79,7 @@ class TrainingFields(keras.layers.Layer):
         }
         self.built = True
 
-    def call(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def call(self, logits: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         total = 0.0
         for field in self.schema.training_fields:
             ids = inputs[f"candidate_{field.name}"]
@@ -83,11 +88,19 @@ class TrainingFields(keras.layers.Layer):
         drawn = keras.random.uniform(
             ops.shape(total), seed=self._seed_generator
         )
-        return ops.where(drawn < self.hidden_share, 0.0, total)
+        hidden = drawn < self.hidden_share
+        counted = ops.cast(
+            ops.logical_and(hidden, inputs["candidate_mask"]), "float32"
+        )
+        mean = ops.sum(logits * counted) / ops.maximum(ops.sum(counted), 1.0)
+        # The same logits; their gradients are the mean of all of theirs.
+        level = ops.stop_gradient(logits) + (mean - ops.stop_gradient(mean))
+        return ops.where(hidden, level, logits + total)
 
-    def compute_output_shape(self, inputs_shape: Mapping[str, Any]) -> Any:
-        first = self.schema.training_fields[0]
-        return inputs_shape[f"candidate_{first.name}"]
+    def compute_output_shape(
+        self, logits_shape: Any, inputs_shape: Mapping[str, Any]
+    ) -> Any:
+        return logits_shape
 
     def get_config(self) -> dict[str, Any]:
         return {

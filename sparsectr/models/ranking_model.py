@@ -146,7 +146,7 @@ class RankingModel(keras.Model):
         state = self.encode_user(inputs, training=training, trace=trace)
         scores = self.score(state, inputs, training=training, trace=trace)
         if training and self.training_fields is not None:
-            logits = scores.logits + self.training_fields(inputs)
+            logits = self.training_fields(scores.logits, inputs)
             scores = scores._replace(logits=logits)
         return scores
 

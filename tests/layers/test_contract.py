@@ -299,7 +299,13 @@ def test_training_fields() -> None:
     check_layer(
         TrainingFields,
         {"schema": LOGGED_SCHEMA, "hidden_share": 0.0, "seed": 3},
-        {"candidate_position": logged["candidate_position"]},
+        (
+            _normal(BATCH, CANDIDATES),
+            {
+                name: logged[name]
+                for name in ("candidate_position", "candidate_mask")
+            },
+        ),
         expected_output_shape=(BATCH, CANDIDATES),
         pinned_float32=True,
     )
