@@ -32,10 +32,6 @@ are people's data; --sample_requests=0 leaves them out.
 Of the requests before the test, the newest tenth are the validation, which
 `sparsectr.train --validation` chooses on; --validation_fraction and
 --validation_time move its begin.
-
---time_fields=behavior_hour,request_hour has models read hours of day, and so
-on: they compute these fields from the times themselves, so that the rows of the
-store are the same.
 """
 
 import contextlib
@@ -115,7 +111,7 @@ class Options:
     validation_time: str | None = None
     validation_fraction: float | None = None
     eleme: ElemeOptions | None = None
-    time_fields: tuple[str, ...] | None = None
+    time_fields: Sequence[str] | None = None
 
 
 def prepare(
@@ -210,13 +206,7 @@ def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     found = _open_dataset(dataset, raw_dir, options)
     if options.time_fields is None:
         return found
-    try:
-        schema = dataclasses.replace(
-            found.schema, time_fields=options.time_fields
-        )
-    except ValueError as error:
-        raise InputError(f"--time_fields: {error}") from error
-    return dataclasses.replace(found, schema=schema)
+    return found.with_time_fields(options.time_fields)
 
 
 def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
@@ -429,11 +419,7 @@ def main(argv: Sequence[str]) -> None:
                 validation_time=values.validation_time,
                 validation_fraction=values.validation_fraction,
                 eleme=_eleme_options(values),
-                time_fields=(
-                    None
-                    if values.time_fields is None
-                    else tuple(values.time_fields)
-                ),
+                time_fields=values.time_fields,
             ),
             engine=engine,
             num_shards=values.num_shards,
