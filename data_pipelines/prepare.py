@@ -33,9 +33,6 @@ Of the requests before the test, the newest tenth are the validation, which
 `sparsectr.train --validation` chooses on; --validation_fraction and
 --validation_time move its begin.
 
---time_fields=behavior_hour,request_hour has models read hours of day, and so
-on: they compute these fields from the times themselves, so that the rows of the
-store are the same.
 With --statistics a candidate also has impressions, clicks and smoothed rates
 of its values before its request's hour, counted over all users: those that
 the data set's module names, or the sections [statistics.NAME] of --schema,
@@ -132,7 +129,7 @@ class Options:
     validation_time: str | None = None
     validation_fraction: float | None = None
     eleme: ElemeOptions | None = None
-    time_fields: tuple[str, ...] | None = None
+    time_fields: Sequence[str] | None = None
     statistics: bool | None = None
 
 
@@ -229,13 +226,7 @@ def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
     raw = with_asked_statistics(dataset, raw, options.statistics)
     if options.time_fields is None:
         return raw
-    try:
-        schema = dataclasses.replace(
-            raw.schema, time_fields=options.time_fields
-        )
-    except ValueError as error:
-        raise InputError(f"--time_fields: {error}") from error
-    return dataclasses.replace(raw, schema=schema)
+    return raw.with_time_fields(options.time_fields)
 
 
 def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
@@ -457,11 +448,7 @@ def main(argv: Sequence[str]) -> None:
                 validation_time=values.validation_time,
                 validation_fraction=values.validation_fraction,
                 eleme=_eleme_options(values),
-                time_fields=(
-                    None
-                    if values.time_fields is None
-                    else tuple(values.time_fields)
-                ),
+                time_fields=values.time_fields,
                 statistics=values.statistics,
             ),
             engine=engine,

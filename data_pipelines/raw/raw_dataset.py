@@ -1,7 +1,7 @@
 """What a data set's own module says of its raw files."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -10,6 +10,7 @@ from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import SplitRule
 from data_pipelines.stores.shard import logged_numbers, stored_ids
 from data_pipelines.stores.vocabulary import arrow_type
+from sparsectr.errors import InputError
 from sparsectr.schema import DatasetSchema, Prefix
 
 EXACT_TIME = "__exact_time"
@@ -86,6 +87,18 @@ class RawDataset:
     def sources(self) -> tuple[SourceFile, ...]:
         """All raw files."""
         return tuple(s for table in self.tables for s in table.sources)
+
+    def with_time_fields(self, names: Sequence[str]) -> "RawDataset":
+        """Returns a copy whose schema has the time fields of a flag.
+
+        Raises:
+            InputError: If one is unknown, or there twice.
+        """
+        try:
+            schema = dataclasses.replace(self.schema, time_fields=tuple(names))
+        except ValueError as error:
+            raise InputError(f"--time_fields: {error}") from error
+        return dataclasses.replace(self, schema=schema)
 
     def check(self) -> None:
         """Checks names and types of the columns of every table.
