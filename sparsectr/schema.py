@@ -237,6 +237,11 @@ class DatasetSchema:
                 f"least one field. Received: {len(self.behavior_fields)} and "
                 f"{len(self.candidate_fields)}"
             )
+        if all(field.is_set for field in self.candidate_fields):
+            raise ValueError(
+                "`candidate_fields` must have an id that tells candidates "
+                "apart, and not sets alone."
+            )
         self._check_training()
         self._check_statistics()
 

@@ -136,6 +136,7 @@ def item_field(schema: DatasetSchema) -> str:
     sizes = {
         field.name: schema.table(field.table).size or 0
         for field in schema.candidate_fields
+        if not field.is_set
     }
     return max(sizes, key=sizes.__getitem__)
 
