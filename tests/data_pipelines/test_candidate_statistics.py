@@ -218,6 +218,27 @@ def test_text_user_ids(tmp_path: Path, store: Store) -> None:
     assert found == [r.candidates for r in decode(store).requests]
 
 
+def test_hashed_values_are_counted_raw(tmp_path: Path) -> None:
+    """Values that share a row of a hashed table are two to a statistic."""
+    hashed = Table(name="item", kind="hashed", size=3)
+    tables = [hashed if t.name == "item" else t for t in SCHEMA.tables]
+    schema = dataclasses.replace(SCHEMA, tables=tuple(tables))
+    columns = []
+    for name, used in (("plain", SCHEMA), ("hashed", schema)):
+        made = log_dataset(
+            drawn_log(), tmp_path / name / "raw", schema=used, split=SPLIT
+        )
+        (shard,) = prepared(made, tmp_path / name / "store").shards
+        columns.append(shard.splits["test"].candidates)
+    plain, found = columns
+    assert set(found["thing"]) <= {0, 2}
+    for statistic in STATISTICS:
+        for number in statistic.numbers:
+            np.testing.assert_array_equal(
+                found[number.name], plain[number.name]
+            )
+
+
 # A number of a request knows nothing of its own bucket or later.
 
 
