@@ -249,9 +249,12 @@ def define_flags() -> None:
         ("users_of_shard", 64, "Users of each of them."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=1)
-    flags.DEFINE_integer(
-        "max_rows", 0, "Most rows of its tables; 0 for no limit.", lower_bound=0
-    )
+    for name, text in (
+        ("max_rows", "Most rows of its tables; 0 for no limit."),
+        ("num_sets", "Sets of up to 5 ids of a behavior of the made store."),
+        ("num_numbers", "Numbers of a behavior of the made store."),
+    ):
+        flags.DEFINE_integer(name, 0, text, lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -272,6 +275,8 @@ def main(argv: Sequence[str]) -> None:
                 users_of_shard=values.users_of_shard,
                 num_behaviors=values.max_history,
                 max_rows=values.max_rows,
+                num_sets=values.num_sets,
+                num_numbers=values.num_numbers,
             )
         workload = Workload(
             data_dir=data_dir,
@@ -285,6 +290,7 @@ def main(argv: Sequence[str]) -> None:
         result = {
             "question": "reader against training step, and what it holds",
             "store": _describe(Store(data_dir)),
+            "bytes_of_behavior": _bytes_of_behavior(Store(data_dir)),
             "workload": {
                 name: value
                 for name, value in dataclasses.asdict(workload).items()
@@ -294,6 +300,17 @@ def main(argv: Sequence[str]) -> None:
         }
     print(json.dumps(result, indent=2))
     result_files.write(result)
+
+
+def _bytes_of_behavior(store: Store) -> dict[str, float]:
+    """Returns what a behavior takes on disk, by its columns."""
+    total: dict[str, int] = {}
+    for shard in store.shards:
+        for name, column in shard.files().items():
+            if name.startswith("behaviors/"):
+                total[name] = total.get(name, 0) + column.nbytes
+    count = sum(shard.num_behaviors for shard in store.shards)
+    return {name: size / count for name, size in total.items()}
 
 
 def _describe(store: Store) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Requests of full histories for a benchmark: random ids and times."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,15 @@ from data_pipelines.datasets.alibaba import (
     SCHEMA,
     TEST_TIME,
 )
-from sparsectr.schema import NUM_RESERVED_IDS, DatasetSchema
+from sparsectr.schema import (
+    NUM_RESERVED_IDS,
+    CategoricalField,
+    DatasetSchema,
+    DenseField,
+)
+
+MAX_VALUES = 5
+"""Of a made set; as many as that and none are equally frequent."""
 
 # Distinct values of the real files, as published. Categories and brands are
 # those of the behavior log, which has more of them than the advertisements.
@@ -40,16 +49,36 @@ def made_schema(num_rows: int) -> DatasetSchema:
     )
 
 
-def published_schema(max_rows: int = 0) -> DatasetSchema:
+def published_schema(
+    max_rows: int = 0, num_sets: int = 0, num_numbers: int = 0
+) -> DatasetSchema:
     """Returns the fields of the Alibaba data, tables as large as it needs.
 
     Args:
         max_rows: Most rows of a table, 0 for no limit.
+        num_sets: Sets of at most `MAX_VALUES` categories that a behavior has
+            besides.
+        num_numbers: Numbers that it has besides.
     """
     sizes = {k: v + NUM_RESERVED_IDS for k, v in _NUM_VALUES.items()}
     if max_rows:
         sizes = {name: min(size, max_rows) for name, size in sizes.items()}
-    return SCHEMA.with_table_sizes(sizes)
+    schema = SCHEMA.with_table_sizes(sizes)
+    return dataclasses.replace(
+        schema,
+        behavior_fields=(
+            *schema.behavior_fields,
+            *(
+                CategoricalField(
+                    name=f"set_{n}", table="cate", max_values=MAX_VALUES
+                )
+                for n in range(num_sets)
+            ),
+        ),
+        behavior_dense_fields=tuple(
+            DenseField(name=f"number_{n}") for n in range(num_numbers)
+        ),
+    )
 
 
 def made_requests(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from benchmarks.made_data.requests import published_schema
 from data_pipelines.datasets.alibaba import FIRST_BEHAVIOR_TIME
+from data_pipelines.stores.id_sets import Column, make_sets
 from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import SPLITS, Shard
 from data_pipelines.stores.store import write_store
@@ -26,6 +27,8 @@ def write_made_store(
     users_of_shard: int,
     num_behaviors: int,
     max_rows: int = 0,
+    num_sets: int = 0,
+    num_numbers: int = 0,
 ) -> None:
     """Writes a store of random ids, the same at each call.
 
@@ -37,8 +40,10 @@ def write_made_store(
         num_behaviors: Behaviors before a user's first request; there are
             half as many again until the last.
         max_rows: Most rows of a table, 0 for no limit.
+        num_sets: Sets of ids of a behavior, besides its fields.
+        num_numbers: Numbers of a behavior.
     """
-    schema = published_schema(max_rows)
+    schema = published_schema(max_rows, num_sets, num_numbers)
     generator = np.random.default_rng(0)
     shards = [
         _shard(generator, schema, index, users_of_shard, num_behaviors)
@@ -68,15 +73,28 @@ def _shard(
         user_id=index * num_users + np.arange(num_users),
         behavior_offset=offset,
         behavior_time=time.astype(np.uint32),
-        behaviors={
-            field.name: _ids(generator, schema, field.table, len(time))
-            for field in schema.behavior_fields
-        },
+        behaviors=_behaviors(generator, schema, len(time)),
         splits={
             split: _requests(generator, schema, offset, time, num_behaviors)
             for split in SPLITS
         },
     )
+
+
+def _behaviors(
+    generator: np.random.Generator, schema: DatasetSchema, count: int
+) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    for field in schema.behavior_fields:
+        if field.max_values is None:
+            found[field.name] = _ids(generator, schema, field.table, count)
+        else:
+            sizes = generator.integers(0, field.max_values + 1, count)
+            values = _ids(generator, schema, field.table, int(sizes.sum()))
+            found[field.name] = make_sets(sizes, values)
+    for number in schema.behavior_dense_fields:
+        found[number.name] = generator.random(count, np.float32)
+    return found
 
 
 def _requests(
