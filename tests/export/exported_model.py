@@ -98,23 +98,14 @@ def only(inputs: dict[str, Any], *prefixes: str) -> dict[str, Any]:
 
 
 class ExportedModel:
-    """The Keras model and what was exported of it.
+    """The Keras model and what is exported of it.
 
     Args:
         folder: Where to export to, or where it has been.
-        config: What the model is.
-        xla_buckets: Shapes of compiled signatures.
-        dtype: Dtype policy of the model.
     """
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        config: Any = CONFIG,
-        xla_buckets: tuple[tuple[int, int, int], ...] = (),
-        dtype: str = "float32",
-    ) -> None:
-        self.model = random_model(SCHEMA, config, seed=_SEED, dtype=dtype)
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.model = random_model(SCHEMA, CONFIG, seed=_SEED)
         self.path = folder / "model"
         with tempfile.TemporaryDirectory() as assets:
             raw_ids = RawIds(
@@ -122,7 +113,7 @@ class ExportedModel:
             )
             self.graph = ServingGraph(self.model, raw_ids)
             if not self.path.exists():
-                self.graph.write(self.path, xla_buckets)
+                self.graph.write(self.path, (XLA_BUCKET,))
 
     @functools.cached_property
     def loaded(self) -> Any:
@@ -155,16 +146,10 @@ class ExportedModel:
         return tf.sigmoid(self.model(ids).logits).numpy()
 
 
-def _export(folder: pathlib.Path) -> None:
-    ExportedModel(folder, xla_buckets=(XLA_BUCKET,))
-
-
-@functools.cache
-def _exported(folder: pathlib.Path) -> ExportedModel:
-    return ExportedModel(folder)
+_exported = functools.cache(ExportedModel)
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     # The cache makes one for all modules that import this.
-    return _exported(made_once(tmp_path_factory, "exported", _export))
+    return _exported(made_once(tmp_path_factory, "exported", ExportedModel))
