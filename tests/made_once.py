@@ -11,7 +11,7 @@ import pytest
 def made_once(
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
-    make: Callable[[pathlib.Path], None],
+    make: Callable[[pathlib.Path], object],
 ) -> pathlib.Path:
     """Returns a folder that tests only read.
 

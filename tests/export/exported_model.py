@@ -19,6 +19,7 @@ from data_pipelines.requests.raw_tensors import (
 from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from export.graph.serving_graph import ServingGraph
 from export.graph.signature import signatures
+from sparsectr.model_recipe import ModelRecipe
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.schema import PREFIXES, DatasetSchema, Table
 from tests import make_requests
@@ -102,25 +103,23 @@ def only(inputs: dict[str, Any], *prefixes: str) -> dict[str, Any]:
 
 
 class ExportedModel:
-    """The Keras model and what was exported of it.
+    """The Keras model and what is exported of it.
 
     Args:
         folder: Where to export to, or where it has been.
         config: What the model is.
-        xla_buckets: Shapes of compiled signatures.
-        dtype: Dtype policy of the model.
         schema: Its fields; raw values are those of `SCHEMA`.
+        xla_buckets: Shapes of compiled signatures.
     """
 
     def __init__(
         self,
         folder: pathlib.Path,
-        config: Any = CONFIG,
-        xla_buckets: tuple[tuple[int, int, int], ...] = (),
-        dtype: str = "float32",
+        config: ModelRecipe = CONFIG,
         schema: DatasetSchema = SCHEMA,
+        xla_buckets: tuple[tuple[int, int, int], ...] = (XLA_BUCKET,),
     ) -> None:
-        self.model = random_model(schema, config, seed=_SEED, dtype=dtype)
+        self.model = random_model(schema, config, seed=_SEED)
         self.path = folder / "model"
         with tempfile.TemporaryDirectory() as assets:
             raw_ids = RawIds(
@@ -165,16 +164,10 @@ class ExportedModel:
         return tf.sigmoid(self.model(ids).logits).numpy()
 
 
-def _export(folder: pathlib.Path) -> None:
-    ExportedModel(folder, xla_buckets=(XLA_BUCKET,))
-
-
-@functools.cache
-def _exported(folder: pathlib.Path) -> ExportedModel:
-    return ExportedModel(folder)
+_exported = functools.cache(ExportedModel)
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     # The cache makes one for all modules that import this.
-    return _exported(made_once(tmp_path_factory, "exported", _export))
+    return _exported(made_once(tmp_path_factory, "exported", ExportedModel))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export.graph.serving_graph import ServingGraph, model_fingerprint
-from export.graph.signature import signatures, state_tensors
+from export.graph.signature import state_tensors
 from export.requests.warm_up import write_warm_up
 from sparsectr.prediction.raw_ids import RawIds
 from sparsectr.time_zone import TimeZone
@@ -25,12 +25,11 @@ from tests.export.exported_model import (
     SCHEMA,
     VOCABULARIES,
     XLA_BUCKET,
-    ExportedModel,
     exported,
     requests,
 )
 from tests.keras_weights import random_model, without_user_fields
-from tests.make_requests import WEEK, pad_left, sized_recipe, subset
+from tests.make_requests import WEEK, pad_left, subset
 
 __all__ = ["exported"]
 
@@ -312,17 +311,6 @@ def test_mixed_precision(tmp_path):
     for found in answers:
         assert found.dtype == tf.float32
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-
-
-def test_another_model(tmp_path):
-    recipe = sized_recipe("mean_pooling", CONFIG)
-    other = ExportedModel(tmp_path / "exported", recipe)
-    assert other.loaded.signatures.keys() == signatures(SCHEMA, recipe).keys()
-    ids, raw = requests(7, NUM_VALID)
-    state = other.encode(raw)
-    assert state["state_history"].shape == (len(NUM_VALID), CONFIG.width)
-    for found in (other.probability(raw), other.score(state, raw)):
-        np.testing.assert_allclose(found, other.expected(ids), atol=TOLERANCE)
 
 
 def _bytes_on_disk(path):

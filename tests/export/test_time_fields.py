@@ -33,7 +33,9 @@ RECIPES = {
 
 @functools.cache
 def _exported(folder: pathlib.Path, name: str) -> ExportedModel:
-    return ExportedModel(folder / name, RECIPES[name], schema=TIMED_SCHEMA)
+    return ExportedModel(
+        folder / name, RECIPES[name], TIMED_SCHEMA, xla_buckets=()
+    )
 
 
 @pytest.fixture(scope="module")

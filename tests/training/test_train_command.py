@@ -102,7 +102,7 @@ def test_result(result, tiny_store, finished_run):
     for name in ("train_seconds", "requests_per_second", "peak_memory_bytes"):
         assert result[name] > 0
     # Relative to the working directory of the command, as it was given.
-    assert result["saved_model"] == "finished/saved_model/1"
+    assert result["saved_model"] == "finished/run/saved_model/1"
     assert (finished_run.path / "saved_model" / "1").is_dir()
 
 
