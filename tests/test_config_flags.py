@@ -26,12 +26,14 @@ GIVEN = {
         "encoding": ("none", "none"),
         "head_units": ("16", 16),
         "dropout_rate": ("0.25", 0.25),
+        "hidden_training_fields": ("0.5", 0.5),
     },
     "data": {
         "max_history": ("77", 77),
         "history_delay": ("60", 60),
         "length_buckets": ("10,20", (10, 20)),
         "candidate_buckets": ("5", (5,)),
+        "leave_out": ("statistics,user_age", ("statistics", "user_age")),
         "shuffle_shards": ("3", 3),
     },
     "train": {

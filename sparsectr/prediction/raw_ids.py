@@ -161,7 +161,14 @@ def _of_one_shape(
     ]
     # Before an operation fails that would say less.
     with tf.control_dependencies(checks):
-        return {name: tf.identity(inputs[name]) for name in names}
+        found = {name: tf.identity(inputs[name]) for name in names}
+    shape = tf.shape(inputs[first])[:2]
+    for name, value in found.items():
+        if value.shape.rank == 3:
+            # JSON does not tell how large the sets of no behavior are.
+            sizes = tf.concat([shape, value.shape[2:]], axis=0)
+            found[name] = tf.reshape(value, sizes)
+    return found
 
 
 def _lookup(path: Path, values: Any) -> Any:

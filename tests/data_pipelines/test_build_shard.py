@@ -93,7 +93,7 @@ def test_counts_of_all_shards_are_those_of_the_training_period(
     requests = expected["requests"]
     assert sum(s.num_train for s in summaries) == len(requests["train"])
     assert sum(s.num_test for s in summaries) == len(requests["test"])
-    prices = [summary.dense["price"] for summary in summaries]
+    prices = [summary.dense["candidate_price"] for summary in summaries]
     assert sum(count for count, _, _ in prices) == len(expected["prices"])
     mean, scale = mean_and_scale(prices)
     assert mean == pytest.approx(np.mean(expected["prices"]))
@@ -154,7 +154,7 @@ def test_a_shard_without_rows(
     shutil.rmtree(tasks[0].parts)
     summary = build_shard(tasks[0])
     assert summary.num_train == summary.num_test == 0
-    assert summary.dense == {"price": [0, "0", "0"]}
+    assert summary.dense == {"candidate_price": [0, "0", "0"]}
     assert set(summary.dropped.values()) == {0}
     shard = Shard.open(tasks[0].folder, SCHEMA)
     assert shard.num_users == 0

@@ -129,7 +129,7 @@ def test_numbers_of_requests_that_differ(rows, signature, exported, raw):
 @pytest.mark.parametrize(
     ("name", "unknown", "known", "missing"),
     [
-        ("user_city", [999_999, -(2**62)], 1, -(2**63)),
+        ("user_age", [999_999, -(2**62)], 1, -(2**63)),
         ("user_gender", ["gender 9", "\xff"], "gender 0", ""),
         ("behavior_brand", ["x", "brand 35"], "brand 34", ""),
         ("candidate_place", [2**63 - 1, 3], -13, -(2**63)),

@@ -38,10 +38,14 @@ TOLERANCE = 1e-6
 
 USER = {
     "user_age": ("int64", [None]),
-    "user_city": ("int64", [None]),
+    "user_city": ("string", [None]),
     "user_gender": ("string", [None]),
+    "user_likes": ("int64", [None, 2]),
+    "user_spend": ("float32", [None]),
     "behavior_item": ("int64", [None, None]),
     "behavior_brand": ("string", [None, None]),
+    "behavior_tags": ("int64", [None, None, 7]),
+    "behavior_watched": ("float32", [None, None]),
     "behavior_time": ("int64", [None, None]),
 }
 CANDIDATES = {
@@ -49,6 +53,7 @@ CANDIDATES = {
     "candidate_brand": ("string", [None, None]),
     "candidate_item": ("int64", [None, None]),
     "candidate_place": ("int64", [None, None]),
+    "candidate_tags": ("int64", [None, None, 3]),
     "candidate_price": ("float32", [None, None]),
 }
 STATE = {
@@ -58,7 +63,7 @@ STATE = {
     "state_key_has_fraction": ("bool", [None, 11]),
     "state_key_position": ("int32", [None, 11]),
     "state_key_mask": ("bool", [None, 12]),
-    "state_user": ("float32", [None, 9]),
+    "state_user": ("float32", [None, 4 * 3 + 1]),
     "state_fingerprint": ("int64", [None]),
 }
 
@@ -91,7 +96,11 @@ def _fixed(specs):
     )
     batch = XLA_BUCKET[0]
     return {
-        name: (dtype, [batch, *(sizes[name.split("_")[0]] for _ in shape[1:])])
+        # The size of a set is fixed as it is.
+        name: (
+            dtype,
+            [batch, *(n or sizes[name.split("_")[0]] for n in shape[1:])],
+        )
         for name, (dtype, shape) in specs.items()
     }
 

@@ -97,12 +97,15 @@ def test_din_reads_gaps_alike_in_both_places() -> None:
     weights = {weight.path: weight for weight in early.weights}
     dim = SMALL_CONFIG.embedding_dim
     kernel = early.embedding.behavior_projection.kernel.numpy()
+    # Behind the rows of the gap are those of numbers.
+    end = len(kernel) - len(TIMED_SCHEMA.behavior_dense_fields)
+    gap = slice(end - dim, end)
     for weight in late.weights:
         name = weight.path
         if name.endswith("gap_projection/kernel"):
-            weight.assign(kernel[-dim:])
+            weight.assign(kernel[gap])
         elif name.endswith("behavior_projection/kernel"):
-            weight.assign(kernel[:-dim])
+            weight.assign(np.delete(kernel, gap, axis=0))
         else:
             weight.assign(weights[name])
     inputs = make_requests(3, NUM_VALID)

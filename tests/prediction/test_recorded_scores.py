@@ -74,6 +74,6 @@ def test_nothing_is_left_of_what_failed(tiny_store, tmp_path):
         with recorded_scores(np.zeros, path, batches, tiny_store) as predict:
             predict((4, 4))
 
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         stop()
     assert list(tmp_path.iterdir()) == []

@@ -42,6 +42,7 @@ METRIC_KEYS = {
     "num_groups_skipped",
     "num_requests_counted",
     "num_requests_skipped",
+    "is_weighted",
 }
 FLOORS = ("item_mean", "user_mean", "user_recent_mean", "item_and_user_means")
 METRICS_LINE = re.compile(

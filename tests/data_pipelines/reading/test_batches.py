@@ -293,9 +293,10 @@ def test_labels_agree_with_the_batch(
     batches = Batches(store, split, CONFIG, BATCH_SIZE, seed)
     for step in _epoch(batches):
         batch = batches.batch(step)
-        mask, label, user, request = batches.labels(
+        mask, label, user, request, weight = batches.labels(
             step, batch["label"].shape[1]
         )
+        assert weight is None
         numbers, _ = batches.requests(step)
         np.testing.assert_array_equal(
             mask, batch["candidate_mask"][: len(numbers)]

@@ -26,8 +26,9 @@ def test_state_has_one_size_whatever_the_history():
     # 16 chunks, 2 transition behaviours each, 5 local ones and the user.
     assert shapes["state_keys"] == ("B", 2, 54, 32)
     assert shapes["state_key_time"] == ("B", 53)
-    assert shapes["state_user"] == ("B", 3 * 32)
-    numbers = 2 * (2 * 54 * 32) * 4 + 53 * (8 + 1 + 4) + 54 + 96 * 4
+    # Four fields, a set among them, and a number.
+    assert shapes["state_user"] == ("B", 4 * 32 + 1)
+    numbers = 2 * (2 * 54 * 32) * 4 + 53 * (8 + 1 + 4) + 54 + 129 * 4
     assert CONFIG.state_spec(SCHEMA).num_bytes(1024) == numbers <= 64 * 1024
 
 
