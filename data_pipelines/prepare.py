@@ -13,6 +13,8 @@ r"""Raw files to a store that training reads.
     movielens  ratings.dat, users.dat, movies.dat
     kuairand   log_standard_*_<v>.csv, user_features_<v>.csv,
                video_features_basic_<v>.csv, where <v> is pure, 1k or 27k
+    ebnerd     train/ or validation/ or both, each with behaviors.parquet and
+               history.parquet; articles.parquet beside them if it is there
     parquet    one's own tables, which --schema describes; docs/own_tables.md
 
 `--data_dir` must not exist yet. The work is done in a folder beside it,
@@ -176,8 +178,7 @@ def prepare(
     options = options or Options()
     raw = open_dataset(dataset, raw_dir, options)
     size = sum(
-        source.size
-        * (_PACKING_RATIO if source.is_packed or dataset == "parquet" else 1)
+        source.size * (_PACKING_RATIO if _is_packed(source, dataset) else 1)
         for source in raw.sources
     )
     details: dict[str, Any] = {}
@@ -217,6 +218,11 @@ def prepare(
         num_workers = 1 if is_small else len(os.sched_getaffinity(0))
     with EmbeddedEngine(num_workers) as embedded:
         return steps.run(plan, embedded, resume=resume)
+
+
+def _is_packed(source: SourceFile, dataset: str) -> bool:
+    is_parquet = source.path.suffix == ".parquet" or dataset == "parquet"
+    return source.is_packed or is_parquet
 
 
 def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
@@ -352,7 +358,8 @@ def define_flags() -> None:
         "test_start",
         None,
         "First day of the test split, as 2022-04-30, in the data set's own "
-        "time zone; the default is the last day. KuaiRand alone.",
+        "time zone; the default is the last day. KuaiRand and EB-NeRD alone, "
+        "and of the latter a day begins at 07:00 UTC.",
     )
     flags.DEFINE_float(
         "validation_fraction",

@@ -113,7 +113,7 @@ def test_help_shows_text_and_default(part, name):
 
 
 @pytest.mark.parametrize(
-    "dataset", ["alibaba", "eleme", "movielens", "kuairand"]
+    "dataset", ["alibaba", "eleme", "movielens", "kuairand", "ebnerd"]
 )
 def test_without_flags_it_is_the_recipe(dataset):
     module = importlib.import_module(f"configs.datasets.{dataset}")

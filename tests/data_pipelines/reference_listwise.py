@@ -275,7 +275,6 @@ def _cut_sets(
         "candidate": [v for r in requests for v, _ in r.candidates],
     }
     found = {}
-    done = set()
     for prefix, tables in (
         ("user", fields.user),
         ("behavior", fields.behavior),
@@ -283,15 +282,18 @@ def _cut_sets(
     ):
         for field in fields.sets.keys() & tables.keys():
             most = fields.sets[field]
-            num_cut = 0
-            for values in rows[prefix]:
-                num_cut += len(values[field] or []) > most
-            found[f"sets of {prefix}_{field} that were cut"] = num_cut
-            done.add(field)
-    for field in done:
-        for values in (v for each in rows.values() for v in each):
-            if field in values:
-                values[field] = (values[field] or [])[: fields.sets[field]]
+            sets = [values[field] or [] for values in rows[prefix]]
+            found[f"sets of {prefix}_{field} that were cut"] = sum(
+                len(values) > most for values in sets
+            )
+            found[f"nulls in sets of {prefix}_{field}"] = sum(
+                values[:most].count(None) for values in sets
+            )
+    # A profile may be that of several requests.
+    for values in {id(v): v for each in rows.values() for v in each}.values():
+        for field in fields.sets.keys() & values.keys():
+            first = (values[field] or [])[: fields.sets[field]]
+            values[field] = [value for value in first if value is not None]
     return found
 
 
