@@ -15,6 +15,7 @@ r"""Raw files to a store that training reads.
                video_features_basic_<v>.csv, where <v> is pure, 1k or 27k
     ebnerd     train/ or validation/ or both, each with behaviors.parquet and
                history.parquet; articles.parquet beside them if it is there
+    completejourney  what data_pipelines.completejourney_from_wheel writes
     parquet    one's own tables, which --schema describes; docs/own_tables.md
 
 `--data_dir` must not exist yet. The work is done in a folder beside it,
@@ -62,6 +63,7 @@ from data_pipelines.candidate_statistics.asked_statistics import (
     with_asked_statistics,
 )
 from data_pipelines.datasets.alibaba import open_alibaba
+from data_pipelines.datasets.completejourney import open_completejourney
 from data_pipelines.datasets.ebnerd import open_ebnerd
 from data_pipelines.datasets.eleme import ElemeOptions, open_eleme
 from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
@@ -90,6 +92,7 @@ DATASETS = (
     "movielens",
     "kuairand",
     "ebnerd",
+    "completejourney",
     "parquet",
 )
 
@@ -201,7 +204,9 @@ def prepare(
         details={
             **details,
             "dataset": dataset,
-            "data_source": "synthetic sample" if is_synthetic else "raw files",
+            "data_source": (
+                "synthetic sample" if is_synthetic else raw.data_source
+            ),
             "versions": {
                 "python": platform.python_version(),
                 **{
@@ -271,6 +276,8 @@ def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
         return open_eleme(raw_dir, options.eleme)
     if dataset == "movielens":
         return open_movielens(raw_dir)
+    if dataset == "completejourney":
+        return open_completejourney(raw_dir)
     raise ValueError(
         f"`dataset` must be one of {DATASETS}. Received: dataset={dataset!r}"
     )
