@@ -1,7 +1,8 @@
 """Rows of EB-NeRD's files to the columns that a raw table has."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,11 @@ ARTICLE_COLUMNS = {
 
 SUBCATEGORY = "subcategory"
 
+READER = "reader_id"
+"""Who reads, whichever folder it is in."""
+
+_MOST_USERS = 1 << 32
+
 NUMBERS = ("read_time", "scroll_percentage")
 """Numbers of a behavior: seconds, and 0 to 100."""
 
@@ -50,15 +56,17 @@ _SHOWN, _CLICKED, _TIME = (
     "impression_time",
 )
 _READ, _READ_TIME = "article_id_fixed", "impression_time_fixed"
-_END = "history_end"
 
-IMPRESSION_COLUMNS = {
-    "impression_id": pa.int64(),
-    "user_id": pa.int64(),
-    "article_id": pa.int64(),
-    **PROFILE_COLUMNS,
-    **dict.fromkeys((_SHOWN, _CLICKED, _TIME)),
-}
+_IMPRESSIONS = ParquetReader(
+    columns={
+        "impression_id": pa.int64(),
+        "user_id": pa.int64(),
+        "article_id": pa.int64(),
+        **PROFILE_COLUMNS,
+        **dict.fromkeys((_SHOWN, _CLICKED, _TIME)),
+    },
+    required=("impression_id", "user_id"),
+)
 _CLICKS = ParquetReader(
     columns={"user_id": pa.int64(), **dict.fromkeys((_CLICKED, _TIME))},
     required=("user_id",),
@@ -71,6 +79,9 @@ _HISTORY = ParquetReader(
     },
     required=("user_id",),
 )
+
+IMPRESSION_READERS = {"behaviors.parquet": _IMPRESSIONS}
+BEHAVIOR_READERS = {"history.parquet": _HISTORY, "behaviors.parquet": _CLICKS}
 
 _Types = tuple[Callable[[pa.DataType], bool], ...]
 _WHOLE: _Types = (pa.types.is_integer, pa.types.is_null)
@@ -89,55 +100,59 @@ _POSITION_BITS = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HistoryReader:
-    """Reads histories and impressions, which have other columns.
+class FolderReader:
+    """Reads files with a column `reader_id` beside `user_id`.
 
-    Those of histories have one more, the time from which on a history is
-    left out.
+    They are equal but in `validation`, where `user_id` is larger by 2^32 if
+    the same people are to be other users there.
 
     Args:
-        first_time: That of the history of `validation`; `None` for no such
-            time.
+        readers: A reader for each name of a file.
+        has_first: Whether there is `train` too.
     """
 
-    first_time: int | None
+    readers: Mapping[str, ParquetReader]
+    has_first: bool
 
     def schema(self, source: SourceFile) -> pa.Schema:
         """Returns names and types of the columns that `read` yields."""
-        found = _reader(source).schema(source)
-        if _is_history(source):
-            return found.append(pa.field(_END, pa.int64()))
-        return found
+        found = self.readers[source.path.name].schema(source)
+        return found.append(pa.field(READER, pa.int64()))
 
     def ranges(
         self, source: SourceFile, range_bytes: int
     ) -> list[tuple[int, int | None]]:
         """Returns ranges that can be read by themselves, in order."""
-        return _reader(source).ranges(source, range_bytes)
+        return self.readers[source.path.name].ranges(source, range_bytes)
 
     def read(
         self, source: SourceFile, start: int = 0, end: int | None = None
     ) -> Generator[RawRows]:
         """Yields the rows of one of them."""
-        is_second = source.path.parent.name == "validation"
-        time = self.first_time if is_second else None
-        for rows in _reader(source).read(source, start, end):
-            if _is_history(source):
-                ends = pa.repeat(pa.scalar(time, pa.int64()), len(rows.table))
-                rows.table = rows.table.append_column(_END, ends)
-            yield rows
+        is_apart = self.has_first and source.path.parent.name == "validation"
+        reader = self.readers[source.path.name]
+        with contextlib.closing(reader.read(source, start, end)) as parts:
+            for rows in parts:
+                _tell_apart(rows, is_apart)
+                yield rows
 
     def where(self, source: SourceFile, start: int, row: int) -> str:
         """Tells where a row stands."""
-        return _reader(source).where(source, start, row)
+        return self.readers[source.path.name].where(source, start, row)
 
 
-def _is_history(source: SourceFile) -> bool:
-    return source.path.name == "history.parquet"
-
-
-def _reader(source: SourceFile) -> ParquetReader:
-    return _HISTORY if _is_history(source) else _CLICKS
+def _tell_apart(rows: RawRows, is_apart: bool) -> None:
+    reader = rows.table["user_id"]
+    rows.require(
+        pc.and_(pc.greater_equal(reader, 0), pc.less(reader, _MOST_USERS)),
+        "`user_id` is no id from 0 to 2^32",
+        "user_id",
+    )
+    user = pc.add(reader, _MOST_USERS) if is_apart else reader
+    place = rows.table.column_names.index("user_id")
+    rows.table = rows.table.set_column(place, "user_id", user).append_column(
+        READER, reader
+    )
 
 
 def convert_impressions(rows: RawRows) -> None:
@@ -156,7 +171,7 @@ def convert_impressions(rows: RawRows) -> None:
     label = np.isin((parent << 32) | shown, (click_parent << 32) | clicked)
     table = rows.table.select(["impression_id", "user_id", "article_id"])
     table = table.rename_columns(["request", "user_id", "page"])
-    for name in PROFILE_COLUMNS:
+    for name in (READER, *PROFILE_COLUMNS):
         table = table.append_column(name, rows.table[name])
     rows.row = _numbers(rows, parent)
     rows.table = (
@@ -173,7 +188,7 @@ def convert_behaviors(rows: RawRows) -> None:
     Raises:
         InputError: If a value is not as published.
     """
-    if _END in rows.table.column_names:
+    if _READ in rows.table.column_names:
         _convert_history(rows)
         return
     article, parent = _articles(rows, _CLICKED)
@@ -193,11 +208,7 @@ def _convert_history(rows: RawRows) -> None:
         )
         for name in NUMBERS
     }
-    end = rows.table[_END].fill_null(LATEST_TIME).to_numpy()[parent]
     _set_behaviors(rows, parent, article, time, numbers)
-    rows.drop_unless(
-        time < end, "readings of the first week, whose clicks are there"
-    )
 
 
 def _set_behaviors(

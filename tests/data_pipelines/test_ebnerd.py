@@ -141,19 +141,21 @@ def test_labels_and_histories(tmp_path: Path) -> None:
     assert leaks.check_histories(store) == 5
 
 
-def test_first_week_of_the_second_folder_is_left_out(tmp_path: Path) -> None:
+def test_a_reader_of_both_folders_is_two_users(tmp_path: Path) -> None:
     store = _prepare(tmp_path, BOTH)
-    (last,) = [r for r in decode(store).requests if r.split == "test"]
-    assert last.time == FIRST + WEEK
-    # Two readings, once though both folders have one of them; three clicks.
-    assert [time - FIRST for time, _ in last.history] == [
-        *(-DAY, -5, HOUR, 2 * HOUR, 2 * HOUR)
+    requests = decode(store).requests
+    (last,) = [r for r in requests if r.split == "test"]
+    assert (last.user_id, last.time) == (2**32 + 1, FIRST + WEEK)
+    assert requests[0].user_id == 1
+    # Seen twice in training, under whatever name.
+    assert last.profile["reader_id"] == requests[0].profile["reader_id"] == 1
+    # What its own folder says of the weeks before, and nothing twice.
+    assert [(t - FIRST, v["read_time"]) for t, v in last.history] == [
+        *((-5, 3.0), (HOUR + 2, 60.0))
     ]
-    assert [v["read_time"] for _, v in last.history][2:] == [None] * 3
-    dropped = store.manifest["dropped"]
-    reason = "readings of the first week, whose clicks are there"
-    assert dropped[reason] == 1
-    assert dropped["repeated behaviors"] == 1
+    second = requests[1].history
+    assert [time - FIRST for time, _ in second] == [-DAY, -5, HOUR]
+    assert store.manifest["dropped"]["repeated behaviors"] == 0
     assert store.manifest["split"]["rule"] == "from 2023-05-25 07:00 UTC on"
 
 
@@ -231,6 +233,11 @@ def _changed(name: str, **values: Any) -> dict[str, Rows]:
         ),
         ("train/behaviors", {"user_id": None}, "row 3: `user_id` is missing"),
         (
+            "validation/behaviors",
+            {"user_id": -1},
+            "row 1: `user_id` is no id from 0 to 2^32. Received: user_id=-1",
+        ),
+        (
             "train/behaviors",
             {"article_ids_inview": [10, None]},
             "row 3: `article_ids_inview` has an entry that is no id",
@@ -265,8 +272,10 @@ def _changed(name: str, **values: Any) -> dict[str, Rows]:
 def test_bad_value(
     tmp_path: Path, name: str, values: dict[str, Any], message: str
 ) -> None:
+    files = _changed(name, **values)
+    ebnerd_files.write(tmp_path / "raw", files, {"user_id": pa.int64()})
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        _prepare(tmp_path, _changed(name, **values))
+        prepare("ebnerd", tmp_path / "raw", tmp_path / "store")
     path = tmp_path / "raw" / f"{name}.parquet"
     assert str(caught.value).startswith(f"{path}, row ")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
