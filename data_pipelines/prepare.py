@@ -13,6 +13,9 @@ r"""Raw files to a store that training reads.
     movielens  ratings.dat, users.dat, movies.dat
     kuairand   log_standard_*_<v>.csv, user_features_<v>.csv,
                video_features_basic_<v>.csv, where <v> is pure, 1k or 27k
+    ebnerd     train/ or validation/ or both, each with behaviors.parquet and
+               history.parquet; articles.parquet beside them if it is there
+    completejourney  what data_pipelines.completejourney_from_wheel writes
     parquet    one's own tables, which --schema describes; docs/own_tables.md
 
 `--data_dir` must not exist yet. The work is done in a folder beside it,
@@ -57,6 +60,7 @@ from data_pipelines.candidate_statistics.asked_statistics import (
     with_asked_statistics,
 )
 from data_pipelines.datasets.alibaba import open_alibaba
+from data_pipelines.datasets.completejourney import open_completejourney
 from data_pipelines.datasets.ebnerd import open_ebnerd
 from data_pipelines.datasets.eleme import ElemeOptions, open_eleme
 from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
@@ -85,6 +89,7 @@ DATASETS = (
     "movielens",
     "kuairand",
     "ebnerd",
+    "completejourney",
     "parquet",
 )
 
@@ -173,8 +178,7 @@ def prepare(
     options = options or Options()
     raw = open_dataset(dataset, raw_dir, options)
     size = sum(
-        source.size
-        * (_PACKING_RATIO if source.is_packed or dataset == "parquet" else 1)
+        source.size * (_PACKING_RATIO if _is_packed(source, dataset) else 1)
         for source in raw.sources
     )
     details: dict[str, Any] = {}
@@ -197,7 +201,9 @@ def prepare(
         details={
             **details,
             "dataset": dataset,
-            "data_source": "synthetic sample" if is_synthetic else "raw files",
+            "data_source": (
+                "synthetic sample" if is_synthetic else raw.data_source
+            ),
             "versions": {
                 "python": platform.python_version(),
                 **{
@@ -214,6 +220,11 @@ def prepare(
         num_workers = 1 if is_small else len(os.sched_getaffinity(0))
     with EmbeddedEngine(num_workers) as embedded:
         return steps.run(plan, embedded, resume=resume)
+
+
+def _is_packed(source: SourceFile, dataset: str) -> bool:
+    is_parquet = source.path.suffix == ".parquet" or dataset == "parquet"
+    return source.is_packed or is_parquet
 
 
 def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
@@ -256,6 +267,8 @@ def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
         return open_eleme(raw_dir, options.eleme)
     if dataset == "movielens":
         return open_movielens(raw_dir)
+    if dataset == "completejourney":
+        return open_completejourney(raw_dir)
     raise ValueError(
         f"`dataset` must be one of {DATASETS}. Received: dataset={dataset!r}"
     )
@@ -343,7 +356,8 @@ def define_flags() -> None:
         "test_start",
         None,
         "First day of the test split, as 2022-04-30, in the data set's own "
-        "time zone; the default is the last day. KuaiRand alone.",
+        "time zone; the default is the last day. KuaiRand and EB-NeRD alone, "
+        "and of the latter a day begins at 07:00 UTC.",
     )
     flags.DEFINE_float(
         "validation_fraction",

@@ -33,6 +33,7 @@ DATASETS = (
     "movielens",
     "kuairand",
     "ebnerd",
+    "completejourney",
     "parquet",
 )
 

@@ -114,9 +114,7 @@ def test_help_shows_text_and_default(part, name):
     assert flag.parser.parse(default) == field.default
 
 
-@pytest.mark.parametrize(
-    "dataset", ["alibaba", "eleme", "movielens", "kuairand"]
-)
+@pytest.mark.parametrize("dataset", config_flags.DATASETS)
 def test_without_flags_it_is_the_recipe(dataset):
     module = importlib.import_module(f"configs.datasets.{dataset}")
     assert config_of(f"--dataset={dataset}") == module.CONFIG

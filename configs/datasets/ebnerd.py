@@ -1,8 +1,8 @@
 """EB-NeRD news, demo size; nothing chosen on anything yet.
 
 Command: `python -m sparsectr.train --dataset=ebnerd`
-Split: the last day (07:00 UTC to 07:00) of the first week is the test; with a
-folder `validation` the second week.
+Split: the last day (07:00 UTC to 07:00) of the first week is the test; with
+the folders `train` and `validation` the second week.
 """
 
 from configs.models.sparse_ctr import SparseCTRRecipe

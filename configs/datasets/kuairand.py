@@ -7,7 +7,8 @@ Floor: 0.6938, the logit sum of smoothed video and user means (result.json).
 Printed by: `python -m benchmarks.ablation --dataset=kuairand`.
 Time: 66 seconds of training (median) and 34 of first steps.
 Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
-Commit: 901892ee7f54.
+Commit: 901892ee7f54; measured before tags were a set, and without durations
+and play times in the history.
 """
 
 from configs.models.sparse_ctr import SparseCTRRecipe

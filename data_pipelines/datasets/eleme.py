@@ -18,10 +18,9 @@ its own 50, or hold a behavior that its own left out; a recipe with
 down: if `timediff_list` is finer than `times`, two requests can place the same
 behavior a second apart, and it is then stored twice.
 
-Not read: prices and weekdays of the history (behaviors have no numbers, and
-the model knows weekends from the times), its meal times, which follow from
-the hours, and the weekday of the request: with one day of training there is
-but one.
+Not read: weekdays of the history (the model knows weekends from the times),
+its meal times, which follow from the hours, and the weekday of the request:
+with one day of training there is but one.
 """
 
 import dataclasses
@@ -37,6 +36,7 @@ import pyarrow.compute as pc
 
 from data_pipelines.datasets.eleme_history import (
     BEHAVIOR_FIELDS,
+    BEHAVIOR_NUMBERS,
     LIST_COLUMNS,
     TIME_ZONE,
     TIMEDIFF_UNITS,
@@ -165,9 +165,10 @@ SCHEMA = DatasetSchema(
         )
         for name in COLUMNS[9:22]
     ),
-    # They are the user's, but a user has no numbers in the schema; the same
-    # for all candidates of a request, they reach the head all the same.
-    candidate_dense_fields=(
+    behavior_dense_fields=tuple(
+        DenseField(name=name, transform="log1p") for name in BEHAVIOR_NUMBERS
+    ),
+    user_dense_fields=(
         DenseField(name="avg_price", transform="log1p"),
         DenseField(name="total_amt_30", transform="log1p"),
     ),
@@ -199,7 +200,7 @@ _KINDS = {
         _TEXT,
     ),
 }
-_NOT_READ = ("price_list", "time_type_list", "weekdays_list", "weekdays")
+_NOT_READ = ("time_type_list", "weekdays_list", "weekdays")
 _READER = CsvReader(
     columns={n: _KINDS[n] for n in COLUMNS if n not in _NOT_READ},
     required=("clicked", "user_id", "shop_id", "item_id", "times"),

@@ -40,7 +40,12 @@ BEHAVIOR_FIELDS = {
     "shop_geohash_6": ("shop_geohash6_list", _TEXT),
     "hours": ("hours_list", _INT),
 }
-"""Fields of a behavior: the raw column, and the type of its values."""
+"""Ids of a behavior: the raw column, and the type of its values."""
+
+BEHAVIOR_NUMBERS = {"price": ("price_list", pa.float32())}
+"""Numbers of a behavior likewise."""
+
+_FIELDS = {**BEHAVIOR_FIELDS, **BEHAVIOR_NUMBERS}
 
 _MISSING: tuple[tuple[str, int | str], ...] = (
     ("shop_aoi_id", -1),
@@ -50,7 +55,7 @@ _MISSING: tuple[tuple[str, int | str], ...] = (
 
 _TIMEDIFF = ("timediff_list", pa.float64())
 
-LIST_COLUMNS = tuple(name for name, _ in (*BEHAVIOR_FIELDS.values(), _TIMEDIFF))
+LIST_COLUMNS = tuple(name for name, _ in (*_FIELDS.values(), _TIMEDIFF))
 """Raw columns of the history that are read."""
 
 _YEAR_MS = 366 * 86_400_000
@@ -105,7 +110,7 @@ def parse_histories(rows: RawRows, unit: str, *, drop: bool) -> None:
     owner = np.repeat(np.arange(len(length)), length)
     entries: dict[str, pa.Array] = {}
     rules: dict[str, Array] = {}
-    for field, (name, kind) in {**BEHAVIOR_FIELDS, "time": _TIMEDIFF}.items():
+    for field, (name, kind) in {**_FIELDS, "time": _TIMEDIFF}.items():
         entries[field], is_read = _values(rows, name, kind)
         rules[f"`{name}` has a value that is not a number"] = is_read
     for field, missing in _MISSING:
@@ -183,7 +188,7 @@ def union_of_histories(impressions: pa.Table) -> MadeBehaviors:
             `parse_histories` has added.
     """
     # All candidates of a request repeat its history.
-    names = [history_column(n) for n in ("time", *BEHAVIOR_FIELDS)]
+    names = [history_column(n) for n in ("time", *_FIELDS)]
     requests = impressions.filter(
         pa.array(is_first(impressions.select(["user_id", "request"])))
     ).select(["user_id", "time", *names])
@@ -196,9 +201,7 @@ def union_of_histories(impressions: pa.Table) -> MadeBehaviors:
             "time": pc.list_flatten(lists[0]),
             **{
                 field: pc.list_flatten(values)
-                for field, values in zip(
-                    BEHAVIOR_FIELDS, lists[1:], strict=True
-                )
+                for field, values in zip(_FIELDS, lists[1:], strict=True)
             },
         }
     )

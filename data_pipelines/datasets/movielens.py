@@ -8,6 +8,10 @@ A request is one user in one second: users enter several ratings at once. Its
 history is all ratings before that second. The label is a rating of 4 or 5.
 The first 90 % of all ratings by time are for training; the ratings of one
 second stay on one side.
+
+The genres of a movie are there twice: `genre` is the set of them, `genres` the
+combination as the file writes it, an id that statistics can be of. `year` is
+the plain year, a number, missing where the title does not end in one.
 """
 
 from collections.abc import Callable
@@ -23,12 +27,14 @@ from data_pipelines.raw.raw_dataset import (
 )
 from data_pipelines.raw.raw_rows import RawRows
 from data_pipelines.raw.raw_table import RawTable
+from data_pipelines.raw.set_column import set_column
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.split_rule import LastFraction
 from sparsectr.schema import (
     LATEST_TIME,
     CategoricalField,
     DatasetSchema,
+    DenseField,
     Table,
 )
 from sparsectr.statistic import Statistic
@@ -36,6 +42,15 @@ from sparsectr.statistic import Statistic
 TRAIN_FRACTION = 0.9
 LIKED = 4
 """Lowest rating that counts as a click."""
+
+_MOST_GENRES = 6
+"""No movie has more."""
+
+_OF_MOVIE = (
+    CategoricalField(name="movie_id", table="movie_id"),
+    CategoricalField(name="genres", table="genres"),
+    CategoricalField(name="genre", table="genre", max_values=_MOST_GENRES),
+)
 
 # Where a value must be seen twice to have a row of its own, the others train
 # the out-of-vocabulary row, which new users and movies of the test then use.
@@ -49,21 +64,20 @@ SCHEMA = DatasetSchema(
         Table(name="zip", value_type="string", min_count=2),
         Table(name="movie_id", min_count=2),
         Table(name="genres", value_type="string", min_count=2),
-        Table(name="year", min_count=2),
+        Table(name="genre", value_type="string"),
         Table(name="rating"),
     ),
     user_fields=tuple(
         CategoricalField(name=name, table=name)
         for name in ("user_id", "gender", "age", "occupation", "zip")
     ),
-    behavior_fields=tuple(
-        CategoricalField(name=name, table=name)
-        for name in ("movie_id", "genres", "year", "rating")
+    behavior_fields=(
+        *_OF_MOVIE,
+        CategoricalField(name="rating", table="rating"),
     ),
-    candidate_fields=tuple(
-        CategoricalField(name=name, table=name)
-        for name in ("movie_id", "genres", "year")
-    ),
+    candidate_fields=_OF_MOVIE,
+    behavior_dense_fields=(DenseField(name="year"),),
+    candidate_dense_fields=(DenseField(name="year"),),
 )
 
 _DAY = 86_400
@@ -187,11 +201,13 @@ def _convert_users(rows: RawRows) -> None:
 
 
 def _convert_movies(rows: RawRows) -> None:
-    """Takes the year from the end of the title."""
+    """Splits the genres, and takes the year from the end of the title."""
     movies = rows.table
     year = pc.struct_field(
         pc.extract_regex(movies["title"], r"\((?P<year>\d{4})\)\s*$"), "year"
     )
-    rows.table = movies.drop_columns(["title"]).append_column(
-        "year", pc.cast(year, _INT)
+    rows.table = (
+        movies.drop_columns(["title"])
+        .append_column("year", pc.cast(year, pa.float32()))
+        .append_column("genre", set_column(rows, "genres", _TEXT, "|"))
     )

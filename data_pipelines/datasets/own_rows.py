@@ -13,6 +13,7 @@ from data_pipelines.datasets.schema_file import TIME_UNITS
 from data_pipelines.raw.casting import cast, is_text
 from data_pipelines.raw.raw_dataset import EXACT_TIME
 from data_pipelines.raw.raw_rows import RawRows
+from data_pipelines.raw.set_column import set_column
 from sparsectr.schema import LATEST_TIME
 from sparsectr.time_zone import TimeZone
 
@@ -147,20 +148,7 @@ def _values(rows: RawRows, column: Column) -> pa.ChunkedArray:
     """Returns a column as a raw table has it."""
     if not column.is_set:
         return cast(rows, column.source, column.kind)
-    lists = rows.table[column.source].combine_chunks()
-    if column.separator is not None:
-        texts = cast(rows, column.source, pa.string()).combine_chunks()
-        lists = pc.split_pattern(texts, column.separator)
-    elif pa.types.is_null(lists.type):
-        lists = lists.cast(pa.list_(column.kind))
-    # This leaves out what may lie behind an absent list.
-    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    counts = counts.astype(np.int64)
-    parent = np.repeat(np.arange(len(counts)), counts)
-    inner = rows.of(column.source, lists.flatten(), parent)
-    values = cast(inner, column.source, column.kind).combine_chunks()
-    offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return pa.chunked_array([pa.ListArray.from_arrays(offset, values)])
+    return set_column(rows, column.source, column.kind, column.separator)
 
 
 def _explode(rows: RawRows, lists: tuple[str, ...], noun: str) -> Integers:

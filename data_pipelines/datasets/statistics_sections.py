@@ -105,9 +105,10 @@ def _field(described: SchemaFile, text: str) -> str:
     group, _, name = text.rpartition(".")
     kinds = {"": "candidate_fields", "candidate": "candidate_fields"}
     kinds[_USER] = "user_fields"
+    others = ("behavior_fields", "candidate_dense_fields")
     known = {
         kind: [field.name for field in described.fields if field.kind == kind]
-        for kind in (*kinds.values(), "behavior_fields", "dense_fields")
+        for kind in (*kinds.values(), *others)
     }
     if group in kinds and name in known[kinds[group]]:
         return f"{group or 'candidate'}.{name}"
@@ -118,7 +119,7 @@ def _field(described: SchemaFile, text: str) -> str:
             f"`of`: {label!r} is the label of [{shown}], the answer itself. "
             "Name a candidate field; its clicks are counted anyway"
         )
-    if name in known["dense_fields"]:
+    if name in known["candidate_dense_fields"]:
         raise ValueError(
             f"`of`: {name!r} is a number, and a statistic is of ids. Make it "
             "a candidate field"

@@ -64,6 +64,7 @@ class RawDataset:
         unique_behaviors: Whether a behavior that equals an earlier one in
             everything is dropped.
         nouns: What the data set calls a row of impressions, and an item.
+        data_source: What the files are, as manifest and results say it.
     """
 
     schema: DatasetSchema
@@ -76,6 +77,7 @@ class RawDataset:
     unique_impressions: tuple[str, ...] = ()
     unique_behaviors: bool = False
     nouns: tuple[str, str] = ("candidates", "an item")
+    data_source: str = "raw files"
 
     @property
     def tables(self) -> tuple[RawTable, ...]:

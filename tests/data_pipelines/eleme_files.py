@@ -128,6 +128,7 @@ _behaviors = st.fixed_dictionaries(
         "category_1_id_list": _pick(("1001", "0", "")),
         "merge_standard_food_id_list": _pick(("9", "-1", "")),
         "brand_id_list": _pick(_IDS),
+        "price_list": _pick(("12.5", "12.51", "0", "-1", "")),
         "shop_aoi_id_list": _pick(("700", "-1", "")),
         "shop_geohash6_list": _pick(_PLACES),
         "timediff_list": _pick(
@@ -166,6 +167,8 @@ _CORRUPTED = st.sampled_from(
         {"hours_list": "noon"},
         {"shop_id_list": "1.5"},
         {"timediff_list": "nan"},
+        {"price_list": "inf"},
+        {"price_list": "cheap"},
         {"timediff_list": "100000000000"},
     ]
 )

@@ -25,6 +25,7 @@ _LOG = (
     "is_like",
     "long_view",
     "tab",
+    "play_time_ms",
 )
 _RANGES = ("", "full", '"[100,1k)"', '"a ""b"""', "NULL", "0", "ä")
 
@@ -43,6 +44,7 @@ def raw_files(draw: st.DrawFn) -> list[RawFile]:
         flag,
         flag,
         _pick((0, 1, 14)),
+        _pick(("", 0, 1, 1033, 778_707)),
     )
     rows = draw(st.lists(exposure, min_size=1, max_size=14))
     for _ in range(draw(st.integers(0, 3))):
@@ -59,7 +61,7 @@ def raw_files(draw: st.DrawFn) -> list[RawFile]:
     features = st.tuples(
         _pick((100, "", _LARGEST)),
         _pick((1000, "", 0)),
-        _pick(("", "39", '"39,68"')),
+        _pick(("", "39", '"39,68"', '"68,39"', '"5,4,39,2,1"')),
         _pick(("", "NORMAL", "AD")),
         _pick(("", "Kmovie")),
         _pick(("", "5000.0", "0.1", "100000000", "100000008")),

@@ -19,6 +19,8 @@ _TITLES = (
     "x",
 )
 
+_GENRES = ("Drama", "Crime|Drama", "Drama|Crime", "War", "a|b|c|d|e|f|War")
+
 _pick = st.sampled_from
 
 
@@ -34,7 +36,7 @@ def raw_files(draw: st.DrawFn) -> list[RawFile]:
         st.integers(0, 20),
         _pick(("48067", "70072-1234", "480", "1", "\u00e9t\u00e9s")),
     )
-    features = st.tuples(_pick(_TITLES), _pick(("Drama", "Crime|Drama")))
+    features = st.tuples(_pick(_TITLES), _pick(_GENRES))
     users = draw(st.lists(_pick((*_USERS, 77)), max_size=5, unique=True))
     movies = draw(st.lists(_pick(_MOVIES), max_size=5, unique=True))
     return [

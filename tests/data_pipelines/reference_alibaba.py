@@ -51,7 +51,8 @@ FIELDS = Fields(
     min_count=dict.fromkeys(
         ("cate", "brand", "adgroup_id", "campaign_id", "customer"), 2
     ),
-    log_scaled=("price",),
+    numbers=("candidate_price",),
+    log_scaled=("candidate_price",),
 )
 
 

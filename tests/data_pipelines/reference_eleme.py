@@ -53,6 +53,7 @@ def _tables(names: Sequence[str]) -> dict[str, str]:
     return {name: _TABLE.get(name, name) for name in names}
 
 
+_NUMBERS = ("user_avg_price", "user_total_amt_30", "behavior_price")
 FIELDS = Fields(
     user=_tables(_PROFILE),
     behavior=_tables([*_BEHAVIOR]),
@@ -62,7 +63,8 @@ FIELDS = Fields(
         for name in (*_PROFILE, *_BEHAVIOR, *_CANDIDATE)
         if (table := _TABLE.get(name, name)) not in _SEEN_ONCE
     },
-    log_scaled=("avg_price", "total_amt_30"),
+    numbers=_NUMBERS,
+    log_scaled=_NUMBERS,
 )
 
 
@@ -136,14 +138,15 @@ def _fault(row: Row, day: int) -> str:
         return "corrupted rows"
     if not MIDNIGHT[day] <= int(row["times"]) < MIDNIGHT[day] + 86_400:
         return "rows of another day than their file's"
-    lists = [row[c].split(";") for c in (*_BEHAVIOR.values(), "timediff_list")]
+    names = (*_BEHAVIOR.values(), "price_list", "timediff_list")
+    lists = [row[name].split(";") for name in names]
     if len({len(values) for values in lists}) > 1:
         return "corrupted rows"
-    *fields, timediffs = lists
+    *fields, prices, timediffs = lists
     for name, values in zip(_BEHAVIOR, fields, strict=True):
         if name not in _TEXTS and not all(map(_is_whole, values)):
             return "corrupted rows"
-    if not all(map(_is_number, timediffs)):
+    if not all(map(_is_number, [*prices, *timediffs])):
         return "corrupted rows"
     for shop, item, timediff in zip(*lists[:2], timediffs, strict=True):
         is_near = abs(float(timediff or 0)) < 366 * 86_400_000
@@ -176,16 +179,16 @@ def _impression(row: Row) -> Impression:
         time=time,
         request=(time, place),
         label=int(row["clicked"]),
-        values={
-            **values,
+        values=values,
+        profile={
             "avg_price": number(row["avg_price"]),
             "total_amt_30": number(row["total_amt_30"]),
-        },
-        profile={
-            name: place[:6] or None
-            if name == "geohash_6"
-            else _value(name, row[name])
-            for name in _PROFILE
+            **{
+                name: place[:6] or None
+                if name == "geohash_6"
+                else _value(name, row[name])
+                for name in _PROFILE
+            },
         },
     )
 
@@ -193,6 +196,7 @@ def _impression(row: Row) -> Impression:
 def _history(row: Row) -> list[tuple[int | None, Values]]:
     """Returns time and values of all that is no padding."""
     columns = {n: row[column].split(";") for n, column in _BEHAVIOR.items()}
+    prices = row["price_list"].split(";")
     found: list[tuple[int | None, Values]] = []
     for index, timediff in enumerate(row["timediff_list"].split(";")):
         texts = {name: values[index] for name, values in columns.items()}
@@ -202,7 +206,8 @@ def _history(row: Row) -> list[tuple[int | None, Values]]:
         if timediff:
             passed = 1000 * int(row["times"]) - float(timediff)
             time = math.floor(passed) // 1000
-        found.append((time, {n: _value(n, text) for n, text in texts.items()}))
+        values = {name: _value(name, text) for name, text in texts.items()}
+        found.append((time, {**values, "price": number(prices[index])}))
     return found
 
 

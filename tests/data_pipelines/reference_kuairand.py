@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from tests.data_pipelines.decoded_store import Values
 from tests.data_pipelines.reference_files import number, read_rows, whole
 from tests.data_pipelines.reference_listwise import (
@@ -29,17 +31,23 @@ VIDEO = (
     "upload_type",
     "video_duration",
 )
+_BEHAVIOR = ("video_id", "author_id", "tag", "tags", "tab", "feedback")
+_CANDIDATE = ("video_id", *VIDEO[:-1], "tags", "tab")
+_NUMBERS = (
+    "behavior_video_duration",
+    "behavior_play_time",
+    "candidate_video_duration",
+)
 FIELDS = Fields(
     user={name: name for name in ("user_id", *PROFILE)},
-    behavior={
-        name: name
-        for name in ("video_id", "author_id", "tag", "tab", "feedback")
-    },
-    candidate={name: name for name in ("video_id", *VIDEO[:-1], "tab")},
+    behavior={name: name for name in _BEHAVIOR},
+    candidate={name: name for name in _CANDIDATE},
     min_count=dict.fromkeys(
         ("user_id", "video_id", "author_id", "music_id", "tag"), 2
     ),
-    log_scaled=("video_duration",),
+    sets={"tags": 4},
+    numbers=_NUMBERS,
+    log_scaled=_NUMBERS,
 )
 _DAY = 86_400
 _OFFSET = 8 * 3600
@@ -70,7 +78,8 @@ def expected_store(raw_dir: Path) -> Expected:
             num_unknown += video_id not in videos
             values: Values = {
                 "video_id": video_id,
-                **videos.get(video_id, dict.fromkeys(VIDEO)),
+                **videos.get(video_id, {**dict.fromkeys(VIDEO), "tags": []}),
+                "play_time": _seconds(row["play_time_ms"]),
                 "tab": int(row["tab"]),
                 "feedback": int(row["is_click"])
                 + 2 * int(row["long_view"])
@@ -82,7 +91,10 @@ def expected_store(raw_dir: Path) -> Expected:
                     user_id=user_id,
                     time=time,
                     moment=milliseconds,
-                    values={name: values[name] for name in FIELDS.behavior},
+                    values={
+                        name: values[name]
+                        for name in (*_BEHAVIOR, "video_duration", "play_time")
+                    },
                 )
             )
             impressions.append(
@@ -93,7 +105,7 @@ def expected_store(raw_dir: Path) -> Expected:
                     label=int(row["is_click"]),
                     values={
                         name: values[name]
-                        for name in (*FIELDS.candidate, "video_duration")
+                        for name in (*_CANDIDATE, "video_duration")
                     },
                 )
             )
@@ -117,10 +129,15 @@ def _video(row: dict[str, str]) -> Values:
         "author_id": whole(row["author_id"]),
         "music_id": whole(row["music_id"]),
         "tag": row["tag"] or None,
+        "tags": [int(tag) for tag in row["tag"].split(",") if tag],
         "video_type": row["video_type"] or None,
         "upload_type": row["upload_type"] or None,
         "video_duration": number(row["video_duration"]),
     }
+
+
+def _seconds(text: str) -> float | None:
+    return float(np.float32(int(text) / 1000)) if text else None
 
 
 def _users(raw_dir: Path) -> dict[int | str, Values]:

@@ -25,13 +25,17 @@ class Fields:
     """The fields of a data set, each with the name of its table.
 
     A value of a table in `min_count` needs that many occurrences to have a
-    row of its own, of any other table one.
+    row of its own, of any other table one. A field in `sets` has a list of
+    values, of which so many are kept. `numbers` has the names of tensors, as
+    `behavior_price`; those in `log_scaled` are scaled by their logarithm.
     """
 
     user: dict[str, str]
     behavior: dict[str, str]
     candidate: dict[str, str]
     min_count: dict[str, int]
+    sets: dict[str, int] = dataclasses.field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
     log_scaled: tuple[str, ...] = ()
 
 
@@ -82,8 +86,8 @@ class Raw:
 class Expected:
     """What a store must hold.
 
-    `moments` is (mean, scale, largest value) of each dense field after its
-    transform; the last says how far rounding may go.
+    `moments` is (mean, scale, largest value) of each number, called as its
+    tensor, after its transform; the last says how far rounding may go.
     """
 
     decoded: Decoded
@@ -101,12 +105,12 @@ class Expected:
 def build(raw: Raw) -> Expected:
     """Returns what a store of these rows must hold."""
     users, requests = _group(raw)
+    cut = _cut_sets(raw.fields, users, requests)
     vocabularies = _vocabularies(raw, users, requests)
     out_of_vocabulary = _count_unknown(
         raw.fields, users, requests, vocabularies
     )
     active = {user.user_id for user in users}
-    training = [r for r in requests if r.split == "train"]
     decoded = Decoded(
         users=[
             User(
@@ -136,18 +140,9 @@ def build(raw: Raw) -> Expected:
             **raw.incomplete,
             "users without a profile": len(active - raw.users.keys()),
             "users without a behavior": sum(not u.behaviors for u in users),
+            **cut,
         },
-        moments={
-            name: _moments(
-                [
-                    math.log1p(max(values[name], 0.0))
-                    for request in training
-                    for values, _ in request.candidates
-                    if values[name] is not None
-                ]
-            )
-            for name in raw.fields.log_scaled
-        },
+        moments=_all_moments(raw, users, requests),
         out_of_vocabulary=out_of_vocabulary,
     )
 
@@ -194,8 +189,7 @@ def _vocabularies(
 
     def add(values: Values, tables: dict[str, str]) -> None:
         for field, table in tables.items():
-            if values[field] is not None:
-                found[table][values[field]] += 1
+            found[table].update(_ids(values[field]))
 
     behavior = fields.behavior
     if raw.behaviors_are_impressions:
@@ -228,10 +222,14 @@ def _mask(
     """Replaces what is not in its vocabulary; keeps numbers as they are."""
     masked = dict(values)
     for field, table in tables.items():
-        if values[field] is not None and (
-            values[field] not in vocabularies[table]
-        ):
-            masked[field] = OUT_OF_VOCABULARY
+        known = [
+            value if value in vocabularies[table] else OUT_OF_VOCABULARY
+            for value in _ids(values[field])
+        ]
+        if isinstance(values[field], list):
+            masked[field] = known
+        elif known:
+            masked[field] = known[0]
     return masked
 
 
@@ -258,6 +256,45 @@ def _mask_request(
             for values, label in request.candidates
         ],
     )
+
+
+def _ids(value: Any) -> list[Any]:
+    """Returns the values of a field of one, or of a set."""
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
+
+
+def _cut_sets(
+    fields: Fields, users: list[User], requests: list[Request]
+) -> dict[str, int]:
+    """Cuts the sets in place, once each, and returns what was left out."""
+    rows = {
+        "user": [r.profile for r in requests],
+        "behavior": [values for u in users for _, values in u.behaviors],
+        "candidate": [v for r in requests for v, _ in r.candidates],
+    }
+    found = {}
+    for prefix, tables in (
+        ("user", fields.user),
+        ("behavior", fields.behavior),
+        ("candidate", fields.candidate),
+    ):
+        for field in fields.sets.keys() & tables.keys():
+            most = fields.sets[field]
+            sets = [values[field] or [] for values in rows[prefix]]
+            found[f"sets of {prefix}_{field} that were cut"] = sum(
+                len(values) > most for values in sets
+            )
+            found[f"nulls in sets of {prefix}_{field}"] = sum(
+                values[:most].count(None) for values in sets
+            )
+    # A profile may be that of several requests.
+    for values in {id(v): v for each in rows.values() for v in each}.values():
+        for field in fields.sets.keys() & values.keys():
+            first = (values[field] or [])[: fields.sets[field]]
+            values[field] = [value for value in first if value is not None]
+    return found
 
 
 def _counts(users: list[User], requests: list[Request]) -> dict[str, Any]:
@@ -306,16 +343,44 @@ def _count_unknown(
         )
     return {
         f"{part}_{field}": {
-            "rows": len(rows),
+            # An empty set has no id that would say missing.
+            "rows": sum(
+                len(row[field]) if field in fields.sets else 1 for row in rows
+            ),
             "missing": sum(row[field] is None for row in rows),
             "out_of_vocabulary": sum(
-                row[field] is not None and row[field] not in vocabularies[table]
+                value not in vocabularies[table]
                 for row in rows
+                for value in _ids(row[field])
             ),
         }
         for part, (rows, tables) in parts.items()
         for field, table in tables.items()
     }
+
+
+def _all_moments(
+    raw: Raw, users: list[User], requests: list[Request]
+) -> dict[str, tuple[float, float, float]]:
+    training = [r for r in requests if r.split == "train"]
+    rows = {
+        "user": [r.profile for r in training],
+        "behavior": [
+            values
+            for user in users
+            for time, values in user.behaviors
+            if time < raw.test_time
+        ],
+        "candidate": [v for r in training for v, _ in r.candidates],
+    }
+    found = {}
+    for tensor in raw.fields.numbers:
+        prefix, _, name = tensor.partition("_")
+        values = [r[name] for r in rows[prefix] if r[name] is not None]
+        if tensor in raw.fields.log_scaled:
+            values = [math.log1p(max(value, 0.0)) for value in values]
+        found[tensor] = _moments(values)
+    return found
 
 
 def _moments(values: list[float]) -> tuple[float, float, float]:

@@ -18,11 +18,11 @@ FIELDS = Fields(
     user={
         name: name for name in ("user_id", "gender", "age", "occupation", "zip")
     },
-    behavior={name: name for name in ("movie_id", "genres", "year", "rating")},
-    candidate={name: name for name in ("movie_id", "genres", "year")},
-    min_count=dict.fromkeys(
-        ("user_id", "zip", "movie_id", "genres", "year"), 2
-    ),
+    behavior={name: name for name in ("movie_id", "genres", "genre", "rating")},
+    candidate={name: name for name in ("movie_id", "genres", "genre")},
+    min_count=dict.fromkeys(("user_id", "zip", "movie_id", "genres"), 2),
+    sets={"genre": 6},
+    numbers=("behavior_year", "candidate_year"),
 )
 
 
@@ -33,6 +33,7 @@ def expected_store(raw_dir: Path) -> Expected:
         year = re.search(r"\(([0-9]{4})\)$", title)
         movies[int(movie)] = {
             "genres": genres,
+            "genre": genres.split("|"),
             "year": int(year[1]) if year else None,
         }
     behaviors = []
@@ -41,7 +42,7 @@ def expected_store(raw_dir: Path) -> Expected:
     for texts in _rows(raw_dir, "ratings.dat"):
         user_id, movie_id, rating, time = map(int, texts)
         num_unknown += movie_id not in movies
-        nothing: Values = {"genres": None, "year": None}
+        nothing: Values = {"genres": None, "genre": [], "year": None}
         values = {"movie_id": movie_id, **movies.get(movie_id, nothing)}
         behaviors.append(
             Behavior(
@@ -54,7 +55,7 @@ def expected_store(raw_dir: Path) -> Expected:
                 time=time,
                 request=time,
                 label=int(rating >= 4),
-                values=values,
+                values={**values},
             )
         )
     times = sorted(impression.time for impression in impressions)

@@ -20,6 +20,7 @@ from data_pipelines.stores.store import Store
 from data_pipelines.verify_store import verify_store
 from sparsectr.errors import InputError
 from tests.data_pipelines import eleme_files, leaks
+from tests.data_pipelines.check_store import check_store
 from tests.data_pipelines.decoded_store import decode
 from tests.data_pipelines.eleme_files import (
     MIDNIGHT,
@@ -86,17 +87,7 @@ def _check(files: dict[str, list[Row]], *, drop: bool) -> None:
         contents = {store.manifest["content"] for store in stores}
         assert len(contents) == 1
         for store in stores:
-            decoded = decode(store)
-            assert decoded.vocabularies == expected.decoded.vocabularies
-            assert decoded.users == expected.decoded.users
-            assert decoded.requests == expected.decoded.requests
-            manifest = store.manifest
-            assert manifest["counts"] == expected.counts
-            dropped = {k: n for k, n in expected.dropped.items() if n}
-            found = {k: n for k, n in manifest["dropped"].items() if n}
-            assert found == dropped
-            assert manifest["incomplete"] == expected.incomplete
-            assert manifest["out_of_vocabulary"] == expected.out_of_vocabulary
+            check_store(store, expected)
             assert "no history reaches its request" in verify_store(store.path)
 
 

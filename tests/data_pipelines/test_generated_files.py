@@ -6,7 +6,7 @@ import gzip
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from tests.data_pipelines import (
     reference_kuairand,
     reference_movielens,
 )
-from tests.data_pipelines.decoded_store import decode
+from tests.data_pipelines.check_store import check_store
 from tests.data_pipelines.generated_alibaba import (
     TEST_TIMES,
     TRAINING_TIMES,
@@ -66,29 +66,6 @@ def _prepare(
     )
 
 
-def _found(counts: Mapping[str, int]) -> dict[str, int]:
-    return {reason: count for reason, count in counts.items() if count}
-
-
-def _check_store(store: Store, expected: Expected) -> None:
-    decoded = decode(store)
-    assert decoded.vocabularies == expected.decoded.vocabularies
-    assert decoded.users == expected.decoded.users
-    assert decoded.requests == expected.decoded.requests
-    assert store.manifest["counts"] == expected.counts
-    for what in ("dropped", "incomplete"):
-        assert _found(store.manifest[what]) == _found(getattr(expected, what))
-    assert store.manifest["out_of_vocabulary"] == expected.out_of_vocabulary
-    for field in store.schema.candidate_dense_fields:
-        mean, scale, largest = expected.moments[field.name]
-        # Of values that hardly differ a double knows the spread no better.
-        rounding = 1e-12 * largest
-        assert field.mean == pytest.approx(mean, rel=1e-12, abs=rounding)
-        if scale == 1.0:
-            assert field.scale == 1.0
-        assert field.scale == pytest.approx(scale, rel=1e-12, abs=rounding)
-
-
 def _fails(folder: Path, dataset: str = "alibaba") -> str:
     """Returns the message of the error that the raw files must give."""
     with pytest.raises(InputError) as caught:
@@ -112,7 +89,7 @@ def _check_sound(files: list[RawFile], dataset: str = "alibaba") -> None:
             _prepare(Path(name), dataset, f"store {n}", n) for n in (1, 3)
         ]
         for store in stores:
-            _check_store(store, expected)
+            check_store(store, expected)
         assert stores[0].manifest["content"] == stores[1].manifest["content"]
 
 
@@ -137,7 +114,7 @@ def _check_damaged(damaged: Damaged) -> None:
         )
         if not damaged.must_fail:
             with contextlib.suppress(InputError):
-                _check_store(_prepare(folder), expected)
+                check_store(_prepare(folder), expected)
                 return
         assert str(raw_dir / damaged.name) in _fails(folder)
 

@@ -100,6 +100,9 @@ def test_features(store: Store) -> None:
         candidates["video_duration"],
         np.array([5000, np.nan, 5000, np.nan, 5000], "f4"),
     )
+    tags = candidates["tags"]
+    assert tags.counts.tolist() == [2, 0, 2, 0, 2]
+    assert _raw(store, "tags", tags.values[:2]) == [39, 68]
     # Three requests of the first user and one of the second.
     users = shard.splits["train"].users
     assert _raw(store, "fans_user_num_range", users["fans_user_num_range"]) == [
@@ -110,10 +113,10 @@ def test_features(store: Store) -> None:
     assert _raw(store, "onehot_feat5", users["onehot_feat5"]) == [
         *("1", "1", "1", None)
     ]
-    assert store.manifest["incomplete"] == {
+    incomplete = store.manifest["incomplete"]
+    assert {k: n for k, n in incomplete.items() if n} == {
         "exposures of a video without features": 1,
         "users without a profile": 1,
-        "users without a behavior": 0,
     }
 
 
@@ -127,9 +130,21 @@ def test_what_a_candidate_may_not_know() -> None:
         "tag",
         "video_type",
         "upload_type",
+        "tags",
         "tab",
         "video_duration",
     }
+
+
+def test_numbers_of_behaviors(store: Store) -> None:
+    behaviors = store.shards[0].behaviors
+    np.testing.assert_array_equal(
+        behaviors["play_time"],
+        np.array([0.9, 0, 4.5, np.nan, 9.001, 0.001], "f4"),
+    )
+    np.testing.assert_array_equal(
+        behaviors["video_duration"][:3], np.array([5000, np.nan, 5000], "f4")
+    )
 
 
 def test_chosen_test_day(raw_dir: Path, tmp_path: Path) -> None:
@@ -183,6 +198,13 @@ def test_all_logs_of_a_version_in_parts(raw_dir: Path, tmp_path: Path) -> None:
         (LOG, "1651240000900", "", "line 5: `time_ms` is missing"),
         (LOG, "2,12,", "2,b12,", "line 7: `video_id` is not a whole number"),
         ("video_features_basic_pure.csv", "\n11", "\n10", "line 3: repeated"),
+        (
+            "video_features_basic_pure.csv",
+            "39,68",
+            "39,x",
+            "line 2: `tag` of type string cannot be read as int64. Received: "
+            "tag='x'",
+        ),
         ("user_features_pure.csv", "\n1,", "\n\xff,", "line 2: not utf-8"),
     ],
 )
@@ -260,6 +282,13 @@ def test_real_histories_hold_the_raw_values(
         ("feedback", log.is_click + 2 * log.long_view + 4 * log.is_like),
     ):
         assert _raw(real_store, table, shard.behaviors[table]) == list(values)
+    np.testing.assert_allclose(
+        shard.behaviors["play_time"], log.play_time_ms / 1000, rtol=1e-6
+    )
+    assert real_store.longest_sets == {
+        "behavior_tags": 3,
+        "candidate_tags": 3,
+    }
     videos = np.array(_raw(real_store, "video_id", shard.behaviors["video_id"]))
     known = videos != "rare"
     assert known.mean() > 0.9

@@ -165,11 +165,11 @@ def test_verify(repository: Path, tmp_path: Path) -> None:
     result = _run(repository, *flags)
     assert result.returncode == 0, result.stderr
     assert result.stdout == verify_store(store.path) + "\n"
-    (store.path / "vocabularies" / "year.json").unlink()
+    (store.path / "vocabularies" / "genre.json").unlink()
     result = _run(repository, *flags)
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: {store.path}/vocabularies/year.json is missing.\n"
+        f"error: {store.path}/vocabularies/genre.json is missing.\n"
     )
 
 
