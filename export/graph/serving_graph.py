@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -166,16 +165,20 @@ class ServingGraph:
             OSError: If it cannot be written.
         """
         functions = self.functions(xla_buckets)
-        # The tables alone: what tracks the model has every weight twice.
-        archive = keras.export.ExportArchive()
-        for lookup in self._raw_ids.lookups.values():
-            archive.track(lookup)
         listed = signatures(self._model.schema, self._model.recipe, xla_buckets)
-        for name, (inputs, _) in listed.items():
-            specs = {tensor.name: _spec(tensor) for tensor in inputs}
-            archive.add_endpoint(name, functions[name], [specs])
+        # Not `keras.export.ExportArchive`, which traces all of them twice.
+        traced = {
+            name: _traced(functions[name], inputs)
+            for name, (inputs, _) in listed.items()
+        }
+        # Nothing else: what tracks the model has every weight twice.
+        module = tf.Module()
+        module.tables = list(self._raw_ids.lookups.values())
+        module.weights = list(
+            {id(v): v for f in traced.values() for v in f.variables}.values()
+        )
         try:
-            archive.write_out(str(path), verbose=False)
+            tf.saved_model.save(module, str(path), traced)
         except tf.errors.OpError as error:
             # A full or read-only disk, which TensorFlow does not call OSError.
             raise OSError(
@@ -224,6 +227,18 @@ def model_fingerprint(model: RankingModel) -> int:
         digest.update(np.ascontiguousarray(weight.numpy()).data)
     bits = int.from_bytes(digest.digest()[:8], "big")
     return bits >> (64 - _FINGERPRINT_BITS)
+
+
+def _traced(
+    function: Callable[[Tensors], dict[str, Any]], inputs: Sequence[Tensor]
+) -> Any:
+    """Returns a function of named tensors as one graph."""
+
+    def serve(**tensors: Any) -> dict[str, Any]:
+        return function(tensors)
+
+    specs = {tensor.name: _spec(tensor) for tensor in inputs}
+    return tf.function(serve, autograph=False).get_concrete_function(**specs)
 
 
 def _spec(tensor: Tensor) -> Any:
