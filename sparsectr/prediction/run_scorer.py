@@ -56,7 +56,11 @@ class RunScorer:
             )
 
         specs = {
-            name: tf.TensorSpec([None] * len(type_.shape), type_.dtype, name)
+            name: tf.TensorSpec(
+                [None if size < 0 else size for size in type_.shape],
+                type_.dtype,
+                name,
+            )
             for name, type_ in self.inputs.items()
         }
         # Traced once for all lengths and numbers of candidates.

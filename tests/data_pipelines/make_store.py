@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import SPLITS, Shard
 from data_pipelines.stores.store import Store, write_store
@@ -180,20 +181,35 @@ def slow_request(
         "label": [float(requests.label[row]) for row in chosen],
     }
     for name, column in requests.users.items():
-        found[f"user_{name}"] = int(column[number])
+        found[f"user_{name}"] = _value(column, number)
     for name, column in shard.behaviors.items():
-        found[f"behavior_{name}"] = [int(column[row]) for row in rows]
+        found[f"behavior_{name}"] = [_value(column, row) for row in rows]
     for name, column in requests.candidates.items():
-        found[f"candidate_{name}"] = [column[row].item() for row in chosen]
+        found[f"candidate_{name}"] = [_value(column, row) for row in chosen]
     return found
+
+
+def _value(column: Column, row: int) -> Any:
+    """Returns what a row of a column has: a set as a list."""
+    if isinstance(column, IdSets):
+        start, end = int(column.offset[row]), int(column.offset[row + 1])
+        return column.values[start:end].tolist()
+    return column[row].item()
 
 
 def check_row(batch: dict[str, Any], row: int, expected: Any) -> None:
     """Checks one row of a batch: histories end, candidates begin at an edge."""
     for name, value in batch.items():
         wanted = expected[name]
-        if value.ndim == 2:
-            padding = [0] * (value.shape[1] - len(wanted))
+        is_list = name.startswith(("behavior_", "candidate_", "label"))
+        if value.ndim == 2 + is_list:  # a set, or a list of them
+            size = value.shape[-1]
+            sets = wanted if is_list else [wanted]
+            sets = [ids + [0] * (size - len(ids)) for ids in sets]
+            wanted = sets if is_list else sets[0]
+        if is_list:
+            nothing = np.zeros(value.shape[2:], int).tolist()
+            padding = [nothing] * (value.shape[1] - len(wanted))
             left = name.startswith("behavior_")
             wanted = padding + wanted if left else wanted + padding
         np.testing.assert_array_equal(
