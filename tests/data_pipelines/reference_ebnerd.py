@@ -139,9 +139,7 @@ def _fields(has_articles: bool) -> Fields:
         },
         behavior=of_article,
         candidate=of_article,
-        min_count=dict.fromkeys(
-            ("reader_id", "article", "category", "subcategory"), 2
-        ),
+        min_count={"reader_id": 2},
         sets={"subcategory": 4},
         numbers=("behavior_read_time", "behavior_scroll_percentage"),
         log_scaled=("behavior_read_time",),
