@@ -178,7 +178,8 @@ class OwnFiles:
         if self.section == "impressions" and _is_list(column_type):
             return (
                 " If a row is a request with lists of candidates, the section "
-                "is [requests]."
+                "is [requests]; if it is a set of values, its field needs "
+                "`max_values`."
             )
         return ""
 

@@ -1,6 +1,5 @@
 """Rows of one's own files to the columns that a raw table has."""
 
-import contextlib
 import dataclasses
 import datetime
 
@@ -227,7 +226,7 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
         InputError: If one is missing or not from 1970 to 2100.
     """
     name = time.source
-    column = _times_of_texts(rows.table[name])
+    column = _times_of_texts(rows, name)
     rows.require(column.is_valid(), f"`{name}` is missing")
     is_timestamp = pa.types.is_timestamp(column.type)
     if is_timestamp:
@@ -265,17 +264,42 @@ def _times(rows: RawRows, time: TimeColumn) -> tuple[Integers, Integers]:
     return seconds, counts * (10**9 // per_second)
 
 
-def _times_of_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Returns texts as the numbers or times that they are, or as they are.
+def _times_of_texts(rows: RawRows, name: str) -> pa.ChunkedArray:
+    """Returns a column; of texts the numbers or times that they are.
 
     Dates and times are those of ISO 8601, with an offset from UTC or without.
+
+    Raises:
+        InputError: If one is none, or of another form than the first.
     """
+    column = rows.table[name]
     if not is_text(column.type):
         return column
+    texts = cast(rows, name, pa.string())
     for kind in _TIME_TYPES:
-        with contextlib.suppress(pa.ArrowInvalid):
-            return column.cast(pa.string()).cast(kind)
-    return column
+        if _is_a(texts, kind):
+            return texts.cast(kind)
+    first = texts.drop_null().slice(0, 1)
+    for kind in _TIME_TYPES:
+        if _is_a(first, kind):
+            break
+    good = [t for t in pc.unique(texts).drop_null() if _is_a(t, kind)]
+    valid = pc.is_in(texts, value_set=pa.array(good, pa.string()))
+    rows.require(
+        pc.or_(valid, texts.is_null()),
+        f"`{name}` is neither whole numbers nor dates such as 2026-03-01 "
+        "12:30:00, all of one form, with an offset such as +01:00 or without",
+        name,
+    )
+    return texts
+
+
+def _is_a(texts: pa.ChunkedArray | pa.Scalar, kind: pa.DataType) -> bool:
+    try:
+        texts.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 _TIME_TYPES = (

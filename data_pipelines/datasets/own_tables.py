@@ -268,6 +268,7 @@ class _Opening:
             request = Column(
                 name="request", source=entry.request, kind=_KEY_TYPES[kind]
             )
+        weight = self._weight(entry)
         depths = {column.source: column.num_lists for column in columns}
         others = (entry.time, entry.request, label, entry.weight)
         depths |= {name: 0 for name in others if name is not None}
@@ -288,7 +289,7 @@ class _Opening:
                 columns=tuple(columns),
                 time=time,
                 label=label,
-                weight=self._weight(entry),
+                weight=weight,
                 request=request,
                 has_requests=entry.section == shown,
                 lists=lists,

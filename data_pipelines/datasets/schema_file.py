@@ -445,11 +445,15 @@ def _field(
             f"{' or '.join(known)}. Received: {values['column']!r}"
             + did_you_mean(source, known)
         )
-    if not kind.startswith("behavior") and column == files[source].label:
-        raise InputError(
-            f"{where}: the column {column!r} is the label of [{source}], the "
-            "answer itself: only a behavior field may come from it"
-        )
+    for answer in ("label", "weight"):
+        # The weight of a thinned log tells clicks from the rest.
+        is_answer = column == getattr(files[source], answer)
+        if is_answer and not kind.startswith("behavior"):
+            raise InputError(
+                f"{where}: the column {column!r} is the {answer} of "
+                f"[{source}], the answer itself: only a behavior field may "
+                "come from it"
+            )
     return FieldEntry(
         kind=kind,
         name=name,

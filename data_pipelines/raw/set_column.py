@@ -33,7 +33,14 @@ def set_column(
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     counts = counts.astype(np.int64)
     parent = np.repeat(np.arange(len(counts)), counts)
-    inner = rows.of(name, lists.flatten(), parent)
+    entries = lists.flatten()
+    if separator is not None:
+        # Blanks around a part are none of it, and an empty one is no value.
+        entries = pc.utf8_trim_whitespace(entries)
+        kept = pc.not_equal(entries, "").to_numpy(zero_copy_only=False)
+        entries, parent = entries.filter(pa.array(kept)), parent[kept]
+        counts = np.bincount(parent, minlength=len(counts))
+    inner = rows.of(name, entries, parent)
     values = cast(inner, name, kind).combine_chunks()
     offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.chunked_array([pa.ListArray.from_arrays(offset, values)])

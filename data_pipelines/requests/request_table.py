@@ -108,6 +108,8 @@ class RequestTable:
         self, column: pa.Array, name: str, type_: TensorType, first_row: int
     ) -> Array | list[Array]:
         """Returns one scalar or array for each row."""
+        if _has_nothing(column.type):
+            column = column.cast(_arrow_type(type_))
         levels = [column]
         while len(levels) < len(type_.shape):
             # This leaves out what may lie behind an absent list.
@@ -233,9 +235,7 @@ def write_requests(
     """
     columns = {}
     for name, type_ in inputs.items():
-        arrow_type = _ARROW_TYPES[type_.dtype]
-        for _ in type_.shape[1:]:
-            arrow_type = pa.list_(arrow_type)
+        arrow_type = _arrow_type(type_)
         values = [np.asarray(request[name]).tolist() for request in requests]
         columns[name] = pa.array(values, arrow_type)
     pq.write_table(pa.table(columns), path)
@@ -258,11 +258,27 @@ def _check_column(
     depth = 0
     while depth < len(type_.shape) and _is_list(element):
         element, depth = element.value_type, depth + 1
+    if pa.types.is_null(element) and depth < len(type_.shape):
+        return  # nothing but missing values, and no type for them
     if depth + 1 != len(type_.shape) or not _IS_OF_TYPE[type_.dtype](element):
         raise InputError(
             f"{where}: column `{name}` must be {_expected(type_)}. Received: "
             f"{found}. {PAGE} says what such a table holds."
         )
+
+
+def _has_nothing(type_: pa.DataType) -> bool:
+    """Whether a column has no type for values, since it has none."""
+    while _is_list(type_):
+        type_ = type_.value_type
+    return bool(pa.types.is_null(type_))
+
+
+def _arrow_type(type_: TensorType) -> pa.DataType:
+    arrow_type = _ARROW_TYPES[type_.dtype]
+    for _ in type_.shape[1:]:
+        arrow_type = pa.list_(arrow_type)
+    return arrow_type
 
 
 def _expected(type_: TensorType) -> str:

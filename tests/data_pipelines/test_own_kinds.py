@@ -143,9 +143,10 @@ def test_text_files_are_the_same_store(
     schema += '[tables.thing]\ntype = "int"\n[tables.place]\ntype = "int"\n'
     tables = {name: pd.DataFrame(columns) for name, columns in ALL.items()}
     tables["events"]["at"] = pd.to_datetime(tables["events"]["at"], unit="s")
-    for table, column in (("people", "likes"), ("things", "tags")):
+    for table, column, most in (("people", "likes", 2), ("things", "tags", 3)):
+        # A null counts in a list, and an empty part of a text does not.
         tables[table][column] = [
-            "|".join(v or "" for v in values or ())
+            "|".join(v for v in (values or ())[:most] if v)
             for values in ALL[table][column]
         ]
     raw_dir = tmp_path / "raw-store"
@@ -271,3 +272,68 @@ def test_files_of_two_kinds(tmp_path: pathlib.Path) -> None:
     (raw_dir / "shown-2.csv").write_text("view,who\n")
     message = refused(tmp_path, schema, changed("shown"))
     assert "all files of a section must be of one kind" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'weight = "weight"',
+            'weight = "wieght"',
+            "impressions.weight: ",
+        ),
+        # It tells clicks from the rest as well as the label does.
+        (
+            "[candidate_dense_fields]",
+            '[candidate_dense_fields]\nw = "impressions.weight"',
+            "candidate_dense_fields.w: the column 'weight' is the weight of "
+            "[impressions], the answer itself",
+        ),
+    ],
+)
+def test_bad_weight_columns(
+    tmp_path: pathlib.Path, old: str, new: str, message: str
+) -> None:
+    assert message in refused(tmp_path, KINDS.replace(old, new), ALL)
+
+
+@pytest.mark.parametrize(
+    ("times", "line"),
+    [
+        (["2020-09-13 12:26:30", "13.09.2020 12:26"], 3),
+        (["2020-09-13 12:26:30", "2020-09-13T12:26:30+01:00"], 3),
+        (["soon", "2020-09-13 12:26:30"], 2),
+        (["1600000000", "2020-09-13 12:26:30"], 3),
+    ],
+)
+def test_the_one_bad_time_of_a_text_file_is_named(
+    tmp_path: pathlib.Path, times: list[str], line: int
+) -> None:
+    schema = replaced("events.parquet", "events.csv")
+    raw_dir = tmp_path / "raw-store"
+    raw_dir.mkdir()
+    events = pd.DataFrame({"who": ["1", "1"], "at": times, "sku": ["10", "11"]})
+    events.to_csv(raw_dir / "events.csv", index=False)
+    tables = {name: t for name, t in TABLES.items() if name != "events"}
+    tables = {
+        name: {
+            key: [None if v is None else str(v) for v in column]
+            if key in ("who", "id", "sku")
+            else column
+            for key, column in table.items()
+        }
+        for name, table in tables.items()
+    }
+    message = refused(tmp_path, schema, tables)
+    assert f"events.csv, line {line}: `at` is neither whole numbers" in message
+    assert f"at={times[line - 2]!r}" in message
+
+
+def test_blanks_and_empty_parts_are_no_values(tmp_path: pathlib.Path) -> None:
+    schema = KINDS.replace(
+        'likes = { column = "users.likes", max_values = 2 }',
+        'likes = { column = "users.likes", max_values = 2, separator = "|" }',
+    )
+    store = make(tmp_path, schema, _with("people", likes=["|a || b", "", None]))
+    assert decode(store).requests[0].profile["likes"] == ["a", "b"]
+    assert store.manifest["incomplete"]["nulls in sets of user_likes"] == 0

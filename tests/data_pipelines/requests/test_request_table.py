@@ -3,6 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.requests.padding import check_request
 from data_pipelines.requests.request_table import (
     RequestTable,
     request_tables,
@@ -67,6 +68,74 @@ def read(path, size=10):
         for _, requests in RequestTable(path, INPUTS).batches(size)
         for request in requests
     ]
+
+
+def test_columns_of_nothing_have_no_type(tmp_path):
+    """What pandas writes of a batch of new users."""
+    path = write(
+        tmp_path / "requests.parquet",
+        {
+            "user_city": pa.nulls(2),
+            "behavior_shop": pa.array([[], []], pa.list_(pa.null())),
+            "behavior_tag": pa.nulls(2),
+            "behavior_time": pa.array([[], None], pa.list_(pa.null())),
+            "candidate_price": [[None], [None]],
+        },
+    )
+    for request in read(path):
+        assert request["user_city"] == ""
+        for name in ("behavior_shop", "behavior_tag", "behavior_time"):
+            assert request[name].shape == (0,)
+        assert np.isnan(request["candidate_price"]).tolist() == [True]
+
+
+SETS = {
+    "user_likes": TensorType("string", (-1, 2)),
+    "behavior_tags": TensorType("int64", (-1, -1, 3)),
+}
+
+
+def test_sets_are_padded_and_cut(tmp_path):
+    path = tmp_path / "requests.parquet"
+    table = pa.table(
+        {
+            "user_likes": [["a"], None, ["b", None, "c"]],
+            "behavior_tags": [[[1, 2, 3, 4], []], [], [None, [5]]],
+        }
+    )
+    pq.write_table(table, path)
+    ((_, requests),) = RequestTable(path, SETS).batches(10)
+    nothing = -(2**63)
+    assert [r["user_likes"].tolist() for r in requests] == [
+        ["a", ""],
+        ["", ""],
+        ["b", ""],
+    ]
+    assert [r["behavior_tags"].tolist() for r in requests] == [
+        [[1, 2, 3], [nothing] * 3],
+        [],
+        [[nothing] * 3, [5, nothing, nothing]],
+    ]
+    # As lists they are what a client takes.
+    again = check_request(
+        {"user_likes": ["b", "", "c"], "behavior_tags": [[], [5]]}, SETS, "it"
+    )
+    for name, value in again.items():
+        np.testing.assert_array_equal(value, requests[2][name])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[1, "x"]], "must be integers"),
+        ([1, 2], "must be a list of lists"),
+        ([[1.5]], "must be integers"),
+    ],
+)
+def test_bad_sets(value, message):
+    request = {"user_likes": ["a"], "behavior_tags": value}
+    with pytest.raises(InputError, match=message):
+        check_request(request, SETS, "it")
 
 
 @pytest.mark.parametrize("size", [1, 3, 10])
