@@ -283,8 +283,8 @@ class DatasetSchema:
                 if name not in names:
                     raise ValueError(
                         f"Statistic {statistic.name!r} is of {name!r}, which "
-                        f"is not among {sorted(names)}, the ids that there "
-                        "are one of."
+                        f"is not among {sorted(names)}: it must be an id, and "
+                        "no set or number."
                     )
             for number in statistic.numbers:
                 if dense.get(number.name) != number.transform:
