@@ -27,12 +27,12 @@ from data_pipelines.candidate_statistics.shard_pairs import (
     write_pairs,
 )
 from data_pipelines.preparation.exact_sum import exact_sum, exact_sum_of_squares
+from data_pipelines.preparation.field_values import field_values
 from data_pipelines.preparation.listwise import (
     Listwise,
     RawShard,
     build_listwise,
 )
-from data_pipelines.preparation.raw_ids import raw_ids
 from data_pipelines.preparation.result_files import write_arrow
 from data_pipelines.preparation.sampled_requests import sample_shard
 from data_pipelines.preparation.scan import (
@@ -154,7 +154,7 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
     (folder / "values").mkdir()
     for table in dataset.schema.tables:
         found = [
-            (prefix, field, raw_ids(group.columns[field.name], field))
+            (prefix, field, field_values(group.columns[field.name], field))
             for prefix, group in groups.items()
             for field in stored_ids(dataset.schema, prefix)
             if field.table == table.name

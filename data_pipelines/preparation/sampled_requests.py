@@ -35,8 +35,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.preparation.field_values import field_values
 from data_pipelines.preparation.listwise import Listwise
-from data_pipelines.preparation.raw_ids import raw_ids
 from data_pipelines.reading.batches import Batches
 from data_pipelines.stores.hashing import hash_ids, hash_rows
 from data_pipelines.stores.id_sets import IdSets
@@ -207,7 +207,7 @@ def _encoded(
     if field is None:
         numbers: Array = column.to_numpy(zero_copy_only=False)
         return numbers
-    raw = raw_ids(pa.chunked_array([column]), field)
+    raw = field_values(pa.chunked_array([column]), field)
     found = raw.column_of(vocabularies[field.table].encode(raw.values))
     if isinstance(found, IdSets):
         return found.padded(max(like.shape[-1], found.longest))

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RawIds:
+class FieldValues:
     """The values of a column.
 
     Args:
@@ -58,14 +58,16 @@ class RawIds:
         }
 
 
-def raw_ids(column: pa.ChunkedArray, field: CategoricalField) -> RawIds:
+def field_values(
+    column: pa.ChunkedArray, field: CategoricalField
+) -> FieldValues:
     """Returns the values of a column of one value, or one list, a row.
 
     A list that is null is one without a value. Of more than
     `field.max_values` the first so many are kept, as the served graph does.
     """
     if field.max_values is None:
-        return RawIds(values=column)
+        return FieldValues(values=column)
     lists = column.combine_chunks()
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     counts = counts.astype(np.int64)
@@ -75,7 +77,7 @@ def raw_ids(column: pa.ChunkedArray, field: CategoricalField) -> RawIds:
     within = place < field.max_values
     is_null = values.is_null().to_numpy(zero_copy_only=False)
     kept = within & ~is_null
-    return RawIds(
+    return FieldValues(
         values=pa.chunked_array([values.filter(pa.array(kept))], values.type),
         counts=np.bincount(row[kept], minlength=len(counts)),
         num_cut=int(np.count_nonzero(counts > field.max_values)),
