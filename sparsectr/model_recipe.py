@@ -89,11 +89,14 @@ class TableSpec(NamedTuple):
         name: Its name.
         num_rows: Rows, the two reserved ones included.
         width: Columns.
+        ids_of: The table of the schema whose ids it is read by; none if the
+            ids are computed.
     """
 
     name: str
     num_rows: int
     width: int
+    ids_of: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,11 +194,13 @@ class ModelRecipe:
         Args:
             schema: The fields, resolved.
         """
-        sizes = {table.name: table.size or 0 for table in schema.served_tables}
-        sizes |= time_tables(schema.time_fields)
-        return tuple(
-            TableSpec(name, size, self.embedding_dim)
-            for name, size in sizes.items()
+        width, times = self.embedding_dim, time_tables(schema.time_fields)
+        return (
+            *(
+                TableSpec(table.name, table.size or 0, width, table.name)
+                for table in schema.served_tables
+            ),
+            *(TableSpec(name, size, width) for name, size in times.items()),
         )
 
     def with_preset(self, preset: str) -> Self:

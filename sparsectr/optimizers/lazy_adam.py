@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparsectr.optimizers.weight_average import WeightAverage
+from sparsectr.optimizers.weight_average import WeightAverage, copy_row
 
 _INSTEAD = {
     "amsgrad": "leave it out",
@@ -135,6 +135,22 @@ class LazyAdam(keras.optimizers.Adam):
             return
         with self.average.in_place(_variable_of(self.iterations)):
             yield
+
+    def copy_row(
+        self, variable: keras.Variable, source: int, rows: Any
+    ) -> None:
+        """Makes rows of a table copies of another one, its average too.
+
+        Args:
+            variable: One of those that are trained.
+            source: The row that is copied.
+            rows: Distinct indices, `[R]`, of rows that are never trained.
+        """
+        rows = tf.convert_to_tensor(rows)
+        copy_row(variable.value, source, rows)
+        if self.average is not None:
+            index = self._get_variable_index(variable)
+            self.average.copy_row(index, source, rows)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         """Sums over replicas, merges repeated ids, and clips, in this order."""

@@ -99,6 +99,18 @@ class WeightAverage:
         steps = tf.fill(tf.shape(rows), step)
         last.scatter_update(tf.IndexedSlices(steps, rows))
 
+    def copy_row(self, index: int, source: int, rows: tf.Tensor) -> None:
+        """Gives rows of a table the average of another one.
+
+        Args:
+            index: Place of the table.
+            source: The row that is copied.
+            rows: Distinct indices, `[R]`, whose weights become the copied
+                row's at the same time.
+        """
+        copy_row(self._averages[index], source, rows)
+        copy_row(self._last_steps[index], source, rows)
+
     @contextlib.contextmanager
     def in_place(self, step: Any) -> Iterator[None]:
         """Puts the averages in the place of the weights, for a while.
@@ -137,3 +149,16 @@ class WeightAverage:
     def _sum(self, steps: tf.Tensor) -> tf.Tensor:
         """Returns S of a number of steps."""
         return -tf.math.expm1(steps * self._log_decay)
+
+
+def copy_row(variable: tf.Variable, source: int, rows: tf.Tensor) -> None:
+    """Copies one row of a variable to others.
+
+    Args:
+        variable: `[num_rows, ...]`.
+        source: The row that is copied.
+        rows: Distinct indices, `[R]`.
+    """
+    shape = (len(rows), *variable.shape[1:])
+    value = tf.broadcast_to(tf.gather(variable, source), shape)
+    variable.scatter_update(tf.IndexedSlices(value, rows))

@@ -4,6 +4,7 @@ import contextlib
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import tensorflow as tf
 from data_pipelines.reading.batches import Batches
 from data_pipelines.reading.reader import element_spec, read
 from data_pipelines.stores.store import Store
+from data_pipelines.stores.unseen_ids import unseen_before_validation
 from sparsectr.config import Config
 from sparsectr.errors import InputError
 from sparsectr.metrics import Metrics
 from sparsectr.process.peak_memory import peak_resident_bytes
 from sparsectr.process.progress import Progress
+from sparsectr.schema import OUT_OF_VOCABULARY_ID
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.compilation import Shape, worth_compiling
 from sparsectr.training.run_directory import RunDirectory
@@ -82,12 +85,14 @@ class Trainer:
             self.num_steps = min(self.num_steps, train.max_steps)
         self.num_steps_done = 0
         self.validation: Validation | None = None
+        self._unseen_ids: Mapping[str, Any] = {}
         if train.validation:
             self.validation = Validation(
                 every=train.validate_every or self.batches.num_batches,
                 num_steps=self.num_steps,
                 patience=train.patience,
             )
+            self._unseen_ids = unseen_before_validation(store)
         self._scorings: dict[str, tuple[Batches, PredictStep]] = {}
         with strategy.scope():
             self.model = config.model.build(store.schema, config.dtype)
@@ -244,6 +249,7 @@ class Trainer:
         if self.validation is None:
             return
         began = time.monotonic()
+        self._forget_unseen_ids()
         metrics = self.evaluate(VALIDATION)
         self.validation.add(done, metrics)
         # Before the checkpoint: what has one has its evaluation in the log.
@@ -266,6 +272,25 @@ class Trainer:
             flush=True,
         )
         self._start += time.monotonic() - began
+
+    def _forget_unseen_ids(self) -> None:
+        """Makes ids that only the validation has mean out of vocabulary.
+
+        That is what such values are in the test. No step trains their rows,
+        so that training does not notice.
+        """
+        variables = {v.path: v for v in self.model.trainable_variables}
+        for spec in self.model.recipe.tables(self.model.schema):
+            ids = self._unseen_ids.get(spec.ids_of or "", ())
+            if len(ids):
+                (path,) = [
+                    path
+                    for path in variables
+                    if path.endswith(f"/table_{spec.name}/rows")
+                ]
+                self._optimizer.copy_row(
+                    variables[path], OUT_OF_VOCABULARY_ID, ids
+                )
 
     def _save(self, done: int) -> None:
         """Saves a checkpoint, and the best one behind it."""

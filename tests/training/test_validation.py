@@ -12,6 +12,7 @@ import pytest
 from configs.models.mean_pooling import MeanPoolingRecipe
 from data_pipelines.reading.batches import Batches
 from data_pipelines.stores.store import Store
+from data_pipelines.stores.unseen_ids import unseen_before_validation
 from sparsectr.config import Config
 from sparsectr.config_flags import flags_of
 from sparsectr.errors import InputError
@@ -267,6 +268,29 @@ def test_the_best_is_what_is_loaded(
     again = Trainer(CHEAP, tiny_store, RunDirectory(path), make_strategy(1))
     again.model.set_weights(trained.model.get_weights())
     assert again.evaluate("validation") == best.metrics
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.8])
+def test_what_only_the_validation_has_is_out_of_vocabulary(
+    ema_decay: float, tiny_store: Store, tmp_path: pathlib.Path
+) -> None:
+    config = change(CHEAP, "train", ema_decay=ema_decay)
+    trainer = make_trainer(config, tiny_store, tmp_path)
+    before = {v.path: v.numpy() for v in trainer.model.trainable_variables}
+    trainer.train()
+    unseen = unseen_before_validation(tiny_store)
+    assert any(map(len, unseen.values()))
+    weights = load_model(RunDirectory(tmp_path)).model.trainable_variables
+    for variable in weights:
+        _, _, table = variable.path.removesuffix("/rows").rpartition("table_")
+        rows, first = variable.numpy(), before[variable.path]
+        if len(ids := unseen.get(table, ())):
+            np.testing.assert_allclose(
+                rows[ids], np.tile(rows[1], (len(ids), 1)), rtol=1e-6
+            )
+            seen = np.setdiff1d(np.arange(len(rows)), ids)
+            assert not (rows[seen[2:]] == rows[1]).all(axis=1).any()
+            assert not (first[ids] == first[1]).any()
 
 
 class _StopError(Exception):
