@@ -13,10 +13,12 @@ from sparsectr.config_fields import check_fields, config_field, require
 from sparsectr.model_recipe import ModelRecipe
 from sparsectr.model_registry import recipe_from_dict
 
-CONTRACT = 5
+CONTRACT = 6
 """Counts what changes the meaning of a run's files: 2 names the weights of a
 checkpoint, where 1 numbered them; 3 has store.json; 4 takes sizes that are not
-given from the store."""
+given from the store; 5 has sets and numbers of every kind; 6 has heads of any
+depth.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ and reports need of a model without building it. `build` loads the network.
 
 import dataclasses
 import importlib
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -121,8 +122,14 @@ class ModelRecipe:
     embedding_dim: int = config_field(
         32, "Width of every embedding table.", minimum=1
     )
-    head_units: int = config_field(
-        32, "Hidden width of the prediction MLP.", minimum=1
+    head_units: tuple[int, ...] = config_field(
+        (32,), "Hidden widths of the prediction MLP."
+    )
+    head_activation: str = config_field(
+        "relu",
+        "Activation of the prediction MLP; dice is DIN's, which has running "
+        "statistics.",
+        choices=("relu", "leaky_relu", "dice"),
     )
     dropout_rate: float = config_field(
         0.0, "Dropout on the embedded sequence, in training."
@@ -140,6 +147,12 @@ class ModelRecipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        require(
+            bool(self.head_units) and min(self.head_units) >= 1,
+            "head_units",
+            "be at least one number, each at least 1",
+            self.head_units,
+        )
         for name in ("dropout_rate", "hidden_training_fields"):
             share = getattr(self, name)
             require(
@@ -265,7 +278,24 @@ def prediction_flops(
     recipe: ModelRecipe, schema: DatasetSchema, shape: RequestShape
 ) -> int:
     """Returns operations of `PredictionLayer` (Eq. 17)."""
-    width, hidden = recipe.width, recipe.head_units
-    candidate = width * width + width * hidden + hidden
-    user = user_width(recipe, schema) * width
-    return 2 * shape.batch_size * (shape.num_candidates * candidate + user)
+    width = recipe.width
+    projections = shape.num_candidates * width**2
+    projections += user_width(recipe, schema) * width
+    return 2 * shape.batch_size * projections + head_flops(recipe, shape, width)
+
+
+def head_flops(
+    recipe: ModelRecipe, shape: RequestShape, width: int, shared: int = 0
+) -> int:
+    """Returns operations of `MLPHead`.
+
+    Args:
+        recipe: Has its sizes.
+        shape: The batch.
+        width: Columns of a candidate's row.
+        shared: Columns that the candidates of a request share.
+    """
+    sizes = (width, *recipe.head_units, 1)
+    candidate = sum(a * b for a, b in itertools.pairwise(sizes))
+    products = shape.num_candidates * candidate + shared * sizes[1]
+    return 2 * shape.batch_size * products

@@ -84,7 +84,7 @@ def reference_weights(model: Any) -> dict[str, Any]:
         "blocks": [block_weights(block) for block in model.blocks],
         "head": {
             "candidate": _array(head.candidate_projection.kernel),
-            **_mlp(head.hidden, head.output_unit),
+            **_mlp(head.mlp.hidden[0], head.mlp.output_unit),
         },
     }
     if model.schema.user_fields:

@@ -84,7 +84,7 @@ CONFIG = SparseCTRRecipe(
     num_chunks=7,
     num_transition=2,
     num_local=11,
-    head_units=19,
+    head_units=(19,),
 )
 
 SMALL_CONFIG = SparseCTRRecipe(
@@ -95,7 +95,7 @@ SMALL_CONFIG = SparseCTRRecipe(
     num_chunks=3,
     num_transition=2,
     num_local=2,
-    head_units=7,
+    head_units=(7,),
 )
 """For tests whose cost is that of tracing and compiling."""
 
@@ -115,7 +115,7 @@ def sized_recipe(
     numbers = {
         field: size
         for field, size in dataclasses.asdict(sizes).items()
-        if field in own and isinstance(size, int)
+        if field in own and isinstance(size, int | tuple)
     }
     return recipe(**numbers, **values)
 

@@ -67,7 +67,6 @@ AT_LEAST_1 = {
         "num_chunks",
         "num_transition",
         "num_local",
-        "head_units",
     ),
     DataConfig: ("max_history",),
     TrainConfig: (

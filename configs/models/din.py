@@ -13,6 +13,7 @@ from sparsectr.model_recipe import (
     StateSpec,
     StateTensor,
     embedding_flops,
+    head_flops,
     user_state,
     user_width,
 )
@@ -66,8 +67,8 @@ class DINRecipe(ModelRecipe):
         unit = (shape.num_candidates + shape.length + pairs) * width * first
         unit += pairs * (first * second + second)
         interest = pairs * width
-        head_input = 2 * width + user_width(self, schema)
-        head = shape.num_candidates * self.head_units * (head_input + 1)
-        return embedding_flops(self, schema, shape) + 2 * shape.batch_size * (
-            unit + interest + head
+        return (
+            embedding_flops(self, schema, shape)
+            + 2 * shape.batch_size * (unit + interest)
+            + head_flops(self, shape, 2 * width, user_width(self, schema))
         )

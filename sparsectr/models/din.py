@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
+from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
     Inputs,
@@ -71,11 +72,11 @@ class DIN(RankingModel):
             name="activation_unit",
             dtype=policy,
         )
-        self.hidden = keras.layers.Dense(
-            recipe.head_units, activation="relu", name="hidden", dtype=policy
-        )
-        self.output_unit = keras.layers.Dense(
-            1, name="output_unit", dtype="float32"
+        self.head = MLPHead(
+            recipe.head_units,
+            recipe.head_activation,
+            name="head",
+            dtype=policy,
         )
 
     def build(self, inputs_shape: Any = None) -> None:
@@ -84,8 +85,10 @@ class DIN(RankingModel):
         profile = user_width(recipe, self.schema)
         self.embedding.build()
         self.activation_unit.build((None, None, recipe.width))
-        self.hidden.build((None, None, 2 * recipe.width + profile))
-        self.output_unit.build((None, None, recipe.head_units))
+        self.head.build(
+            (None, None, 2 * recipe.width),
+            (None, profile) if profile else None,
+        )
         self.built = True
 
     def encode_user(
@@ -125,14 +128,13 @@ class DIN(RankingModel):
         interest = ops.matmul(
             ops.cast(weights, behaviors.dtype), behaviors
         )  # [B, C, d]
-        rows = [interest, candidates]
-        if "user" in state:
-            user = ops.expand_dims(state["user"], 1)  # [B, 1, U * e]
-            shape = (1, ops.shape(candidates)[1], 1)
-            rows.append(ops.tile(user, shape))
-        logits = self.output_unit(self.hidden(ops.concatenate(rows, axis=-1)))
-        found = {"weights": weights} if trace else {}
-        return Scores(ops.squeeze(logits, axis=-1), {}, found)
+        logits = self.head(
+            ops.concatenate([interest, candidates], axis=-1),
+            state.get("user"),
+            candidate_mask=inputs.get("candidate_mask"),
+            training=training,
+        )
+        return Scores(logits, {}, {"weights": weights} if trace else {})
 
     def _normalized(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Returns the weights of behaviours, float32; 0 for padding."""

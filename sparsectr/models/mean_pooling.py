@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
-from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
     Inputs,
@@ -57,7 +57,11 @@ class MeanPooling(RankingModel):
             recipe.width, activation="relu", name="fusion", dtype=policy
         )
         self.prediction = PredictionLayer(
-            recipe.width, recipe.head_units, name="prediction", dtype=policy
+            recipe.width,
+            recipe.head_units,
+            recipe.head_activation,
+            name="prediction",
+            dtype=policy,
         )
 
     def build(self, inputs_shape: Any = None) -> None:
@@ -105,4 +109,10 @@ class MeanPooling(RankingModel):
                 [candidates, history, candidates * history], axis=-1
             )
         )
-        return Scores(self.prediction(fused, state.get("user")), {}, {})
+        logits = self.prediction(
+            fused,
+            state.get("user"),
+            candidate_mask=inputs.get("candidate_mask"),
+            training=training,
+        )
+        return Scores(logits, {}, {})

@@ -17,7 +17,7 @@ from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
-from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
@@ -83,7 +83,11 @@ class SparseCTR(RankingModel):
             for index in range(recipe.num_blocks)
         ]
         self.prediction = PredictionLayer(
-            recipe.width, recipe.head_units, name="prediction", dtype=policy
+            recipe.width,
+            recipe.head_units,
+            recipe.head_activation,
+            name="prediction",
+            dtype=policy,
         )
 
     def make_attention(self) -> Attention:
@@ -214,7 +218,12 @@ class SparseCTR(RankingModel):
                 key_mask,
                 trace=within(found, block.name),
             )
-        logits = self.prediction(candidates, state.get("user"))
+        logits = self.prediction(
+            candidates,
+            state.get("user"),
+            candidate_mask=inputs.get("candidate_mask"),
+            training=training,
+        )
         tensors = {} if found is None else found.tensors
         tensors |= {
             name.removeprefix("trace/"): value

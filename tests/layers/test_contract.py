@@ -23,8 +23,11 @@ from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
+from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
-from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.layers.prediction.dice import Dice
+from sparsectr.layers.prediction.mlp_head import MLPHead
+from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
@@ -269,10 +272,41 @@ def test_prediction_layer(has_user: bool) -> None:
     inputs = (_normal(2, 3, 5), _normal(2, 11))
     check_layer(
         PredictionLayer,
-        {"width": 13, "hidden_units": 7},
+        {"width": 13, "hidden_units": (7, 2), "activation": "leaky_relu"},
         inputs if has_user else inputs[:1],
         expected_output_shape=(2, 3),
         pinned_float32=True,
+    )
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "dice"])
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_mlp_head(is_shared: bool, activation: str) -> None:
+    inputs = (_normal(2, 3, 5), _normal(2, 11))
+    check_layer(
+        MLPHead,
+        {"hidden_units": (7, 2), "activation": activation},
+        inputs if is_shared else inputs[:1],
+        expected_output_shape=(2, 3),
+        pinned_float32=True,
+    )
+
+
+def test_dice() -> None:
+    check_layer(
+        Dice,
+        {"momentum": 0.9, "epsilon": 1e-6},
+        _normal(2, 3, 5),
+        expected_output_shape=(2, 3, 5),
+    )
+
+
+def test_gap_embedding() -> None:
+    check_layer(
+        GapEmbedding,
+        {"width": 5, "table_name": "retrieved"},
+        (REQUESTS["behavior_time"], REQUESTS["request_time"]),
+        expected_output_shape=(BATCH, LENGTH, 5),
     )
 
 

@@ -11,7 +11,9 @@ from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
-from sparsectr.layers.prediction_layer import PredictionLayer
+from sparsectr.layers.prediction.dice import Dice
+from sparsectr.layers.prediction.mlp_head import MLPHead
+from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.ops.places import Places
 from sparsectr.ops.temporal_features import temporal_features
@@ -110,7 +112,7 @@ def test_branch_gate_equals_eqs_9_and_10() -> None:
 @pytest.mark.parametrize("has_user", [True, False])
 def test_prediction_layer_equals_eq_17(has_user: bool) -> None:
     batch, candidates, width, user_width = 2, 5, 7, 11
-    layer = PredictionLayer(width, 13)
+    layer = PredictionLayer(width, (13,))
     rows = _normal(batch, candidates, width)
     users = _normal(batch, user_width) if has_user else None
     layer(rows, users)
@@ -118,10 +120,10 @@ def test_prediction_layer_equals_eq_17(has_user: bool) -> None:
     logits = layer(rows, users).numpy()
     weights: dict[str, Any] = {
         "candidate": layer.candidate_projection.kernel,
-        "kernel_1": layer.hidden.kernel,
-        "bias_1": layer.hidden.bias,
-        "kernel_2": layer.output_unit.kernel,
-        "bias_2": layer.output_unit.bias,
+        "kernel_1": layer.mlp.hidden[0].kernel,
+        "bias_1": layer.mlp.hidden[0].bias,
+        "kernel_2": layer.mlp.output_unit.kernel,
+        "bias_2": layer.mlp.output_unit.bias,
     }
     if has_user:
         weights["user"] = layer.user_projection.kernel
@@ -133,6 +135,54 @@ def test_prediction_layer_equals_eq_17(has_user: bool) -> None:
             users[b].astype("float64") if users is not None else np.zeros(0),
         )
         np.testing.assert_allclose(logits[b], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_what_candidates_share_is_as_if_each_had_it(activation: str) -> None:
+    rows, shared = _normal(2, 5, 7), _normal(2, 11)
+    layer = MLPHead((13, 3), activation)
+    layer.build((None, None, 7), (None, 11))
+    randomize(layer, 0)
+    own = np.concatenate([rows, np.repeat(shared[:, None], 5, axis=1)], axis=-1)
+    x = own.astype("float64")
+    for dense in layer.hidden:
+        x = x @ dense.kernel.numpy() + dense.bias.numpy()
+        slope = 0.0 if activation == "relu" else 0.2
+        x = np.where(x > 0, x, slope * x)
+    last = layer.output_unit
+    expected = (x @ last.kernel.numpy() + last.bias.numpy())[..., 0]
+    np.testing.assert_allclose(layer(rows, shared), expected, rtol=1e-5)
+
+
+def _dice(x: np.ndarray, mean: Any, variance: Any, alpha: Any) -> np.ndarray:
+    share = 1.0 / (1.0 + np.exp((mean - x) / np.sqrt(variance + 1e-8)))
+    return x * (share + (1.0 - share) * alpha)
+
+
+def test_dice() -> None:
+    layer = Dice(momentum=0.75)
+    rows = 3.0 + 5.0 * _normal(2, 5, 7)
+    mask = np.array([[True] * 5, [True, False, True, False, False]])
+    layer.build(rows.shape)
+    alpha = _normal(7)
+    layer.alpha.assign(alpha)
+    before = layer(rows).numpy()
+    np.testing.assert_allclose(before, _dice(rows, 0, 1, alpha), rtol=1e-5)
+    valid = rows[mask].astype("float64")
+    mean, variance = valid.mean(axis=0), valid.var(axis=0)
+    found = layer(rows, mask, training=True)
+    expected = _dice(rows, mean, variance, alpha)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean, 0.25 * mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        layer.moving_variance, 0.75 + 0.25 * variance, rtol=1e-5
+    )
+    moved = layer.moving_mean.numpy()
+    layer(rows, np.zeros_like(mask), training=True)
+    np.testing.assert_array_equal(layer.moving_mean, moved)
+    after = layer(rows)
+    expected = _dice(rows, moved, layer.moving_variance.numpy(), alpha)
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_embedding_table_reads_rows_by_id() -> None:
@@ -229,12 +279,14 @@ def test_request_embedding_needs_sizes() -> None:
         (RelTemporal, [0], "`num_heads` must be at least 1"),
         (EmbeddingTable, [1, 3], "`num_rows` must be at least 2"),
         (EmbeddingTable, [2, 0], "`width` must be at least 1"),
-        (PredictionLayer, [0, 1], "`width` must be at least 1"),
-        (PredictionLayer, [1, 0], "`hidden_units` must be at least 1"),
+        (PredictionLayer, [0, (1,)], "`width` must be at least 1"),
+        (PredictionLayer, [1, (3, 0)], "`hidden_units` must be at least one"),
+        (MLPHead, [()], "`hidden_units` must be at least one number"),
+        (MLPHead, [(3,), "swish"], "`activation` must be one of relu"),
     ],
 )
 def test_rejects_bad_arguments(
-    layer_class: type, arguments: list[int], message: str
+    layer_class: type, arguments: list[Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         layer_class(*arguments)

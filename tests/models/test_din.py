@@ -50,9 +50,10 @@ def test_equals_the_equation(normalize: str) -> None:
             weights = weights / max(len(weights), 1)
         interest = weights @ valid if len(valid) else 0.0 * candidates[b, c]
         x = np.concatenate([interest, candidates[b, c], user[b]])
-        x = x @ _array(model.hidden.kernel) + _array(model.hidden.bias)
-        x = np.maximum(x, 0.0) @ _array(model.output_unit.kernel)
-        expected[b, c] = x[0] + _array(model.output_unit.bias)[0]
+        hidden, last = model.head.hidden[0], model.head.output_unit
+        x = x @ _array(hidden.kernel) + _array(hidden.bias)
+        x = np.maximum(x, 0.0) @ _array(last.kernel)
+        expected[b, c] = x[0] + _array(last.bias)[0]
     logits = model(inputs).logits
     scale = np.max(np.abs(expected))
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * scale)

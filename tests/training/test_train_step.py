@@ -22,7 +22,7 @@ from sparsectr.training.train_step import PredictStep, TrainStep
 from tests.make_requests import SCHEMA, make_requests
 from tests.tiny_run import CONFIG, change, make_trainer
 
-CHEAP = MeanPoolingRecipe(width=7, embedding_dim=3, head_units=5)
+CHEAP = MeanPoolingRecipe(width=7, embedding_dim=3, head_units=(5,))
 ATTENTIVE = SparseCTRRecipe(
     width=6,
     embedding_dim=3,
@@ -30,7 +30,7 @@ ATTENTIVE = SparseCTRRecipe(
     num_heads=2,
     num_chunks=3,
     num_local=2,
-    head_units=5,
+    head_units=(5,),
 )
 NUM_VALID = [0, 1, 5, 11, 7]
 

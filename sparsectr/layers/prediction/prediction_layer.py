@@ -3,11 +3,13 @@
 Axes: B batch, C candidates, U user fields, d width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.ops.tensor import Tensor
 
 
@@ -19,12 +21,16 @@ class PredictionLayer(keras.layers.Layer):
 
     Args:
         width: d.
-        hidden_units: Hidden units of the MLP, whose output is 1.
+        hidden_units: Width of each hidden layer of the MLP, whose output is
+            1.
+        activation: That of the hidden layers; see `MLPHead`.
 
     Call arguments:
         candidates: float `[B, C, d]`, the last block's rows.
         user: float `[B, U * embedding_dim]`, the flattened e_U; `None` for a
             schema without user fields, which leaves the factor out.
+        candidate_mask: bool `[B, C]`, True for a real candidate; see `MLPHead`.
+        training: See `MLPHead`.
 
     Returns:
         float32 `[B, C]`, logits: the sigmoid is in the loss and in the
@@ -40,15 +46,21 @@ class PredictionLayer(keras.layers.Layer):
         Its `W5` of `[|U|, d]` does not fit `e_U`, which is flattened here.
     """
 
-    def __init__(self, width: int, hidden_units: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden_units: Sequence[int],
+        activation: str = "relu",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("width", width), ("hidden_units", hidden_units)):
-            if value < 1:
-                raise ValueError(
-                    f"`{name}` must be at least 1. Received: {name}={value}"
-                )
+        if width < 1:
+            raise ValueError(
+                f"`width` must be at least 1. Received: width={width}"
+            )
         self.width = width
-        self.hidden_units = hidden_units
+        self.hidden_units = tuple(hidden_units)
+        self.activation = activation
         self.candidate_projection = keras.layers.Dense(
             width,
             activation="relu",
@@ -63,30 +75,31 @@ class PredictionLayer(keras.layers.Layer):
             name="user_projection",
             dtype=self.dtype_policy,
         )
-        self.hidden = keras.layers.Dense(
-            hidden_units,
-            activation="relu",
-            name="hidden",
-            dtype=self.dtype_policy,
-        )
-        self.output_unit = keras.layers.Dense(
-            1, name="output_unit", dtype="float32"
+        self.mlp = MLPHead(
+            hidden_units, activation, name="mlp", dtype=self.dtype_policy
         )
 
     def build(self, candidates_shape: Any, user_shape: Any = None) -> None:
         self.candidate_projection.build(candidates_shape)
         if user_shape is not None:
             self.user_projection.build(user_shape)
-        self.hidden.build((*candidates_shape[:-1], self.width))
-        self.output_unit.build((*candidates_shape[:-1], self.hidden_units))
+        self.mlp.build((*candidates_shape[:-1], self.width))
         self.built = True
 
-    def call(self, candidates: Tensor, user: Tensor | None = None) -> Tensor:
+    def call(
+        self,
+        candidates: Tensor,
+        user: Tensor | None = None,
+        candidate_mask: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
         fused = self.candidate_projection(candidates)  # [B, C, d]
         if user is not None:
             fused = fused * ops.expand_dims(self.user_projection(user), 1)
-        logits = self.output_unit(self.hidden(fused))  # [B, C, 1]
-        return ops.squeeze(logits, axis=-1)
+        logits: Tensor = self.mlp(
+            fused, candidate_mask=candidate_mask, training=training
+        )
+        return logits
 
     def compute_output_shape(
         self, candidates_shape: Any, user_shape: Any = None
@@ -94,7 +107,11 @@ class PredictionLayer(keras.layers.Layer):
         return candidates_shape[:-1]
 
     def compute_output_spec(
-        self, candidates: Tensor, user: Tensor | None = None
+        self,
+        candidates: Tensor,
+        user: Tensor | None = None,
+        candidate_mask: Tensor | None = None,
+        training: bool = False,
     ) -> Any:
         shape = self.compute_output_shape(candidates.shape)
         return keras.KerasTensor(shape, "float32")
@@ -104,4 +121,5 @@ class PredictionLayer(keras.layers.Layer):
             **super().get_config(),
             "width": self.width,
             "hidden_units": self.hidden_units,
+            "activation": self.activation,
         }

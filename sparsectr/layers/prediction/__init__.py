@@ -1,0 +1,1 @@
+"""From a candidate's row to its logit."""
