@@ -4,6 +4,7 @@ The order is a pure function of seed and step: nothing has to be saved to go
 on after a stop.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.reading.batch_order import BatchOrder
+from data_pipelines.reading.frozen_statistics import frozen_statistics
 from data_pipelines.requests.buckets import fitting_sizes, least_bucket
 from data_pipelines.stores.history_ends import history_ends
 from data_pipelines.stores.id_sets import Column, IdSets
+from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import (
     WEIGHT,
     Shard,
@@ -24,8 +27,7 @@ from data_pipelines.stores.split_parts import in_part, is_cut, split_of
 from data_pipelines.stores.store import Store, shard_name
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
-from sparsectr.schema import DatasetSchema, Prefix
-from sparsectr.statistic import USER_ID
+from sparsectr.schema import Prefix
 
 Array = npt.NDArray[Any]
 
@@ -77,6 +79,7 @@ class Batches:
             had at the first one of the split. Within a user, a click that is
             in the history leaves fewer to come, so that the AUC of a user is
             too low for scores that rise with clicks; this takes it away.
+            Statistics of the user's id are as of then, too.
 
     Attributes:
         num_requests: Requests of the part that this worker reads.
@@ -90,8 +93,7 @@ class Batches:
     Raises:
         ValueError: If `batch_size` is below 1, or there is no such worker.
         InputError: If the store has fewer shards than there are workers, or
-            no validation time and a part is asked for that needs it; or if
-            histories are to be frozen, and statistics of the user are not.
+            no validation time and a part is asked for that needs it.
 
     Cost:
         Reads the length of every history once, of all workers' shards, and
@@ -141,8 +143,6 @@ class Batches:
             for name, longest in store.longest_sets.items()
         }
         self._config = config
-        if frozen_history:
-            _check_freezable(store.schema)
         self._frozen_history = frozen_history
         self.batch_size = batch_size
         self._shard = functools.lru_cache(2 * config.shuffle_shards)(
@@ -325,7 +325,22 @@ class Batches:
         through a map counts as held by the process until the map goes.
         """
         name = shard_name(index, len(self._store.shards))
-        return Shard.open(self._store.path / name, self._schema)
+        shard = Shard.open(self._store.path / name, self._schema)
+        return self._with_frozen_statistics(shard)
+
+    def _with_frozen_statistics(self, shard: Shard) -> Shard:
+        """Returns a shard whose statistics are as old as the histories."""
+        columns = shard.splits[self._split]
+        if not self._frozen_history or not self._schema.statistics:
+            return shard
+        first = self._first_of_users(columns, slice(None))
+        frozen = frozen_statistics(self._store, shard, self._split, first)
+        columns = dataclasses.replace(
+            columns, candidates={**columns.candidates, **frozen}
+        )
+        return dataclasses.replace(
+            shard, splits={**shard.splits, self._split: columns}
+        )
 
     def _padded_lengths(self) -> Array:
         """Returns the padded lengths, ascending, the largest last."""
@@ -387,15 +402,21 @@ class Batches:
         )
         if not self._frozen_history:
             return shard_ends(own)
+        return shard_ends(self._first_of_users(columns, own))
+
+    def _first_of_users(
+        self, columns: RequestColumns, own: Array | slice
+    ) -> Array:
+        """Returns the row of the first request of the part of each's user."""
         # A user's requests stand together, in the order of time.
-        rows = np.arange(len(columns.user))
+        rows = every = np.arange(len(columns.user))
         if self._validation_time is not None:
             rows = rows[in_part(columns, self._part, self._validation_time)]
         if not len(rows):
-            return shard_ends(own)
+            return every[own]
         first = np.searchsorted(columns.user[rows], columns.user[own])
         # What is behind the last is of a user without a request of the part.
-        return shard_ends(rows[np.minimum(first, len(rows) - 1)])
+        return rows[np.minimum(first, len(rows) - 1)]
 
     def _of_shards(self, requests: Array) -> list[tuple[int, Array, Array]]:
         """Returns for each shard concerned: places in the batch, own rows."""
@@ -474,17 +495,6 @@ def _padded(column: Column, rows: Array, batch: Array) -> Array:
     if isinstance(column, IdSets):
         return column[rows].padded(batch.shape[-1])
     return column[rows]
-
-
-def _check_freezable(schema: DatasetSchema) -> None:
-    """Raises InputError if clicks of a user are in more than the history."""
-    growing = [s.name for s in schema.statistics if USER_ID in s.fields]
-    if growing:
-        raise InputError(
-            "Frozen histories need a store without statistics of a user's id, "
-            "which grow with the user's clicks as histories do: "
-            f"{', '.join(growing)}."
-        )
 
 
 def _candidate_rows(

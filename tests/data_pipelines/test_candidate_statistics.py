@@ -420,11 +420,46 @@ def test_altered_counts_are_found(
         verify_store(path)
 
 
-def test_a_user_s_statistics_cannot_be_frozen(store: Store) -> None:
+def test_a_user_s_statistics_are_frozen_with_the_history(
+    tmp_path: Path,
+) -> None:
+    rows = drawn_log()
+    start = {(u, r): t for u, t, *_, r, _ in rows["impressions"]}
+    # A store knows when a request was, and not when each of its rows.
+    rows["impressions"] = [
+        (user, start[user, request], *values, request, kind)
+        for user, _, *values, request, kind in rows["impressions"]
+    ]
+    store = _prepare(rows, tmp_path)
+    log = shown_candidates(rows)
+    tested = [
+        (key, candidates)
+        for key, candidates in _by_request(rows).items()
+        if candidates[0].request_time >= TEST_TIME
+    ]
+    first: dict[Any, int] = {}
+    for (user, _), candidates in tested:
+        first.setdefault(user, candidates[0].request_time)
     config = DataConfig(max_history=4)
-    assert Batches(store, "test", config, 4, None).num_batches > 1
-    with pytest.raises(InputError, match=r"grow with the user's .*: own\."):
-        Batches(store, "test", config, 4, None, frozen_history=True)
+    batches = Batches(store, "test", config, 400, None, frozen_history=True)
+    plain = Batches(store, "test", config, 400, None)
+    assert batches.num_batches == 1
+    batch, as_it_was = batches.batch(0), plain.batch(0)
+    num_frozen = 0
+    for row, (key, candidates) in enumerate(tested):
+        for place, candidate in enumerate(candidates):
+            asked = dataclasses.replace(candidate, request_time=first[key[0]])
+            for statistic in STATISTICS:
+                is_own = statistic.name == "own"
+                for name, value in slow_numbers(
+                    statistic, log, asked if is_own else candidate
+                ).items():
+                    found = batch[f"candidate_{name}"][row, place]
+                    expected = np.float32(np.nan if value is None else value)
+                    np.testing.assert_equal(found, expected, name)
+                    before = as_it_was[f"candidate_{name}"][row, place]
+                    num_frozen += is_own and found != before
+    assert num_frozen > 10
 
 
 def test_described(store: Store) -> None:
