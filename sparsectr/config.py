@@ -86,6 +86,11 @@ class TrainConfig:
     max_steps: int = config_field(
         0, "Stop after so many steps; 0 for no limit.", minimum=0
     )
+    newest_share: float = config_field(
+        1.0,
+        "Train on this share of the requests, the newest ones, as trials of a "
+        "search do.",
+    )
     learning_rate: float = config_field(1e-3, "Learning rate of Adam.")
     embedding_learning_rate: float = config_field(
         0.0,
@@ -185,6 +190,12 @@ class TrainConfig:
             "learning_rate",
             "be positive",
             self.learning_rate,
+        )
+        require(
+            0.0 < self.newest_share <= 1.0,
+            "newest_share",
+            "be above 0 and at most 1",
+            self.newest_share,
         )
         require(self.ema_decay < 1.0, "ema_decay", "be below 1", self.ema_decay)
 

@@ -163,6 +163,7 @@ def test_from_dict_fills_in_defaults():
         ({"model": {**MODEL, "hieght": 1}}, "'hieght'"),
         ({"model": {"name": "din2"}}, "must be one of .*mean_pooling.*'din2'"),
         ({"model": {"name": "mean_pooling", "num_heads": 1}}, "'num_heads'"),
+        ({"train": {"newest_share": 0}}, "`newest_share` must be above 0"),
         ({"train": {"epochs": 0}}, "`epochs` must be at least"),
         ({"contract": None}, f"of contract 1 .* reads {CONTRACT}: train anew"),
         ({"contract": CONTRACT + 1}, f"of contract {CONTRACT + 1} "),

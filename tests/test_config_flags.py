@@ -41,6 +41,7 @@ GIVEN = {
         "batch_size": ("8", 8),
         "eval_batch_size": ("9", 9),
         "epochs": ("2", 2),
+        "newest_share": ("0.3", 0.3),
         "max_steps": ("10", 10),
         "learning_rate": ("1e-4", 1e-4),
         "embedding_learning_rate": ("2e-3", 2e-3),

@@ -4,27 +4,22 @@ The order is a pure function of seed and step: nothing has to be saved to go
 on after a stop.
 """
 
-import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.reading.batch_order import BatchOrder
-from data_pipelines.reading.frozen_statistics import frozen_statistics
+from data_pipelines.reading.store_part import StorePart
 from data_pipelines.requests.buckets import fitting_sizes, least_bucket
-from data_pipelines.stores.history_ends import history_ends
 from data_pipelines.stores.id_sets import Column, IdSets
-from data_pipelines.stores.request_columns import RequestColumns
 from data_pipelines.stores.shard import (
     WEIGHT,
     Shard,
     stored_ids,
     stored_numbers,
 )
-from data_pipelines.stores.split_parts import in_part, is_cut, split_of
-from data_pipelines.stores.store import Store, shard_name
+from data_pipelines.stores.store import Store
 from sparsectr.config import DataConfig
 from sparsectr.errors import InputError
 from sparsectr.schema import Prefix
@@ -75,6 +70,8 @@ class Batches:
             window and bucket by bucket.
         worker: Which worker this is, from 0.
         num_workers: How many there are.
+        newest_share: Of the requests of the part, the share that is read,
+            the newest ones.
         frozen_history: Whether every request has the history that its user
             had at the first one of the split. Within a user, a click that is
             in the history leaves fewer to come, so that the AUC of a user is
@@ -117,6 +114,7 @@ class Batches:
         *,
         worker: int = 0,
         num_workers: int = 1,
+        newest_share: float = 1.0,
         frozen_history: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -135,7 +133,6 @@ class Batches:
                 f"{num_workers} workers. Prepare it with more."
             )
         self._store = store
-        self._split = split_of(split)
         self._schema = store.schema
         # One width each: a further one would be a further shape to compile.
         self._set_widths = {
@@ -143,13 +140,16 @@ class Batches:
             for name, longest in store.longest_sets.items()
         }
         self._config = config
-        self._frozen_history = frozen_history
         self.batch_size = batch_size
-        self._shard = functools.lru_cache(2 * config.shuffle_shards)(
-            self._open_shard
+        self._part = StorePart(
+            store,
+            split,
+            config,
+            newest_share=newest_share,
+            frozen_history=frozen_history,
         )
-        self._part = split
-        self._validation_time = store.validation_time if is_cut(split) else None
+        self._split = self._part.split
+        self._shard = self._part.shard
         self.lengths = self._padded_lengths()
         self.widths = config.candidate_buckets or self._fitting_widths()
         no_bucket = len(self.lengths)
@@ -158,7 +158,7 @@ class Batches:
         for index in range(len(store.shards)):
             shard = self._shard(index)
             bucket = self._buckets(shard)
-            bucket[~self._is_read(shard)] = no_bucket
+            bucket[~self._part.is_read(shard)] = no_bucket
             found = np.bincount(bucket, minlength=no_bucket)
             counts[index] = found[:no_bucket]
             sizes.append(len(bucket))
@@ -178,6 +178,11 @@ class Batches:
             first_request=self._first_request,
         )
         self.num_batches = self._order.num_batches
+
+    @property
+    def first_time(self) -> int:
+        """Unix seconds; requests before it are not read."""
+        return self._part.first_time
 
     def requests(self, step: int) -> tuple[Array, int]:
         """Returns which requests a step reads, and their padded length.
@@ -318,30 +323,6 @@ class Batches:
             self._fill(batch, self._shard(index), places, own)
         return batch
 
-    def _open_shard(self, index: int) -> Shard:
-        """Maps a shard anew.
-
-        The maps of `Store` live as long as the store, and what was once read
-        through a map counts as held by the process until the map goes.
-        """
-        name = shard_name(index, len(self._store.shards))
-        shard = Shard.open(self._store.path / name, self._schema)
-        return self._with_frozen_statistics(shard)
-
-    def _with_frozen_statistics(self, shard: Shard) -> Shard:
-        """Returns a shard whose statistics are as old as the histories."""
-        columns = shard.splits[self._split]
-        if not self._frozen_history or not self._schema.statistics:
-            return shard
-        first = self._first_of_users(columns, slice(None))
-        frozen = frozen_statistics(self._store, shard, self._split, first)
-        columns = dataclasses.replace(
-            columns, candidates={**columns.candidates, **frozen}
-        )
-        return dataclasses.replace(
-            shard, splits={**shard.splits, self._split: columns}
-        )
-
     def _padded_lengths(self) -> Array:
         """Returns the padded lengths, ascending, the largest last."""
         longest = self._config.max_history
@@ -351,7 +332,9 @@ class Batches:
         counts = np.zeros(longest + 1, np.int64)
         for index in range(len(self._store.shards)):
             shard = self._shard(index)
-            lengths = self._history_lengths(shard)[self._is_read(shard)]
+            lengths = self._part.history_lengths(shard)[
+                self._part.is_read(shard)
+            ]
             counts += np.bincount(lengths, minlength=longest + 1)
         return np.array(fitting_sizes(counts, _MOST_LENGTHS))
 
@@ -361,7 +344,7 @@ class Batches:
         for index in range(len(self._store.shards)):
             shard = self._shard(index)
             offset = shard.splits[self._split].candidate_offset
-            own = np.bincount(np.diff(offset)[self._is_read(shard)])
+            own = np.bincount(np.diff(offset)[self._part.is_read(shard)])
             longer, shorter = sorted([counts, own], key=len, reverse=True)
             longer[: len(shorter)] += shorter
             counts = longer
@@ -371,52 +354,12 @@ class Batches:
         is_within = (np.cumsum(counts) / counts.sum()) ** self.batch_size
         return fitting_sizes(np.diff(is_within, prepend=0.0), _MOST_WIDTHS)
 
-    def _is_read(self, shard: Shard) -> Array:
-        """Returns which requests of the split are of the part."""
-        columns = shard.splits[self._split]
-        if self._validation_time is None:
-            return np.ones(len(columns.user), np.bool_)
-        return in_part(columns, self._part, self._validation_time)
-
-    def _history_lengths(
-        self, shard: Shard, own: Array | slice = slice(None)
-    ) -> Array:
-        """Returns how many behaviours each request of a shard reads."""
-        columns = shard.splits[self._split]
-        start = shard.behavior_offset[columns.user[own]]
-        length = self._history_end(shard, own) - start
-        return np.minimum(length, self._config.max_history, out=length)
-
     def _buckets(self, shard: Shard, own: Array | slice = slice(None)) -> Array:
         """Returns the length bucket of each request of a shard, or of some."""
         bucket = np.searchsorted(
-            self.lengths, self._history_lengths(shard, own)
+            self.lengths, self._part.history_lengths(shard, own)
         )
         return bucket.astype(np.min_scalar_type(len(self.lengths)))
-
-    def _history_end(self, shard: Shard, own: Array | slice) -> Array:
-        """Returns where the history of requests of a shard ends."""
-        columns = shard.splits[self._split]
-        shard_ends = functools.partial(
-            history_ends, shard, columns, self._config.history_delay
-        )
-        if not self._frozen_history:
-            return shard_ends(own)
-        return shard_ends(self._first_of_users(columns, own))
-
-    def _first_of_users(
-        self, columns: RequestColumns, own: Array | slice
-    ) -> Array:
-        """Returns the row of the first request of the part of each's user."""
-        # A user's requests stand together, in the order of time.
-        rows = every = np.arange(len(columns.user))
-        if self._validation_time is not None:
-            rows = rows[in_part(columns, self._part, self._validation_time)]
-        if not len(rows):
-            return every[own]
-        first = np.searchsorted(columns.user[rows], columns.user[own])
-        # What is behind the last is of a user without a request of the part.
-        return rows[np.minimum(first, len(rows) - 1)]
 
     def _of_shards(self, requests: Array) -> list[tuple[int, Array, Array]]:
         """Returns for each shard concerned: places in the batch, own rows."""
@@ -468,7 +411,7 @@ class Batches:
         batch["request_time"][places] = requests.time[own]
 
         length = batch["behavior_time"].shape[1]
-        end = self._history_end(shard, own)
+        end = self._part.history_end(shard, own)
         row = end[:, None] + np.arange(-length, 0)
         valid = row >= shard.behavior_offset[user][:, None]  # [rows, L]
         row = row[valid]

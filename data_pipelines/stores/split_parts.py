@@ -1,5 +1,6 @@
 """The parts of a store by time, cut out of its two splits."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,22 @@ def in_part(requests: RequestColumns, part: str, validation_time: int) -> Array:
     """
     is_validation = np.asarray(requests.time) >= validation_time
     return is_validation if part == "validation" else ~is_validation
+
+
+def newest_from(times: Sequence[Array], share: float) -> int:
+    """Returns from when on requests are the newest share of some.
+
+    Args:
+        times: Unix seconds of the requests, in parts.
+        share: Above 0, at most 1.
+
+    Returns:
+        Unix seconds; at least the share is from then on, those of one second
+        together.
+    """
+    every = np.concatenate(times)
+    older = min(int(len(every) * (1.0 - share)), len(every) - 1)
+    return int(np.partition(every, older)[older])
 
 
 def count_rows(shard: Shard, validation_time: int) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from sparsectr.schema import NUM_RESERVED_IDS, Prefix
 Array = npt.NDArray[Any]
 
 
-def unseen_before_validation(store: Store) -> dict[str, Array]:
+def unseen_before_validation(
+    store: Store, first_time: int = 0
+) -> dict[str, Array]:
     """Returns the ids that stand in nothing older than the validation.
 
     The test has values of its own too, but those have no id: they are out of
@@ -23,6 +25,8 @@ def unseen_before_validation(store: Store) -> dict[str, Array]:
 
     Args:
         store: The data.
+        first_time: Unix seconds; requests before it do not count. Behaviors
+            do, which later requests have in their histories.
 
     Returns:
         int64 ids of each vocabulary table, ascending. Values of hashed tables
@@ -40,7 +44,7 @@ def unseen_before_validation(store: Store) -> dict[str, Array]:
         if table.kind == "vocabulary"
     }
     for shard in store.shards:
-        for table, column in _older_columns(store, shard):
+        for table, column in _older_columns(store, shard, first_time):
             if table in seen:
                 seen[table][_values(column)] = True
     for rows in seen.values():
@@ -48,11 +52,14 @@ def unseen_before_validation(store: Store) -> dict[str, Array]:
     return {name: np.flatnonzero(~rows) for name, rows in seen.items()}
 
 
-def _older_columns(store: Store, shard: Shard) -> list[tuple[str, Column]]:
+def _older_columns(
+    store: Store, shard: Shard, first_time: int
+) -> list[tuple[str, Column]]:
     """Returns tables and ids of a shard's rows before the validation."""
     time = store.validation_time
     requests = shard.splits["train"]
     older = in_part(requests, "train_older", time)
+    older &= np.asarray(requests.time) >= first_time
     of_older = np.repeat(older, np.diff(requests.candidate_offset))
     parts: tuple[tuple[Prefix, Any, Array], ...] = (
         ("user", requests.users, older),

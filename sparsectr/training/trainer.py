@@ -76,7 +76,12 @@ class Trainer:
             check_parts(store)
         part = "train_older" if train.validation else "train"
         self.batches = Batches(
-            store, part, config.data, train.batch_size, train.seed
+            store,
+            part,
+            config.data,
+            train.batch_size,
+            train.seed,
+            newest_share=train.newest_share,
         )
         if self.batches.num_requests == 0:
             raise InputError(f"{store.path} has no training requests.")
@@ -92,7 +97,9 @@ class Trainer:
                 num_steps=self.num_steps,
                 patience=train.patience,
             )
-            self._unseen_ids = unseen_before_validation(store)
+            self._unseen_ids = unseen_before_validation(
+                store, self.batches.first_time
+            )
         self._scorings: dict[str, tuple[Batches, PredictStep]] = {}
         with strategy.scope():
             self.model = config.model.build(store.schema, config.dtype)

@@ -151,6 +151,7 @@ def final_run(
         validate_every=0,
         patience=0,
         max_steps=max_steps,
+        newest_share=1.0,
         # Batches that are not full make epochs a little shorter or longer.
         epochs=-(-max_steps // num_batches),
     )

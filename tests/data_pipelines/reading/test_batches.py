@@ -194,6 +194,20 @@ def test_a_part_is_read_whole_and_alone(
     assert len(found) == sum(count["candidates"] for count in counts)
 
 
+@pytest.mark.parametrize("part", ["train", "train_older"])
+def test_the_newest_share_is_read_alone(store: Store, part: str) -> None:
+    whole = Batches(store, part, CONFIG, BATCH_SIZE, 5)
+    every = np.concatenate([whole.users(step)[1] for step in _epoch(whole)])
+    newest = Batches(store, part, CONFIG, BATCH_SIZE, 5, newest_share=0.3)
+    read = [newest.users(step)[1] for step in _epoch(newest)]
+    first = newest.first_time
+    assert sorted(np.concatenate(read)) == sorted(every[every >= first])
+    # All of the second that the share begins in.
+    assert (every > first).sum() < 0.3 * len(every) <= newest.num_requests
+    assert newest.num_requests < whole.num_requests
+    assert whole.first_time == 0
+
+
 def test_parts_need_a_validation_time(store: Store, tmp_path: Path) -> None:
     write_store(
         tmp_path / "old",

@@ -37,7 +37,7 @@ def _with_sets(shard: Shard) -> Shard:
     return dataclasses.replace(shard, behaviors=behaviors)
 
 
-def _slow(store: Store) -> dict[str, set[int]]:
+def _slow(store: Store, first_time: int) -> dict[str, set[int]]:
     """Returns the ids of each table in rows before the validation."""
     found: dict[str, set[int]] = {t.name: set() for t in store.schema.tables}
     schema = store.schema
@@ -61,7 +61,7 @@ def _slow(store: Store) -> dict[str, set[int]]:
                 add(schema.behavior_fields, shard.behaviors, row)
         requests = shard.splits["train"]
         for row in range(requests.num_requests):
-            if requests.time[row] >= VALIDATION_TIME:
+            if not first_time <= requests.time[row] < VALIDATION_TIME:
                 continue
             add(schema.user_fields, requests.users, row)
             start, end = requests.candidate_offset[row : row + 2]
@@ -70,8 +70,10 @@ def _slow(store: Store) -> dict[str, set[int]]:
     return found
 
 
-def test_what_no_older_row_has(store: Store) -> None:
-    seen, unseen = _slow(store), unseen_before_validation(store)
+@pytest.mark.parametrize("first_time", [0, VALIDATION_TIME - 9])
+def test_what_no_older_row_has(store: Store, first_time: int) -> None:
+    seen = _slow(store, first_time)
+    unseen = unseen_before_validation(store, first_time)
     assert set(unseen) == {"user", "serial", "shop"}  # `kind` is hashed
     for name, ids in unseen.items():
         size = store.schema.table(name).size or 0
