@@ -59,6 +59,8 @@ EXTRAS_REQUIRE = {
     "client": ["grpcio"],
     # What sparsectr.recalibrate fits with; nothing that serves needs it.
     "calibration": ["scikit-learn"],
+    # What sparsectr.search and benchmarks.leaderboard choose trials with.
+    "search": ["optuna>=4"],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [
         "pytest",
@@ -72,6 +74,7 @@ EXTRAS_REQUIRE = {
         "moto[server]",
         "pyspark>=4,<5",
         "scikit-learn",
+        "optuna>=4",
         "ruff>=0.17,<0.18",
         "mypy>=2.4,<2.5",
         "pandas-stubs",

@@ -1,0 +1,1 @@
+"""What `sparsectr.search` is made of."""
