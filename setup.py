@@ -59,8 +59,10 @@ EXTRAS_REQUIRE = {
     "client": ["grpcio"],
     # What sparsectr.recalibrate fits with; nothing that serves needs it.
     "calibration": ["scikit-learn"],
-    # What sparsectr.search and benchmarks.leaderboard choose trials with.
+    # What sparsectr.search chooses trials with.
     "search": ["optuna>=4"],
+    # What benchmarks.leaderboard needs beside: its tests and its pictures.
+    "leaderboard": ["optuna>=4", "scipy", "matplotlib"],
     # Linters are bounded above: a new rule should not fail an old commit.
     "test": [
         "pytest",
@@ -75,6 +77,7 @@ EXTRAS_REQUIRE = {
         "pyspark>=4,<5",
         "scikit-learn",
         "optuna>=4",
+        "scipy",
         "ruff>=0.17,<0.18",
         "mypy>=2.4,<2.5",
         "pandas-stubs",

@@ -37,9 +37,9 @@ class FakeTraining:
         self.given: list[Flags] = []
         self._outcome = outcome
 
-    def __call__(self, command: Flags, check: bool) -> Any:
+    def __call__(self, command: Flags, **options: Any) -> Any:
         assert command[1:3] == ["-m", "sparsectr.train"]
-        assert not check
+        assert options == {"check": False, "stdout": 2}
         given = command[3:]
         self.given.append(given)
         run = RunDirectory(_workdir(given))

@@ -146,8 +146,11 @@ class Study:
                 f"--data_dir={self._data_dir}",
                 f"--workdir={workdir}",
             ]
+        # What it prints is no part of what the search has found.
         done = subprocess.run(
-            [sys.executable, "-m", "sparsectr.train", *arguments], check=False
+            [sys.executable, "-m", "sparsectr.train", *arguments],
+            check=False,
+            stdout=2,
         )
         if done.returncode < 0 or done.returncode == 130:
             raise KeyboardInterrupt

@@ -1,3 +1,3 @@
-from tests.tiny_run import command, tiny_folder
+from tests.tiny_run import command, tiny_folder, tiny_store
 
-__all__ = ["command", "tiny_folder"]
+__all__ = ["command", "tiny_folder", "tiny_store"]

@@ -1,0 +1,1 @@
+"""What `benchmarks.leaderboard` is made of."""
