@@ -130,6 +130,13 @@ def main(argv: list[str]) -> None:
         result["floors"] = floors(store, split)
     if train.ema_decay:
         print(f"Weights: {train.evaluated_weights}")
+    if trained.schema.negative_rate < 1.0:
+        print(
+            f"note: the log has {trained.schema.negative_rate:g} of its "
+            "negatives; these are metrics of the log as it is, and what is "
+            "served undoes the sampling",
+            file=sys.stderr,
+        )
     print(metrics.log_lines("frozen history" if values.frozen_history else ""))
     print(json.dumps(result, allow_nan=False))
     if values.frozen_history and _is_of(

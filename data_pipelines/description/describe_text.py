@@ -83,6 +83,11 @@ def share(part: int, whole: int) -> str:
     return f"{percent:.1f} %" if percent <= 99.9 else ">99.9 %"
 
 
+def share_kept(rate: float) -> str:
+    """Returns a share of negatives in percent."""
+    return f"{100 * rate:g} %"
+
+
 def duration(seconds: int | None) -> str:
     """Returns a duration of two digits or so, cut off, not rounded."""
     if seconds is None:
@@ -121,6 +126,13 @@ def _overview(
     cut = store.manifest.get("split", {}).get("validation_rule")
     if cut is not None:
         yield f"validation: {cut}"
+    if schema.time_fields:
+        yield f"time fields: {', '.join(schema.time_fields)}"
+    if schema.negative_rate < 1.0:
+        yield (
+            f"negatives: the log has {share_kept(schema.negative_rate)} of "
+            "them; rates below are the log's"
+        )
     yield ""
     yield _line(f"Times, {schema.time_zone.name}", ["first", "last"], 22)
     spans = {"behaviors": statistics.behavior_span}

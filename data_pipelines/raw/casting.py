@@ -61,7 +61,7 @@ def cast(rows: RawRows, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
             )
     made = _cast(rows, name, column, wanted)
     if pa.types.is_floating(wanted):
-        rule = f"`{name}` is not a number of 32 bits"
+        rule = f"`{name}` is not a finite number of 32 bits"
         _require(rows, pc.is_finite(made), rule, name)
     return made
 

@@ -14,7 +14,7 @@ from data_pipelines.requests.raw_tensors import (
     MISSING_TEXT,
 )
 from data_pipelines.requests.tensor_type import Array, TensorType
-from sparsectr.errors import InputError
+from sparsectr.errors import InputError, did_you_mean
 
 PAGE = "docs/requests.md"
 """Says what a table holds; errors point to it."""
@@ -161,6 +161,15 @@ def _problem(
         )
         if pc.any(is_large).as_py():
             return f"has an integer above {_LARGEST}.", is_large
+    if dtype == "float32" and not pa.types.is_null(values.type):
+        size = pc.abs(values.cast(pa.float64(), safe=False))
+        is_large = pc.fill_null(pc.greater(size, _LARGEST_NUMBER), False)
+        if pc.any(is_large).as_py():
+            return (
+                f"has a number above {_LARGEST_NUMBER:.3g} or below its "
+                "negative; one that is missing is null or NaN.",
+                is_large,
+            )
     return None, values
 
 
@@ -252,7 +261,7 @@ def _check_column(
     if name not in schema.names:
         raise InputError(
             f"{where} has no column `{name}`, {_expected(type_)}; {PAGE} says "
-            "what such a table holds."
+            "what such a table holds." + did_you_mean(name, schema.names)
         )
     found = element = schema.field(name).type
     depth = 0
@@ -310,6 +319,7 @@ def _is_number(type_: pa.DataType) -> bool:
 
 
 _LARGEST = 2**63 - 1
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
 _ARROW_TYPES = {
     "float32": pa.float32(),
     "int64": pa.int64(),

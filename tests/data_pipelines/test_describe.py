@@ -1,6 +1,7 @@
 """What a store is said to hold, against slow and plain counting."""
 
 import collections
+import copy
 import dataclasses
 import datetime
 import itertools
@@ -450,6 +451,20 @@ def test_text(store, statistics):
     assert row in rows
     assert any(row[:2] == ["candidate_price", "dense"] for row in rows)
     assert any(row[:2] == ["behavior_serial", "90,000"] for row in rows)
+
+
+def test_text_says_what_a_log_left_out_and_what_is_computed(store, statistics):
+    schema = dataclasses.replace(
+        store.schema,
+        negative_rate=0.125,
+        time_fields=("behavior_hour", "request_hour"),
+    )
+    other = copy.copy(store)
+    other.schema = schema
+    lines = describe(other, statistics).splitlines()
+    assert "time fields: behavior_hour, request_hour" in lines
+    kept = "negatives: the log has 12.5 % of them; rates below are the log's"
+    assert kept in lines
 
 
 def test_picture_shows_the_shares(store, statistics):

@@ -265,7 +265,7 @@ def _changed(name: str, **values: Any) -> dict[str, Rows]:
         (
             "validation/history",
             {"scroll_percentage_fixed": [1.0, float("inf")]},
-            "row 1: `scroll_percentage_fixed` is not a number of 32 bits",
+            "row 1: `scroll_percentage_fixed` is not a finite number of 32",
         ),
     ],
 )

@@ -184,7 +184,7 @@ def _with(table: str, **columns: Any) -> Any:
         ),
         (
             _with("events", seconds=[1.0, float("inf"), *[1.0] * 4]),
-            "events.parquet, row 2: `seconds` is not a number of 32 bits",
+            "events.parquet, row 2: `seconds` is not a finite number of 32",
         ),
         (
             _with("people", spend=["much", "little", "none"]),

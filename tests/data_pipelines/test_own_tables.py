@@ -738,4 +738,6 @@ def test_numbers_of_all_kinds_are_dense(tmp_path: pathlib.Path) -> None:
         tmp_path / "infinite",
         tables=changed("things", price=[float("inf"), 1.0, None, 1.0]),
     )
-    assert "things.parquet, row 1: `price` is not a number of 32" in message
+    assert (
+        "things.parquet, row 1: `price` is not a finite number of 32" in message
+    )

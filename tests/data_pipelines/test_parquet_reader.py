@@ -256,19 +256,19 @@ def test_column_of_another_kind(
             float("inf"),
             FLOAT,
             FLOAT,
-            "`a` is not a number of 32 bits. Received: a=inf",
+            "`a` is not a finite number of 32 bits. Received: a=inf",
         ),
         (
             float("-inf"),
             pa.float64(),
             FLOAT,
-            "`a` is not a number of 32 bits. Received: a=-i",
+            "`a` is not a finite number of 32 bits. Received: a=-i",
         ),
         (
             1e39,
             pa.float64(),
             FLOAT,
-            "`a` is not a number of 32 bits. Received: a=1e+39",
+            "`a` is not a finite number of 32 bits. Received: a=1e+39",
         ),
         (
             b"\xff",

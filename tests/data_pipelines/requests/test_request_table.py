@@ -241,6 +241,14 @@ def test_columns_of_another_type(tmp_path, columns, message):
             },
             "row 1: `behavior_shop` has an integer above",
         ),
+        (
+            {"candidate_price": [[1.0], [None, float("inf")]]},
+            r"row 1: `candidate_price` has a number above 3.4e\+38",
+        ),
+        (
+            {"candidate_price": [[-1e39], []]},
+            r"row 0: `candidate_price` has a number above 3.4e\+38 or below",
+        ),
     ],
 )
 @pytest.mark.parametrize("size", [1, 2])
@@ -248,6 +256,14 @@ def test_values_that_cannot_be(tmp_path, columns, message, size):
     path = write(tmp_path / "a.parquet", columns)
     with pytest.raises(InputError, match=f"a.parquet, {message}"):
         read(path, size)
+
+
+def test_a_misspelt_column(tmp_path):
+    path = write(tmp_path / "a.parquet", {})
+    table = pq.read_table(path).rename_columns({"user_age": "user_agee"})
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match=r"`user_age`.*mean 'user_agee'\?"):
+        RequestTable(path, INPUTS)
 
 
 def test_a_model_that_is_no_click_model(tmp_path):
