@@ -1,0 +1,1 @@
+"""Models of the same shape in PyTorch, which is no requirement of ours."""
