@@ -20,6 +20,7 @@ from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.chunking import Chunks
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
@@ -219,6 +220,20 @@ def test_rel_temporal() -> None:
         {"num_heads": HEADS, "time_zone": ZONE},
         tuple(np.abs(_normal(2, 3, keys)) for keys in (5, 5, 5)),
         expected_output_shape=(2, 3, HEADS, 5),
+        pinned_float32=True,
+    )
+
+
+def test_hstu_bias() -> None:
+    random = np.random.default_rng(0)
+    check_layer(
+        HSTUBias,
+        {"num_positions": 7},
+        (
+            random.integers(7, size=(2, 3, 5)).astype("int32"),
+            random.integers(129, size=(2, 3, 5)).astype("int32"),
+        ),
+        expected_output_shape=(2, 3, 1, 5),
         pinned_float32=True,
     )
 
