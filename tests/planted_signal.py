@@ -1,12 +1,30 @@
 """Requests with a signal that a model can only find by reading histories."""
 
+import dataclasses
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sparsectr.model_recipe import ModelRecipe
-from tests.make_requests import SCHEMA, make_requests
+from tests.make_requests import (
+    SCHEMA,
+    SMALL_CONFIG,
+    make_requests,
+    sized_recipe,
+)
 
+# A number is some thirty times as large as a fresh embedding: as noise beside
+# the signal it would make this a test of patience.
+_SCHEMA = dataclasses.replace(
+    SCHEMA,
+    user_dense_fields=(),
+    behavior_dense_fields=(),
+    candidate_dense_fields=(),
+)
+_SIZES = dataclasses.replace(
+    SMALL_CONFIG, width=20, embedding_dim=11, head_units=(17,)
+)
 _ITEMS = 3
 _BATCH, _LENGTH, _CANDIDATES = 32, 7, 5
 BASE_RATE_LOSS = float(np.log(_ITEMS) - (1 - 1 / _ITEMS) * np.log(2))
@@ -22,9 +40,7 @@ def _batches(num_batches: int) -> list[dict[str, np.ndarray]]:
     batches = []
     for seed in range(num_batches):
         num_valid = random.integers(1, _LENGTH + 1, size=_BATCH).tolist()
-        batch = make_requests(
-            seed, num_valid, length=_LENGTH, num_candidates=_CANDIDATES
-        )
+        batch = make_requests(seed, num_valid, _SCHEMA, _LENGTH, _CANDIDATES)
         item = random.integers(_ITEMS, size=(_BATCH, 1))
         batch["behavior_item"] = np.where(
             batch["behavior_time"] > 0, 2 + item, 0
@@ -36,13 +52,17 @@ def _batches(num_batches: int) -> list[dict[str, np.ndarray]]:
     return batches
 
 
-def loss_after_training(
-    recipe: ModelRecipe, num_steps: int = 80, learning_rate: float = 0.02
-) -> float:
-    """Returns the mean loss of the last ten steps, each on requests unseen."""
+def loss_after_training(name: str, **values: Any) -> float:
+    """Returns the mean loss of the last ten steps, each on requests unseen.
+
+    Args:
+        name: Name of the model.
+        **values: Values of its recipe.
+    """
     keras.utils.set_random_seed(1)
-    model = recipe.build(SCHEMA)
-    optimizer = keras.optimizers.Adam(learning_rate)
+    recipe = sized_recipe(name, _SIZES, **values)
+    model = recipe.build(_SCHEMA)
+    optimizer = keras.optimizers.Adam(0.005)
     variables = model.trainable_variables
     optimizer.build(variables)
 
@@ -64,6 +84,6 @@ def loss_after_training(
 
     losses = [
         float(step({k: tf.constant(v) for k, v in batch.items()}))
-        for batch in _batches(num_steps)
+        for batch in _batches(100)
     ]
     return float(np.mean(losses[-10:]))

@@ -34,6 +34,8 @@ from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.layers.training_fields import TrainingFields
+from sparsectr.layers.transformer_block import TransformerBlock
+from sparsectr.ops.causal_blocks import causal_blocks
 from sparsectr.ops.places import (
     Places,
     places_of_history,
@@ -389,6 +391,38 @@ def test_request_embedding_with_time_fields(gap_to_request: str) -> None:
             (BATCH, LENGTH, WIDTH),
             (BATCH, CANDIDATES, WIDTH),
         ),
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeTransformerBlock(TransformerBlock):
+    """Behaviours pass the block, then candidates."""
+
+    def call(self, behaviors: Any, candidates: Any, behavior_time: Any) -> Any:
+        history = places_of_history(behavior_time)
+        queries = causal_blocks(history, lambda *_: ())
+        rows, keys, values = self.encode(behaviors, queries, is_last=False)
+        return rows, super().call(candidates, keys, values, history.valid)
+
+    def compute_output_shape(
+        self,
+        behaviors_shape: Any,
+        candidates_shape: Any,
+        behavior_time_shape: Any,
+    ) -> Any:
+        return behaviors_shape, candidates_shape
+
+
+def test_transformer_block() -> None:
+    check_layer(
+        WholeTransformerBlock,
+        {
+            "num_heads": HEADS,
+            "feed_forward_multiplier": 2,
+            "dropout_rate": 0.25,
+        },
+        (*WHOLE_INPUTS[:2], REQUESTS["behavior_time"]),
+        expected_output_shape=WHOLE_SHAPE,
     )
 
 
