@@ -35,6 +35,7 @@ from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.layers.training_fields import TrainingFields
 from sparsectr.layers.transformer_block import TransformerBlock
+from sparsectr.layers.unified_attention_block import UnifiedAttentionBlock
 from sparsectr.ops.causal_blocks import causal_blocks
 from sparsectr.ops.places import (
     Places,
@@ -422,6 +423,72 @@ def test_transformer_block() -> None:
             "dropout_rate": 0.25,
         },
         (*WHOLE_INPUTS[:2], REQUESTS["behavior_time"]),
+        expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeUnifiedAttentionBlock(UnifiedAttentionBlock):
+    """Behaviours pass the block, then candidates."""
+
+    def call(
+        self,
+        behaviors: Any,
+        candidates: Any,
+        behavior_time: Any,
+        request_time: Any,
+        tokens: Any = None,
+    ) -> Any:
+        history = places_of_history(behavior_time)
+        request = places_of_request(request_time)
+        relate = self.encoding.relate
+        rows, keys, values, user_side = self.encode(
+            behaviors,
+            history.valid,
+            causal_blocks(history, relate),
+            tokens,
+            is_last=False,
+        )
+        return rows, super().call(
+            candidates,
+            keys,
+            values,
+            relate(request, history),
+            relate(request, request),
+            history.valid,
+            user_side,
+        )
+
+    def compute_output_shape(
+        self,
+        behaviors_shape: Any,
+        candidates_shape: Any,
+        behavior_time_shape: Any,
+        request_time_shape: Any,
+        tokens_shape: Any = None,
+    ) -> Any:
+        return behaviors_shape, candidates_shape
+
+
+@pytest.mark.parametrize("token_width", [5, None])
+def test_unified_attention_block(token_width: int | None) -> None:
+    inputs = (
+        *WHOLE_INPUTS[:2],
+        REQUESTS["behavior_time"],
+        REQUESTS["request_time"],
+    )
+    if token_width:
+        inputs += (_normal(BATCH, 2, token_width),)
+    check_layer(
+        WholeUnifiedAttentionBlock,
+        {
+            "num_heads": HEADS,
+            "num_positions": 11,
+            "token_width": token_width,
+            "feed_forward_multiplier": 2,
+            "dropout_rate": 0.25,
+        },
+        inputs,
         expected_output_shape=WHOLE_SHAPE,
     )
 
