@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from configs.models.hstu import HSTURecipe
+from sparsectr.layers.attention.evo_attention import EvoAttention
+from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.models.hstu import HSTUBlock
 from sparsectr.ops.causal_blocks import causal_blocks
@@ -216,3 +219,26 @@ def test_refuses_what_makes_no_sense() -> None:
         HSTURecipe(num_heads=5)
     with pytest.raises(ValueError, match=r"block_dropout_rate.*below 1"):
         HSTURecipe(block_dropout_rate=1.0)
+
+
+def test_the_bias_is_an_encoding_of_sparse_ctr() -> None:
+    """Chunks, windows and the user's key, which stands nowhere."""
+    inputs = make_requests(3, [13, 0, 5], length=13)
+    rows = np.random.default_rng(0).normal(size=(3, 13, 14)).astype("float32")
+    for attention in (
+        FullAttention(7, HSTUBias(POSITIONS)),
+        EvoAttention(7, 3, TimeChunking(4, 2), HSTUBias(POSITIONS)),
+    ):
+        attention.build(rows.shape)
+        history = places_of_history(inputs["behavior_time"])
+        plan = attention.plan(history, rows, for_history=True)
+        encoded = attention.encode(rows, rows[:, 0], plan)
+        request = places_of_request(inputs["request_time"])
+        num_keys = plan.key_mask.shape[1]
+        features = attention.relate(request, plan.keys, num_keys)
+        for found in (
+            attention.read_history(rows, encoded, plan),
+            attention(rows, *encoded, features, plan.key_mask),
+        ):
+            assert found.shape == rows.shape
+            assert np.all(np.isfinite(found))

@@ -10,6 +10,7 @@ from keras import initializers, ops
 
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.ops.places import Places
+from sparsectr.ops.runtime_one import runtime_one
 from sparsectr.ops.tensor import Tensor
 
 NUM_BUCKETS = 129
@@ -112,6 +113,8 @@ class HSTUBias(Encoding):
         position_bias = ops.pad(self.position_bias, [(0, 1)])
         time_bias = ops.pad(self.time_bias, [(0, 1)])
         bias = ops.take(position_bias, distance) + ops.take(time_bias, bucket)
+        # Or XLA reads the tables once more for every head.
+        bias = bias / runtime_one(self.time_bias)
         return ops.expand_dims(bias, 2)  # [B, Q, 1, S]
 
     def compute_output_shape(
