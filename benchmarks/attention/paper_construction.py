@@ -13,7 +13,7 @@ from configs.models.sparse_ctr import (
     SparseCTRRecipe,
 )
 from sparsectr.layers.attention.attention import Attention
-from sparsectr.layers.attention.full_attention import FullPlan, QueryBlock
+from sparsectr.layers.attention.full_attention import FullPlan
 from sparsectr.model_recipe import (
     RequestShape,
     embedding_flops,
@@ -21,6 +21,7 @@ from sparsectr.model_recipe import (
 )
 from sparsectr.models.ranking_model import Inputs, Scores
 from sparsectr.models.sparse_ctr import SparseCTR
+from sparsectr.ops.causal_blocks import QueryBlock
 from sparsectr.ops.places import Places, places_of_history, places_of_request
 from sparsectr.ops.tensor import Tensor
 from sparsectr.schema import DatasetSchema

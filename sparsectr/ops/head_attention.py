@@ -6,6 +6,7 @@ Axes: B batch, Q queries, S keys, H heads, d width, d_h = d / H.
 from keras import ops
 
 from sparsectr.ops.masked_softmax import Numerators
+from sparsectr.ops.split_heads import join_heads, split_heads
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
 
@@ -144,23 +145,19 @@ def attend_by_head(
     Cost:
         O(Q S d) multiplications, O(Q S H) memory.
     """
-    width = query.shape[-1]
-    head_width = width // num_heads
-
-    def split(rows: Tensor) -> Tensor:
-        count = ops.shape(rows)[1]
-        rows = ops.reshape(rows, (-1, count, num_heads, head_width))
-        return ops.transpose(rows, (0, 2, 1, 3))  # [B, H, rows, d_h]
-
-    keys = ops.transpose(split(keys), (0, 1, 3, 2))  # [B, H, d_h, S]
-    logits = ops.matmul(split(query), keys)  # [B, H, Q, S]
+    head_width = query.shape[-1] // num_heads
+    keys = ops.transpose(
+        split_heads(keys, num_heads), (0, 1, 3, 2)
+    )  # [B, H, d_h, S]
+    logits = ops.matmul(split_heads(query, num_heads), keys)  # [B, H, Q, S]
     logits = ops.cast(logits, "float32") * head_width**-0.5
     if bias is not None:
         logits = logits + ops.transpose(bias, (0, 2, 1, 3))
     weights, total = numerators(logits, ops.expand_dims(mask, 1), 1)
     if trace is not None:
         trace.record("weights", ops.transpose(weights / total, (0, 2, 1, 3)))
-    sums = ops.matmul(ops.cast(weights, values.dtype), split(values))
+    sums = ops.matmul(
+        ops.cast(weights, values.dtype), split_heads(values, num_heads)
+    )
     outputs = ops.cast(ops.cast(sums, "float32") / total, values.dtype)
-    outputs = ops.transpose(outputs, (0, 2, 1, 3))  # [B, Q, H, d_h]
-    return ops.reshape(outputs, (-1, ops.shape(query)[1], width))
+    return join_heads(outputs)

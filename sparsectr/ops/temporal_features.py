@@ -9,6 +9,7 @@ from keras import ops
 
 from sparsectr.ops.local_time import local_time
 from sparsectr.ops.places import Places
+from sparsectr.ops.runtime_one import runtime_one
 from sparsectr.ops.tensor import Tensor
 from sparsectr.time_zone import SECONDS_PER_DAY, TimeZone
 
@@ -97,23 +98,6 @@ def half_gaps(query_time: Tensor, keys: Places) -> Tensor:
     return ops.cast(ops.right_shift(gap, 1), "int32")
 
 
-def _runtime_one(time: Tensor) -> Tensor:
-    """A 1 that no compiler knows, for what is to be computed only once.
-
-    XLA computes cheap producers again wherever they are read: here for every
-    head, and once more for the sum of the softmax. It does not do so with a
-    division whose divisor it cannot see, and the features then are stored:
-    a third less time for the keys of all heads.
-
-    Args:
-        time: int64 tensor.
-
-    Returns:
-        float32 scalar, 1.
-    """
-    return ops.cast(ops.max(time), "float32") * 0.0 + 1.0
-
-
 def temporal_features(
     query_time: Tensor, keys: Places, zone: TimeZone
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,5 +129,5 @@ def temporal_features(
         ),
         "float32",
     )
-    once = _runtime_one(keys.time)
+    once = runtime_one(keys.time)
     return log_gap / once, wave / once, weekend_differs / once

@@ -20,6 +20,7 @@ from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.chunking import Chunks
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
@@ -33,6 +34,9 @@ from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.layers.training_fields import TrainingFields
+from sparsectr.layers.transformer_block import TransformerBlock
+from sparsectr.layers.unified_attention_block import UnifiedAttentionBlock
+from sparsectr.ops.causal_blocks import causal_blocks
 from sparsectr.ops.places import (
     Places,
     places_of_history,
@@ -223,6 +227,20 @@ def test_rel_temporal() -> None:
     )
 
 
+def test_hstu_bias() -> None:
+    random = np.random.default_rng(0)
+    check_layer(
+        HSTUBias,
+        {"num_positions": 7},
+        (
+            random.integers(7, size=(2, 3, 5)).astype("int32"),
+            random.integers(129, size=(2, 3, 5)).astype("int32"),
+        ),
+        expected_output_shape=(2, 3, 1, 5),
+        pinned_float32=True,
+    )
+
+
 def test_no_encoding() -> None:
     layer = NoEncoding.from_config(NoEncoding(name="none").get_config())
     layer.build()
@@ -374,6 +392,104 @@ def test_request_embedding_with_time_fields(gap_to_request: str) -> None:
             (BATCH, LENGTH, WIDTH),
             (BATCH, CANDIDATES, WIDTH),
         ),
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeTransformerBlock(TransformerBlock):
+    """Behaviours pass the block, then candidates."""
+
+    def call(self, behaviors: Any, candidates: Any, behavior_time: Any) -> Any:
+        history = places_of_history(behavior_time)
+        queries = causal_blocks(history, lambda *_: ())
+        rows, keys, values = self.encode(behaviors, queries, is_last=False)
+        return rows, super().call(candidates, keys, values, history.valid)
+
+    def compute_output_shape(
+        self,
+        behaviors_shape: Any,
+        candidates_shape: Any,
+        behavior_time_shape: Any,
+    ) -> Any:
+        return behaviors_shape, candidates_shape
+
+
+def test_transformer_block() -> None:
+    check_layer(
+        WholeTransformerBlock,
+        {
+            "num_heads": HEADS,
+            "feed_forward_multiplier": 2,
+            "dropout_rate": 0.25,
+        },
+        (*WHOLE_INPUTS[:2], REQUESTS["behavior_time"]),
+        expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeUnifiedAttentionBlock(UnifiedAttentionBlock):
+    """Behaviours pass the block, then candidates."""
+
+    def call(
+        self,
+        behaviors: Any,
+        candidates: Any,
+        behavior_time: Any,
+        request_time: Any,
+        tokens: Any = None,
+    ) -> Any:
+        history = places_of_history(behavior_time)
+        request = places_of_request(request_time)
+        relate = self.encoding.relate
+        rows, keys, values, user_side = self.encode(
+            behaviors,
+            history.valid,
+            causal_blocks(history, relate),
+            tokens,
+            is_last=False,
+        )
+        return rows, super().call(
+            candidates,
+            keys,
+            values,
+            relate(request, history),
+            relate(request, request),
+            history.valid,
+            user_side,
+        )
+
+    def compute_output_shape(
+        self,
+        behaviors_shape: Any,
+        candidates_shape: Any,
+        behavior_time_shape: Any,
+        request_time_shape: Any,
+        tokens_shape: Any = None,
+    ) -> Any:
+        return behaviors_shape, candidates_shape
+
+
+@pytest.mark.parametrize("token_width", [5, None])
+def test_unified_attention_block(token_width: int | None) -> None:
+    inputs = (
+        *WHOLE_INPUTS[:2],
+        REQUESTS["behavior_time"],
+        REQUESTS["request_time"],
+    )
+    if token_width:
+        inputs += (_normal(BATCH, 2, token_width),)
+    check_layer(
+        WholeUnifiedAttentionBlock,
+        {
+            "num_heads": HEADS,
+            "num_positions": 11,
+            "token_width": token_width,
+            "feed_forward_multiplier": 2,
+            "dropout_rate": 0.25,
+        },
+        inputs,
+        expected_output_shape=WHOLE_SHAPE,
     )
 
 

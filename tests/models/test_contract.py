@@ -44,6 +44,8 @@ RECIPES = {
     "full_attention": sized_recipe(
         "sparse_ctr", attention="full", encoding="none"
     ),
+    "bst_mean": sized_recipe("bst", pool="mean"),
+    "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
 }
 
 TIMED = {f"{name}_with_times": RECIPES[name] for name in model_names()}

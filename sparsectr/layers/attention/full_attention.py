@@ -11,27 +11,12 @@ from keras import ops
 from sparsectr.layers.attention.attention import Attention, Encoded
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.sink.sink import Sink
+from sparsectr.ops.causal_blocks import QueryBlock, causal_blocks
 from sparsectr.ops.head_attention import attend_by_head
 from sparsectr.ops.places import Places
-from sparsectr.ops.query_blocks import NUM_QUERY_BLOCKS, query_block_bounds
+from sparsectr.ops.query_blocks import NUM_QUERY_BLOCKS
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
-
-
-class QueryBlock(NamedTuple):
-    """Behaviours that ask together; they read keys up to the last of them.
-
-    Attributes:
-        start: Index of the first.
-        end: One past the last; `None` for the end of the history.
-        features: Of the encoding, `[B, end - start, end]` each.
-        mask: bool `[B, end - start, end]`; True = keep.
-    """
-
-    start: int
-    end: int | None
-    features: Features
-    mask: Tensor
 
 
 class FullPlan(NamedTuple):
@@ -92,23 +77,10 @@ class FullAttention(Attention):
         del rows
         if not for_history:
             return FullPlan(history, history.valid, None)
-        length = history.time.shape[1]
-        bounds: list[tuple[int, int | None]] = [(0, None)]
-        if length is not None:
-            bounds = [*query_block_bounds(length, self.num_query_blocks)]
-        blocks = []
-        for start, end in bounds:
-            queries = Places(*(x[:, start:end] for x in history))
-            keys = Places(*(x[:, :end] for x in history))
-            # A position counts back, so that of a key at or before the query
-            # is the larger one.
-            causal = ops.expand_dims(keys.position, 1) >= ops.expand_dims(
-                queries.position, 2
-            )
-            mask = ops.logical_and(ops.expand_dims(keys.valid, 1), causal)
-            features = self.encoding.relate(queries, keys)
-            blocks.append(QueryBlock(start, end, features, mask))
-        return FullPlan(history, history.valid, tuple(blocks))
+        blocks = causal_blocks(
+            history, self.encoding.relate, self.num_query_blocks
+        )
+        return FullPlan(history, history.valid, blocks)
 
     def encode(self, rows: Tensor, user: Tensor, plan: FullPlan) -> Encoded:
         """Returns keys and values of all behaviours, float `[B, L, d]`."""
