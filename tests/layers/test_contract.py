@@ -28,6 +28,7 @@ from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
@@ -308,6 +309,29 @@ def test_gap_embedding() -> None:
         (REQUESTS["behavior_time"], REQUESTS["request_time"]),
         expected_output_shape=(BATCH, LENGTH, 5),
     )
+
+
+@pytest.mark.parametrize("is_retrieved", [True, False])
+def test_target_attention(is_retrieved: bool) -> None:
+    random = np.random.default_rng(0)
+    candidates, rows = _normal(BATCH, CANDIDATES, WIDTH), _normal(BATCH, 11, 5)
+    inputs = (candidates, rows, random.random((BATCH, 11)) < 0.7)
+    if is_retrieved:
+        index = random.integers(0, 11, size=(BATCH, CANDIDATES, 3))
+        found = random.random((BATCH, CANDIDATES, 3)) < 0.7
+        inputs = (candidates, rows, found, index.astype("int32"))
+    check_layer(
+        TargetAttention,
+        {"num_heads": HEADS},
+        inputs,
+        expected_output_shape=(BATCH, CANDIDATES, WIDTH),
+    )
+
+
+def test_target_attention_refuses_heads_that_do_not_fit() -> None:
+    layer = TargetAttention(3)
+    with pytest.raises(ValueError, match="`num_heads` must divide the width"):
+        layer.build((None, None, 14), (None, None, 14))
 
 
 def test_request_embedding() -> None:
