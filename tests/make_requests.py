@@ -103,6 +103,9 @@ RETRIEVAL_SIZES: dict[str, Any] = {"num_recent": 23, "num_retrieved": 19}
 """Where the short interest ends, and what the search may find: together most
 of a history."""
 
+SIZES_OF: dict[str, dict[str, Any]] = {"sim_hard": {"num_recent": LENGTH}}
+"""A behavior of no candidate's category is read by the short interest alone."""
+
 
 def sized_recipe(
     name: str, sizes: SparseCTRRecipe = CONFIG, **values: Any
@@ -122,7 +125,7 @@ def sized_recipe(
         if field in own and isinstance(size, int | tuple)
     }
     numbers |= {k: v for k, v in RETRIEVAL_SIZES.items() if k in own}
-    return recipe(**{**numbers, **values})
+    return recipe(**{**numbers, **SIZES_OF.get(name, {}), **values})
 
 
 def make_times(random: np.random.Generator, num_valid: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.retrieval.gap_buckets import GapBuckets
 from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
@@ -306,6 +307,15 @@ def test_gap_embedding() -> None:
     check_layer(
         GapEmbedding,
         {"width": 5, "table_name": "retrieved"},
+        (REQUESTS["behavior_time"], REQUESTS["request_time"]),
+        expected_output_shape=(BATCH, LENGTH, 5),
+    )
+
+
+def test_gap_buckets() -> None:
+    check_layer(
+        GapBuckets,
+        {"width": 5, "bounds": (1, 7), "table_name": "retrieved"},
         (REQUESTS["behavior_time"], REQUESTS["request_time"]),
         expected_output_shape=(BATCH, LENGTH, 5),
     )
