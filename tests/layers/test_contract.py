@@ -29,6 +29,7 @@ from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.retrieval.gap_buckets import GapBuckets
+from sparsectr.layers.retrieval.random_codes import RandomCodes
 from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
@@ -318,6 +319,17 @@ def test_gap_buckets() -> None:
         {"width": 5, "bounds": (1, 7), "table_name": "retrieved"},
         (REQUESTS["behavior_time"], REQUESTS["request_time"]),
         expected_output_shape=(BATCH, LENGTH, 5),
+    )
+
+
+def test_random_codes() -> None:
+    check_layer(
+        RandomCodes,
+        {"num_bits": 7},
+        _normal(2, 3, 5),
+        expected_output_shape=(2, 3, 7),
+        expects_gradients=False,
+        pinned_float32=True,
     )
 
 
