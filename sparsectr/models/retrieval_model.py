@@ -120,18 +120,28 @@ class RetrievalModel(RankingModel):
         self, inputs: Inputs, training: bool = False, trace: bool = False
     ) -> UserState:
         del trace
-        behaviors = self.embedding.behaviors(inputs)  # [B, L, d]
+        features = self.embedding.behavior_features(inputs)
+        behaviors = self.embedding.behavior_projection(features)  # [B, L, d]
         state = {
             "behaviors": self.dropout(behaviors, training=training),
             "time": ops.convert_to_tensor(inputs["behavior_time"]),
-            **self.encode_search(inputs),
+            **self.encode_search(inputs, features, training),
         }
         user = self.embedding.user(inputs)
         return state if user is None else {**state, "user": user}
 
-    def encode_search(self, inputs: Inputs) -> UserState:
-        """Returns what the recipe's `search_state` says."""
-        del inputs
+    def encode_search(
+        self, inputs: Inputs, features: Tensor, training: bool
+    ) -> UserState:
+        """Returns what the recipe's `search_state` says.
+
+        Args:
+            inputs: The behaviors' tensors.
+            features: Their fields, embedded and not yet projected; see
+                `RequestEmbedding.behavior_features`.
+            training: Whether dropout is applied.
+        """
+        del inputs, features, training
         return {}
 
     def score(

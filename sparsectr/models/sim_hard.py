@@ -75,7 +75,9 @@ class SIMHard(RetrievalModel):
             (None, None, recipe.width + recipe.embedding_dim),
         )
 
-    def encode_search(self, inputs: Inputs) -> UserState:
+    def encode_search(
+        self, inputs: Inputs, features: Tensor, training: bool
+    ) -> UserState:
         """Returns the category ids of the behaviors."""
         ids = inputs[f"behavior_{self.category.behavior.name}"]
         return {"category": ops.convert_to_tensor(ids)}

@@ -28,6 +28,10 @@ from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.retrieval.compressed_fields import CompressedFields
+from sparsectr.layers.retrieval.consistent_attention import (
+    ConsistentAttention,
+)
 from sparsectr.layers.retrieval.gap_buckets import GapBuckets
 from sparsectr.layers.retrieval.random_codes import RandomCodes
 from sparsectr.layers.retrieval.target_attention import TargetAttention
@@ -333,6 +337,36 @@ def test_random_codes() -> None:
     )
 
 
+def test_compressed_fields() -> None:
+    check_layer(
+        CompressedFields,
+        {"widths": (2, 3), "num_heads": HEADS},
+        _normal(2, 3, 5),
+        expected_output_shape=(2, HEADS, 3),
+    )
+
+
+def test_compressed_fields_are_some() -> None:
+    with pytest.raises(ValueError, match="`widths` must be at least one num"):
+        CompressedFields((), HEADS)
+
+
+def test_consistent_attention() -> None:
+    random = np.random.default_rng(0)
+    check_layer(
+        ConsistentAttention,
+        {"num_heads": HEADS, "num_retrieved": 3},
+        (
+            _normal(BATCH, CANDIDATES, WIDTH),
+            _normal(BATCH, 11, WIDTH),
+            _normal(BATCH, HEADS, 11),
+            _normal(BATCH, 11, 5),
+            random.random((BATCH, 11)) < 0.7,
+        ),
+        expected_output_shape=(BATCH, CANDIDATES, WIDTH),
+    )
+
+
 @pytest.mark.parametrize("is_retrieved", [True, False])
 def test_target_attention(is_retrieved: bool) -> None:
     random = np.random.default_rng(0)
@@ -350,10 +384,10 @@ def test_target_attention(is_retrieved: bool) -> None:
     )
 
 
-def test_target_attention_refuses_heads_that_do_not_fit() -> None:
-    layer = TargetAttention(3)
-    with pytest.raises(ValueError, match="`num_heads` must divide the width"):
-        layer.build((None, None, 14), (None, None, 14))
+def test_attention_refuses_heads_that_do_not_fit() -> None:
+    for layer in (TargetAttention(3), ConsistentAttention(3, 2)):
+        with pytest.raises(ValueError, match="`num_heads` must divide the wid"):
+            layer.build((None, None, 14), (None, None, 14))
 
 
 def test_request_embedding() -> None:

@@ -67,18 +67,12 @@ class TargetAttention(keras.layers.Layer):
                 f"`num_heads` must divide the width, {width}. Received: "
                 f"num_heads={self.num_heads}"
             )
-        self.query = self._projection("query", width, width)
-        self.key = self._projection("key", rows_shape[-1], width)
-        self.value = self._projection("value", rows_shape[-1], width)
-        self.output_projection = self._projection("output", width, width)
+        policy = self.dtype_policy
+        self.query = projection("query", width, width, policy)
+        self.key = projection("key", rows_shape[-1], width, policy)
+        self.value = projection("value", rows_shape[-1], width, policy)
+        self.output_projection = projection("output", width, width, policy)
         self.built = True
-
-    def _projection(self, name: str, width: int, units: int) -> Any:
-        dense = keras.layers.Dense(
-            units, use_bias=False, name=name, dtype=self.dtype_policy
-        )
-        dense.build((None, None, width))
-        return dense
 
     def call(
         self,
@@ -134,6 +128,20 @@ class TargetAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
+
+
+def projection(name: str, width: int, units: int, policy: Any) -> Any:
+    """Returns a built projection without bias.
+
+    Args:
+        name: Of the layer.
+        width: Columns of what it projects.
+        units: Columns of what it returns.
+        policy: Dtype policy.
+    """
+    dense = keras.layers.Dense(units, use_bias=False, name=name, dtype=policy)
+    dense.build((None, None, width))
+    return dense
 
 
 def _plain_softmax(
