@@ -122,16 +122,21 @@ class RetrievalModel(RankingModel):
         del trace
         features = self.embedding.behavior_features(inputs)
         behaviors = self.embedding.behavior_projection(features)  # [B, L, d]
+        behaviors = self.dropout(behaviors, training=training)
         state = {
-            "behaviors": self.dropout(behaviors, training=training),
+            "behaviors": behaviors,
             "time": ops.convert_to_tensor(inputs["behavior_time"]),
-            **self.encode_search(inputs, features, training),
+            **self.encode_search(inputs, features, behaviors, training),
         }
         user = self.embedding.user(inputs)
         return state if user is None else {**state, "user": user}
 
     def encode_search(
-        self, inputs: Inputs, features: Tensor, training: bool
+        self,
+        inputs: Inputs,
+        features: Tensor,
+        behaviors: Tensor,
+        training: bool,
     ) -> UserState:
         """Returns what the recipe's `search_state` says.
 
@@ -139,9 +144,10 @@ class RetrievalModel(RankingModel):
             inputs: The behaviors' tensors.
             features: Their fields, embedded and not yet projected; see
                 `RequestEmbedding.behavior_features`.
+            behaviors: As they are in the state.
             training: Whether dropout is applied.
         """
-        del inputs, features, training
+        del inputs, features, behaviors, training
         return {}
 
     def score(

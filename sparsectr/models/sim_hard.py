@@ -76,7 +76,11 @@ class SIMHard(RetrievalModel):
         )
 
     def encode_search(
-        self, inputs: Inputs, features: Tensor, training: bool
+        self,
+        inputs: Inputs,
+        features: Tensor,
+        behaviors: Tensor,
+        training: bool,
     ) -> UserState:
         """Returns the category ids of the behaviors."""
         ids = inputs[f"behavior_{self.category.behavior.name}"]

@@ -101,7 +101,11 @@ class TWIN(RetrievalModel):
         )
 
     def encode_search(
-        self, inputs: Inputs, features: Tensor, training: bool
+        self,
+        inputs: Inputs,
+        features: Tensor,
+        behaviors: Tensor,
+        training: bool,
     ) -> UserState:
         """Returns keys, and the biases of what is known of the events."""
         inherent = fields_of(features, self.columns.inherent)
@@ -121,20 +125,49 @@ class TWIN(RetrievalModel):
         trace: Trace | None,
     ) -> tuple[Tensor, dict[str, Auxiliary]]:
         """Returns what the k best of each head say."""
+        interest = self.read_found(
+            state, inputs, candidates, behaviors, training, trace
+        )
+        return interest, {}
+
+    def read_found(
+        self,
+        state: UserState,
+        inputs: Inputs,
+        candidates: Tensor,
+        rows: Tensor,
+        training: bool,
+        trace: Trace | None,
+        log_count: Tensor | None = None,
+    ) -> Tensor:
+        """Scores some rows, and reads the k best of each head.
+
+        Args:
+            state: Their `keys`, `cross` and `time`, 0 for padding.
+            inputs: `request_time`.
+            candidates: Embedded, float `[B, C, d]`.
+            rows: float `[B, L, d]`.
+            training: Whether dropout is applied.
+            trace: Gets what was found.
+            log_count: float32 `[B, L]`, the logarithm of how often each
+                counts; `None` for once.
+        """
         gaps = self.gap(state["time"], inputs["request_time"])
         gaps = self.dropout(gaps, training=training)
-        bias = self.gap_cross(gaps)  # [B, H, L]
+        bias = ops.cast(self.gap_cross(gaps), "float32")  # [B, H, L]
         if "cross" in state:
-            bias = bias + ops.transpose(state["cross"], (0, 2, 1))
-        interest = self.long_attention(
+            cross = ops.cast(state["cross"], "float32")
+            bias = bias + ops.transpose(cross, (0, 2, 1))
+        if log_count is not None:
+            bias = bias + ops.expand_dims(log_count, 1)
+        return self.long_attention(
             candidates,
             state["keys"],
             bias,
-            ops.concatenate([behaviors, gaps], axis=-1),
+            ops.concatenate([rows, gaps], axis=-1),
             state["time"] > 0,
             trace=trace,
         )
-        return interest, {}
 
 
 def fields_of(features: Tensor, columns: tuple[Column, ...]) -> Tensor:
