@@ -181,6 +181,17 @@ class ModelRecipe:
         has_gap = GAP_TO_REQUEST in schema.time_fields
         return has_gap and self.gap_to_request == "score"
 
+    def check_schema(self, schema: DatasetSchema) -> None:
+        """Checks that the model can be made for a data set.
+
+        Args:
+            schema: The fields, resolved.
+
+        Raises:
+            InputError: If the data set lacks what the model needs. It names
+                the flag that mends it.
+        """
+
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
         """Returns what the model knows of a user before any candidate.
 
@@ -238,7 +249,11 @@ class ModelRecipe:
         Args:
             schema: The fields, resolved.
             dtype: Keras dtype policy, "float32" or "mixed_bfloat16".
+
+        Raises:
+            InputError: If it cannot be made for this schema.
         """
+        self.check_schema(schema)
         module, _, name = self.network.partition(":")
         network = getattr(importlib.import_module(module), name)
         model: RankingModel = network(schema, self, dtype=dtype, name=self.name)

@@ -103,6 +103,7 @@ def main(argv: list[str]) -> None:
             f"{data_dir} is a store of {dataset}, not of {config.dataset}: "
             f"train with --dataset={dataset}."
         )
+    config.model.check_schema(store.schema)
     # Not when training is done.
     if exports and not store.sampled_requests:
         raise InputError(

@@ -99,6 +99,13 @@ SMALL_CONFIG = SparseCTRRecipe(
 )
 """For tests whose cost is that of tracing and compiling."""
 
+RETRIEVAL_SIZES: dict[str, Any] = {"num_recent": 23, "num_retrieved": 19}
+"""Where the short interest ends, and what the search may find: together most
+of a history."""
+
+SIZES_OF: dict[str, dict[str, Any]] = {"sim_hard": {"num_recent": LENGTH}}
+"""A behavior of no candidate's category is read by the short interest alone."""
+
 
 def sized_recipe(
     name: str, sizes: SparseCTRRecipe = CONFIG, **values: Any
@@ -117,7 +124,8 @@ def sized_recipe(
         for field, size in dataclasses.asdict(sizes).items()
         if field in own and isinstance(size, int | tuple)
     }
-    return recipe(**numbers, **values)
+    numbers |= {k: v for k, v in RETRIEVAL_SIZES.items() if k in own}
+    return recipe(**{**numbers, **SIZES_OF.get(name, {}), **values})
 
 
 def make_times(random: np.random.Generator, num_valid: int) -> np.ndarray:

@@ -22,6 +22,7 @@ TYPES = (
     "sparsectr.model_recipe",
     "sparsectr.model_registry",
     "sparsectr.process.utf8",
+    "sparsectr.recipes",
 )
 OPS = (*TYPES, "sparsectr.ops")
 LAYERS = (*OPS, "sparsectr.layers")
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     # For the type of what it builds alone.
     "sparsectr.model_recipe": (*TYPES, "sparsectr.models.ranking_model"),
     "sparsectr.model_registry": TYPES,
+    "sparsectr.recipes": TYPES,
     "sparsectr.config_flags": (*TYPES, "configs"),
     "sparsectr.process.command": ("sparsectr.errors",),
     "sparsectr.process.progress": (),
@@ -92,6 +94,7 @@ WITHOUT_TENSORFLOW = [
     "sparsectr/time_*.py",
     "sparsectr/config*.py",
     "sparsectr/model_*.py",
+    "sparsectr/recipes/*.py",
     "sparsectr/process/command.py",
     "sparsectr/compare.py",
     "sparsectr/comparison/*.py",

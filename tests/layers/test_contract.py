@@ -29,6 +29,13 @@ from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.retrieval.compressed_fields import CompressedFields
+from sparsectr.layers.retrieval.consistent_attention import (
+    ConsistentAttention,
+)
+from sparsectr.layers.retrieval.gap_buckets import GapBuckets
+from sparsectr.layers.retrieval.random_codes import RandomCodes
+from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sparse_block import SparseBlock
@@ -326,6 +333,79 @@ def test_gap_embedding() -> None:
         (REQUESTS["behavior_time"], REQUESTS["request_time"]),
         expected_output_shape=(BATCH, LENGTH, 5),
     )
+
+
+def test_gap_buckets() -> None:
+    check_layer(
+        GapBuckets,
+        {"width": 5, "bounds": (1, 7), "table_name": "retrieved"},
+        (REQUESTS["behavior_time"], REQUESTS["request_time"]),
+        expected_output_shape=(BATCH, LENGTH, 5),
+    )
+
+
+def test_random_codes() -> None:
+    check_layer(
+        RandomCodes,
+        {"num_bits": 7},
+        _normal(2, 3, 5),
+        expected_output_shape=(2, 3, 7),
+        expects_gradients=False,
+        pinned_float32=True,
+    )
+
+
+def test_compressed_fields() -> None:
+    check_layer(
+        CompressedFields,
+        {"widths": (2, 3), "num_heads": HEADS},
+        _normal(2, 3, 5),
+        expected_output_shape=(2, HEADS, 3),
+    )
+
+
+def test_compressed_fields_are_some() -> None:
+    with pytest.raises(ValueError, match="`widths` must be at least one num"):
+        CompressedFields((), HEADS)
+
+
+def test_consistent_attention() -> None:
+    random = np.random.default_rng(0)
+    check_layer(
+        ConsistentAttention,
+        {"num_heads": HEADS, "num_retrieved": 3},
+        (
+            _normal(BATCH, CANDIDATES, WIDTH),
+            _normal(BATCH, 11, WIDTH),
+            _normal(BATCH, HEADS, 11),
+            _normal(BATCH, 11, 5),
+            random.random((BATCH, 11)) < 0.7,
+        ),
+        expected_output_shape=(BATCH, CANDIDATES, WIDTH),
+    )
+
+
+@pytest.mark.parametrize("is_retrieved", [True, False])
+def test_target_attention(is_retrieved: bool) -> None:
+    random = np.random.default_rng(0)
+    candidates, rows = _normal(BATCH, CANDIDATES, WIDTH), _normal(BATCH, 11, 5)
+    inputs = (candidates, rows, random.random((BATCH, 11)) < 0.7)
+    if is_retrieved:
+        index = random.integers(0, 11, size=(BATCH, CANDIDATES, 3))
+        found = random.random((BATCH, CANDIDATES, 3)) < 0.7
+        inputs = (candidates, rows, found, index.astype("int32"))
+    check_layer(
+        TargetAttention,
+        {"num_heads": HEADS},
+        inputs,
+        expected_output_shape=(BATCH, CANDIDATES, WIDTH),
+    )
+
+
+def test_attention_refuses_heads_that_do_not_fit() -> None:
+    for layer in (TargetAttention(3), ConsistentAttention(3, 2)):
+        with pytest.raises(ValueError, match="`num_heads` must divide the wid"):
+            layer.build((None, None, 14), (None, None, 14))
 
 
 def test_request_embedding() -> None:

@@ -58,6 +58,19 @@ def test_no_store_in_the_default_place(command):
     assert_refused(done, "data/movielens", "data_pipelines.prepare")
 
 
+def test_a_model_that_does_not_fit_the_store(tiny_store, command, tmp_path):
+    done = command(
+        "sparsectr.train",
+        "--dataset=alibaba",
+        "--model.name=sim_hard",
+        "--model.category=brands",
+        f"--data_dir={tiny_store.path}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert_refused(done, "--model.category must be one of cate, brand", "brand")
+    assert not (tmp_path / "run").exists()
+
+
 def test_damaged_store(tiny_store, command, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(tiny_store.path, store)

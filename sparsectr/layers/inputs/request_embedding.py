@@ -194,15 +194,22 @@ class RequestEmbedding(keras.layers.Layer):
 
     def behaviors(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns E_B, `[B, L, d]`."""
+        return self.behavior_projection(self.behavior_features(inputs))
+
+    def behavior_features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Returns what `behavior_projection` makes E_B of.
+
+        Returns:
+            float `[B, L, sum of widths]`: ids and sets, time fields, numbers,
+            each in the order of the schema.
+        """
         times = [
             self._time_rows(
                 field, inputs["behavior_time"], inputs.get("request_time")
             )
             for field in self._behavior_times
         ]
-        return self.behavior_projection(
-            self._concatenated("behavior", inputs, times)
-        )
+        return self._concatenated("behavior", inputs, times)
 
     def gaps_to_request(
         self, behavior_time: Tensor, request_time: Tensor

@@ -1,0 +1,1 @@
+"""Layers that search a history for a candidate and read what is found."""

@@ -1,0 +1,1 @@
+"""What recipes of several models share, without TensorFlow."""
