@@ -44,6 +44,9 @@ RECIPES = {
     "full_attention": sized_recipe(
         "sparse_ctr", attention="full", encoding="none"
     ),
+    "din_with_dice": sized_recipe(
+        "din", attention_activation="dice", head_activation="dice"
+    ),
 }
 
 TIMED = {f"{name}_with_times": RECIPES[name] for name in model_names()}
