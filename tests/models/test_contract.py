@@ -47,6 +47,7 @@ RECIPES = {
     "din_with_dice": sized_recipe(
         "din", attention_activation="dice", head_activation="dice"
     ),
+    "stca_with_gap": sized_recipe("stca", reads_gap=True),
 }
 
 TIMED = {f"{name}_with_times": RECIPES[name] for name in model_names()}
