@@ -292,7 +292,7 @@ def _visible(is_valid: Tensor, num_globals: int, newest: slice) -> Tensor:
     Returns:
         bool `[B, G + N, G + T]`.
     """
-    place = ops.arange(is_valid.shape[1] or ops.shape(is_valid)[1])
+    place = ops.arange(ops.shape(is_valid)[1])
     causal = ops.expand_dims(place, 0) <= ops.expand_dims(place[newest], 1)
     reads = ops.pad(causal, [(num_globals, 0), (0, 0)], constant_values=True)
     mask = ops.logical_and(ops.expand_dims(is_valid, 1), reads)
