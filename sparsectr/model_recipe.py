@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -41,6 +42,25 @@ class RequestShape(NamedTuple):
     num_candidates: int
 
 
+def _size_of(axis: int | str, length: int) -> int:
+    """Returns an axis of `StateTensor.shape` for a history of `length`."""
+    if isinstance(axis, int):
+        return axis
+    found = _AXIS.fullmatch(axis)
+    if found is None:
+        raise ValueError(
+            '`shape` must have numbers, "L", "L/4" or "min(L, 100)" and the '
+            f"like. Received: {axis!r}"
+        )
+    count = -(-length // int(found["part"] or 1))
+    return min(count, int(found["most"] or count))
+
+
+_AXIS = re.compile(
+    r"(?P<min>min\()?L(/(?P<part>[1-9]\d*))?(?(min), (?P<most>\d+)\))"
+)
+
+
 class StateTensor(NamedTuple):
     """One tensor of a user state.
 
@@ -49,7 +69,8 @@ class StateTensor(NamedTuple):
         dtype: Name of its NumPy dtype; what is float32 here is computed in
             the model's own precision.
         shape: Sizes behind the batch axis: numbers, or "L" where there is one
-            for each column of a history, padding included.
+            for each column of a history, padding included; "L/4" for one of
+            every four, rounded up, and "min(L/4, 100)" for at most so many.
         meaning: What it is, in a sentence.
     """
 
@@ -58,9 +79,13 @@ class StateTensor(NamedTuple):
     shape: tuple[int | str, ...]
     meaning: str
 
+    def sizes(self, length: int) -> list[int]:
+        """Returns its shape for one user with a history of `length`."""
+        return [_size_of(axis, length) for axis in self.shape]
+
     def num_bytes(self, length: int) -> int:
         """Returns its size for one user with a history of `length`."""
-        sizes = [length if size == "L" else int(size) for size in self.shape]
+        sizes = self.sizes(length)
         width = {"bool": 1, "int32": 4, "float32": 4, "int64": 8}[self.dtype]
         return width * math.prod(sizes)
 

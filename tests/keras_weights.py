@@ -24,7 +24,7 @@ def randomize(layer: Any, seed: int) -> None:
             weight.assign(noise)
         elif name == "kernel":
             weight.assign(1.5 * noise * noise.shape[-2] ** -0.5)
-        elif name == "scale":
+        elif name in ("scale", "moving_variance"):
             weight.assign(1.0 + 0.2 * noise)
         else:
             weight.assign(0.3 * noise)

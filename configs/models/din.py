@@ -5,10 +5,13 @@ Measured: not yet under the leaderboard's protocol.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 from sparsectr.config_fields import config_field
 from sparsectr.model_recipe import (
     ModelRecipe,
+    Preset,
     RequestShape,
     StateSpec,
     StateTensor,
@@ -27,11 +30,31 @@ class DINRecipe(ModelRecipe):
     network = "sparsectr.models.din:DIN"
     reads_gap_in_score = True
 
+    # The head of the paper's Figure 2, with its Dice. An activation unit of 80
+    # and 40 is that of the authors' later code and of other libraries (EasyRec,
+    # DeepCTR, FuxiCTR); the figure has one of 36.
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "published": {
+            "attention_units_1": 80,
+            "attention_units_2": 40,
+            "attention_activation": "dice",
+            "normalize": "none",
+            "head_units": (200, 80),
+            "head_activation": "dice",
+        }
+    }
+
     attention_units_1: int = config_field(
         80, "First hidden width of the activation unit.", minimum=1
     )
     attention_units_2: int = config_field(
         40, "Second hidden width of the activation unit.", minimum=1
+    )
+    attention_activation: str = config_field(
+        "sigmoid",
+        "Activation of the activation unit; dice has running statistics, of "
+        "pairs of a candidate and a behavior.",
+        choices=("sigmoid", "dice"),
     )
     normalize: str = config_field(
         "none",
@@ -64,7 +87,7 @@ class DINRecipe(ModelRecipe):
         width = self.width
         first, second = self.attention_units_1, self.attention_units_2
         pairs = shape.num_candidates * shape.length
-        unit = (shape.num_candidates + shape.length + pairs) * width * first
+        unit = (shape.num_candidates + pairs) * width * first
         unit += pairs * (first * second + second)
         interest = pairs * width
         return (

@@ -161,7 +161,7 @@ def _shapes(
         return [(int(batch_size), int(length), int(count))]
     else:
         # Where every behavior has a key, the state is as long as they are.
-        if "L" in open_axes:
+        if any("L" in axis for axis in open_axes if isinstance(axis, str)):
             lengths = buckets.history_lengths
         if "C" in open_axes:
             counts = buckets.num_candidates

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
+from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
@@ -40,14 +41,14 @@ class DIN(RankingModel):
     gaps are added to the rows of the state, which is the same sum.
 
     Cost:
-        O(C L (d h + h h')) multiplications, O(C L h) memory: the first layer
-        is applied to candidate, behaviour and product apart, so that no
-        tensor `[B, C, L, 4 d]` is made.
+        O(C L (d h + h h')) multiplications, O(C L h) memory: see
+        `ActivationUnit`.
 
     Differs from the paper:
-        Sigmoid in the activation unit and ReLU in the head, where it has
-        Dice; one hidden layer in the head. Weights are not normalized by
-        default, as there.
+        Sigmoid in the activation unit, ReLU and one hidden layer in the head,
+        where it has Dice and two (preset "published"). Weights are not
+        normalized by default, as there; sums over a thousand behaviours may
+        want `normalize`.
     """
 
     recipe: "DINRecipe"
@@ -69,6 +70,7 @@ class DIN(RankingModel):
         self.activation_unit = ActivationUnit(
             recipe.attention_units_1,
             recipe.attention_units_2,
+            recipe.attention_activation,
             name="activation_unit",
             dtype=policy,
         )
@@ -121,9 +123,17 @@ class DIN(RankingModel):
                 state["time"], inputs["request_time"]
             )
             behaviors = behaviors + self.dropout(gaps, training=training)
+        is_valid = ops.expand_dims(state["is_valid"], 1)  # [B, 1, L]
+        pair_mask, candidate_mask = is_valid, inputs.get("candidate_mask")
+        if candidate_mask is not None:
+            pair_mask = ops.logical_and(
+                ops.expand_dims(candidate_mask, 2), is_valid
+            )  # [B, C, L]
         weights = self._normalized(
-            self.activation_unit(candidates, behaviors),
-            ops.expand_dims(state["is_valid"], 1),
+            self.activation_unit(
+                candidates, behaviors, pair_mask, training=training
+            ),
+            is_valid,
         )  # [B, C, L]
         interest = ops.matmul(
             ops.cast(weights, behaviors.dtype), behaviors
@@ -131,7 +141,7 @@ class DIN(RankingModel):
         logits = self.head(
             ops.concatenate([interest, candidates], axis=-1),
             state.get("user"),
-            candidate_mask=inputs.get("candidate_mask"),
+            candidate_mask=candidate_mask,
             training=training,
         )
         return Scores(logits, {}, {"weights": weights} if trace else {})
@@ -152,35 +162,61 @@ class DIN(RankingModel):
 class ActivationUnit(keras.layers.Layer):
     """How much a behaviour says of a candidate (Zhou et al., Figure 2).
 
-        a = sigmoid(sigmoid([q, k, q - k, q * k] W1 + b1) W2 + b2) w3 + b3
+        a = f(f([q, k, q - k, q * k] W1 + b1) W2 + b2) w3 + b3
 
     With W1 cut into the four parts that it is applied to,
 
-        [q, k, q - k, q * k] W1 = q (Wq + Wd) + k (Wk - Wd) + (q * k) Wp
+        [q, k, q - k, q * k] W1 = k (Wk - Wd + diag(q) Wp) + q (Wq + Wd)
 
-    of which the first two are computed once a candidate and once a behaviour.
+    so that a candidate has a matrix of its own, which all behaviours pass.
 
     Args:
         hidden_units_1: Columns of W1.
         hidden_units_2: Columns of W2.
+        activation: f: "sigmoid" or "dice".
 
     Call arguments:
         candidates: float `[B, C, d]`.
         behaviors: float `[B, L, d]`.
+        pair_mask: bool, broadcasts to `[B, C, L]`; True for a pair that
+            counts in the statistics of Dice. `None` for all.
+        training: Whether Dice has the statistics of the batch.
 
     Returns:
         float `[B, C, L]`.
+
+    Raises:
+        ValueError: If the activation is unknown.
+
+    Cost:
+        O(C L (d h + h h')) multiplications, O(C L h + C d h) memory: no
+        tensor `[B, C, L, 4 d]` is made, and of width h only the layer itself.
     """
 
     def __init__(
-        self, hidden_units_1: int, hidden_units_2: int, **kwargs: Any
+        self,
+        hidden_units_1: int,
+        hidden_units_2: int,
+        activation: str = "sigmoid",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if activation not in ("sigmoid", "dice"):
+            raise ValueError(
+                "`activation` must be sigmoid or dice. "
+                f"Received: activation={activation!r}"
+            )
         self.hidden_units_1 = hidden_units_1
         self.hidden_units_2 = hidden_units_2
+        self.activation = activation
 
-    def build(self, candidates_shape: Any, behaviors_shape: Any = None) -> None:
-        width = candidates_shape[-1]
+    def build(
+        self,
+        candidates_shape: Any,
+        behaviors_shape: Any = None,
+        pair_mask_shape: Any = None,
+    ) -> None:
+        width, policy = candidates_shape[-1], self.dtype_policy
         self.kernel = self.add_weight(
             name="kernel",
             shape=(4 * width, self.hidden_units_1),
@@ -190,32 +226,53 @@ class ActivationUnit(keras.layers.Layer):
             name="bias", shape=(self.hidden_units_1,), initializer="zeros"
         )
         self.hidden = keras.layers.Dense(
-            self.hidden_units_2,
-            activation="sigmoid",
-            name="hidden",
-            dtype=self.dtype_policy,
+            self.hidden_units_2, name="hidden", dtype=policy
         )
         self.output_unit = keras.layers.Dense(
-            1, name="output_unit", dtype=self.dtype_policy
+            1, name="output_unit", dtype=policy
         )
         self.hidden.build((None, None, None, self.hidden_units_1))
         self.output_unit.build((None, None, None, self.hidden_units_2))
+        self.functions: list[Dice] = []
+        if self.activation == "dice":
+            units = (self.hidden_units_1, self.hidden_units_2)
+            for place, size in enumerate(units):
+                dice = Dice(name=f"dice_{place}", dtype=policy)
+                dice.build((None, None, None, size))
+                self.functions.append(dice)
         self.built = True
 
-    def call(self, candidates: Tensor, behaviors: Tensor) -> Tensor:
+    def call(
+        self,
+        candidates: Tensor,
+        behaviors: Tensor,
+        pair_mask: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
         kernel = ops.cast(self.kernel, self.compute_dtype)
         of_query, of_key, of_difference, of_product = ops.split(kernel, 4)
-        query = ops.matmul(candidates, of_query + of_difference)  # [B, C, h]
-        key = ops.matmul(behaviors, of_key - of_difference)  # [B, L, h]
         own = ops.expand_dims(candidates, -1) * of_product  # [B, C, d, h]
-        product = ops.matmul(ops.expand_dims(behaviors, 1), own)
-        total = product + ops.expand_dims(query, 2) + ops.expand_dims(key, 1)
-        hidden = ops.sigmoid(total + self.bias)  # [B, C, L, h]
-        logits = self.output_unit(self.hidden(hidden))
-        return ops.squeeze(logits, axis=-1)
+        own = own + (of_key - of_difference)
+        query = ops.matmul(candidates, of_query + of_difference)  # [B, C, h]
+        query = query + ops.cast(self.bias, self.compute_dtype)
+        x = ops.matmul(ops.expand_dims(behaviors, 1), own)  # [B, C, L, h]
+        x = x + ops.expand_dims(query, 2)
+        x = self._activated(0, x, pair_mask, training)
+        x = self._activated(1, self.hidden(x), pair_mask, training)
+        return ops.squeeze(self.output_unit(x), axis=-1)
+
+    def _activated(
+        self, place: int, x: Tensor, pair_mask: Tensor | None, training: bool
+    ) -> Tensor:
+        if self.activation == "sigmoid":
+            return ops.sigmoid(x)
+        return self.functions[place](x, pair_mask, training=training)
 
     def compute_output_shape(
-        self, candidates_shape: Any, behaviors_shape: Any
+        self,
+        candidates_shape: Any,
+        behaviors_shape: Any,
+        pair_mask_shape: Any = None,
     ) -> Any:
         return (*candidates_shape[:-1], behaviors_shape[1])
 
@@ -224,4 +281,5 @@ class ActivationUnit(keras.layers.Layer):
             **super().get_config(),
             "hidden_units_1": self.hidden_units_1,
             "hidden_units_2": self.hidden_units_2,
+            "activation": self.activation,
         }

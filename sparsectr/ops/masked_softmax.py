@@ -33,8 +33,8 @@ def masked_exponentials(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     logits = ops.cast(logits, "float32")
     logits = ops.where(mask, logits, MASKED_LOGIT)
-    # Of no keys at all there is no maximum.
-    initial = None if logits.shape[-1] else MASKED_LOGIT
+    # Of no keys at all there is no maximum, and of no rows neither.
+    initial = None if all(logits.shape) else MASKED_LOGIT
     highest = ops.max(logits, axis=-1, keepdims=True, initial=initial)
     highest = ops.stop_gradient(highest)
     # Beside a valid key a masked one gets exactly 0 here. A row without any

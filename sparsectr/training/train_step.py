@@ -24,7 +24,8 @@ class TrainStep:
     however its parts are spread over devices: the weights of all replicas are
     added up first, and each divides the sum over its own by that. The model's
     auxiliary predictions add theirs, each with its weight, and its layers what
-    they gave to `add_loss`.
+    they gave to `add_loss`. Running statistics, whose names begin with
+    `moving_`, are the mean over the replicas after each step.
 
     Args:
         model: A `RankingModel`.
@@ -66,6 +67,12 @@ class TrainStep:
             self.auc.reset_state()
             self.loss.reset_state()
         self._variables = model.trainable_variables
+        # As Keras names them, and Dice.
+        self._statistics = [
+            variable
+            for variable in model.non_trainable_variables
+            if variable.name.startswith("moving_")
+        ]
         self._jit_compile = jit_compile
         self._steps: dict[bool, Any] = {}
 
@@ -125,6 +132,8 @@ class TrainStep:
         # No candidate at all divides by nothing.
         total = tf.where(total > 0.0, total, 1.0)
         trained, loss, logits, gradients = forward_backward(batch, total)
+        if self._strategy.num_replicas_in_sync > 1:
+            self._share_statistics(context)
         self.optimizer.apply_gradients(
             zip(gradients, self._variables, strict=True)
         )
@@ -134,6 +143,18 @@ class TrainStep:
         own_mean = loss * total / tf.where(count > 0.0, count, 1.0)
         self.loss.update_state(own_mean, count)
         return trained
+
+    def _share_statistics(self, context: Any) -> None:
+        """Gives all replicas the mean of what their layers keep of batches.
+
+        Replicas cannot speak with each other inside a function of its own,
+        which the forward pass is.
+        """
+        for variable in self._statistics:
+            mean = context.all_reduce(
+                tf.distribute.ReduceOp.MEAN, variable.value
+            )
+            variable.value.assign(mean)
 
     def _loss_and_gradients(self, batch: Batch, total: tf.Tensor) -> Any:
         """Returns this part of what is trained, with the mean loss of clicks.

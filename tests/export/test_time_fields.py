@@ -27,7 +27,14 @@ NUM_VALID = [29, 0, 1, 12]
 RECIPES = {
     # With one block the graph is half as large.
     "sparse_ctr": dataclasses.replace(SMALL_CONFIG, num_blocks=1),
-    "din_in_score": sized_recipe("din", SMALL_CONFIG, gap_to_request="score"),
+    # With running statistics, too.
+    "din_in_score": sized_recipe(
+        "din",
+        SMALL_CONFIG,
+        gap_to_request="score",
+        attention_activation="dice",
+        head_activation="dice",
+    ),
 }
 
 

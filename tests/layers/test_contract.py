@@ -26,6 +26,7 @@ from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
+from sparsectr.layers.pre_norm_block import PreNormBlock
 from sparsectr.layers.prediction.dice import Dice
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
@@ -263,6 +264,45 @@ def test_no_sink() -> None:
     weights, total = layer.numerators(np.zeros((2, 2), "float32"), mask, 0)
     np.testing.assert_array_equal(weights / total, [[0.5, 0.5], [0.0, 0.0]])
     assert layer.weights == []
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholePreNormBlock(PreNormBlock):
+    """Makes its keys and values too, so that all weights are read."""
+
+    def build(
+        self,
+        rows_shape: Any,
+        others_shape: Any = None,
+        key_mask_shape: Any = None,
+    ) -> None:
+        super().build(rows_shape)
+
+    def call(
+        self, rows: Any, others: Any, key_mask: Any, reads_itself: bool = False
+    ) -> Any:
+        keys, values = self.encode(others)
+        return super().call(rows, keys, values, key_mask, reads_itself)
+
+    def compute_output_shape(
+        self, rows_shape: Any, others_shape: Any, key_mask_shape: Any
+    ) -> Any:
+        return rows_shape
+
+
+@pytest.mark.parametrize("reads_itself", [False, True])
+def test_pre_norm_block(reads_itself: bool) -> None:
+    check_layer(
+        WholePreNormBlock,
+        {"num_heads": HEADS, "feed_forward_multiplier": 2},
+        (
+            _normal(BATCH, CANDIDATES, WIDTH),
+            _normal(BATCH, LENGTH, WIDTH),
+            _normal(BATCH, 1, LENGTH) > 0.0,
+        ),
+        call_kwargs={"reads_itself": reads_itself},
+        expected_output_shape=(BATCH, CANDIDATES, WIDTH),
+    )
 
 
 def test_swiglu() -> None:

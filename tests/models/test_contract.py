@@ -46,6 +46,19 @@ RECIPES = {
     ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
+    "din_with_dice": sized_recipe(
+        "din", attention_activation="dice", head_activation="dice"
+    ),
+    "stca_with_gap": sized_recipe("stca", reads_gap=True),
+    "longer_in_full": sized_recipe(
+        "longer",
+        merge=3,
+        merged_width=21,
+        inner_transformer=True,
+        num_queries=5,
+        num_layers=3,
+        max_positions=11,
+    ),
 }
 
 TIMED = {f"{name}_with_times": RECIPES[name] for name in model_names()}
@@ -245,7 +258,7 @@ def test_the_state_is_what_the_recipe_says(name: str, has_user: bool) -> None:
         spec = model.recipe.state_spec(schema)
         assert list(state) == [tensor.name for tensor in spec.tensors]
         for tensor in spec.tensors:
-            sizes = [LENGTH if n == "L" else n for n in tensor.shape]
+            sizes = tensor.sizes(LENGTH)
             found = state[tensor.name]
             assert tuple(found.shape) == (len(NUM_VALID), *sizes), tensor
             is_float = tensor.dtype == "float32"
@@ -314,8 +327,7 @@ def test_dynamic_shapes_equal_eager(name: str, models: Models) -> None:
         user, request = _split(name, given)
         state = encode(user)
         for tensor in model.recipe.state_spec(SCHEMAS[name]).tensors:
-            sizes = [length if n == "L" else n for n in tensor.shape]
-            shape = (len(num_valid), *sizes)
+            shape = (len(num_valid), *tensor.sizes(length))
             assert tuple(state[tensor.name].shape) == shape
         logits = score(state, request)
         np.testing.assert_allclose(logits, expected, **TOLERANCE)

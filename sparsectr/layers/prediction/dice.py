@@ -60,7 +60,6 @@ class Dice(keras.layers.Layer):
                 trainable=False,
                 dtype="float32",
                 autocast=False,
-                aggregation="mean",
             )
             setattr(self, f"moving_{name}", weight)
         self.built = True
