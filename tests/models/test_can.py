@@ -9,7 +9,7 @@ from configs.models.can import CANRecipe, Pair
 from sparsectr.models.can import co_action
 from tests.keras_weights import random_model
 from tests.make_requests import LENGTH, SCHEMA, make_requests, sized_recipe
-from tests.models.planted_signal import unexplained_share
+from tests.seen_before_signal import unexplained_share
 
 
 def _array(weight) -> np.ndarray:

@@ -35,6 +35,7 @@ from tests.make_requests import (
 )
 from tests.matrix_products import matrix_products
 
+SLOW = pytest.mark.slow
 NUM_VALID = [LENGTH, 0, 1, 6, 17]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 """Other shapes sum in another order; logits are of the size of 1."""
@@ -66,18 +67,38 @@ TIMED["din_with_times_in_score"] = sized_recipe("din", gap_to_request="score")
 RECIPES |= TIMED
 SCHEMAS = {name: TIMED_SCHEMA if name in TIMED else SCHEMA for name in RECIPES}
 
-every_model = pytest.mark.parametrize("name", RECIPES)
+BY_DEFAULT = {
+    *model_names(),
+    "full_attention",
+    "bst_faithful",
+    "din_with_dice",
+    *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),
+    "din_with_times_in_score",
+}
+"""The rest, which reads nothing in another way, is slow."""
 
-Models = dict[str, RankingModel]
+every_model = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in BY_DEFAULT else pytest.param(name, marks=SLOW)
+        for name in RECIPES
+    ],
+)
+
 Inputs = dict[str, Any]
+
+
+class Models(dict[str, RankingModel]):
+    """Models with random weights, each made when it is first asked for."""
+
+    def __missing__(self, name: str) -> RankingModel:
+        self[name] = random_model(SCHEMAS[name], RECIPES[name], 1)
+        return self[name]
 
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    return {
-        name: random_model(SCHEMAS[name], recipe, 1)
-        for name, recipe in RECIPES.items()
-    }
+    return Models()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from configs.models.longer import LONGERRecipe
 from sparsectr.model_recipe import StateTensor
 from tests.keras_weights import random_model
 from tests.make_requests import LENGTH, SCHEMA, make_requests, sized_recipe
-from tests.models.planted_signal import unexplained_share
+from tests.seen_before_signal import unexplained_share
 
 Rows = list[np.ndarray]
 

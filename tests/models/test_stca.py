@@ -10,7 +10,7 @@ from sparsectr.models.stca import TargetToHistory
 from tests.keras_weights import random_model
 from tests.layer_contract import check_layer
 from tests.make_requests import LENGTH, SCHEMA, make_requests, sized_recipe
-from tests.models.planted_signal import unexplained_share
+from tests.seen_before_signal import unexplained_share
 
 
 def _array(weight: Any) -> np.ndarray:

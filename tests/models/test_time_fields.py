@@ -33,7 +33,17 @@ COPENHAGEN = TimeZone.named("Europe/Copenhagen")
 CHANGE = 1_698_541_200
 """2023-10-29 01:00 UTC, when clocks there are put back."""
 
-every_model = pytest.mark.parametrize("name", RECIPES)
+BY_DEFAULT = ("sparse_ctr", "din", "mean_pooling", "din_in_score")
+
+every_model = pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in BY_DEFAULT
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in RECIPES
+    ],
+)
 
 
 def _inputs(newest: int) -> dict:
