@@ -432,13 +432,27 @@ def test_operations_are_what_the_recipe_says(
     assert 0.97 * said <= counted <= 1.03 * said
 
 
-@pytest.mark.parametrize("name", model_names())
-def test_learns_by_one_compiled_step(name: str) -> None:
+COMPILED_BY_DEFAULT = ("sparse_ctr", "din", "sim_soft")
+"""For the others a compiler's ten seconds are slow."""
+
+
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [
+        *((name, name in COMPILED_BY_DEFAULT) for name in model_names()),
+        *(
+            pytest.param(name, True, marks=SLOW)
+            for name in model_names()
+            if name not in COMPILED_BY_DEFAULT
+        ),
+    ],
+)
+def test_learns_by_one_step(name: str, jit_compile: bool) -> None:
     model = random_model(LOGGED_SCHEMA, sized_recipe(name, SMALL_CONFIG), 1)
     inputs = make_requests(2, NUM_VALID, LOGGED_SCHEMA)
     optimizer = LazyAdam(0.01)
     optimizer.build(model.trainable_variables)
-    step = TrainStep(model, optimizer, make_strategy(1), jit_compile=True)
+    step = TrainStep(model, optimizer, make_strategy(1), jit_compile)
     label = (np.arange(NUM_CANDIDATES) % 2 == 0).astype("float32")
     batch = {k: tf.constant(v) for k, v in inputs.items()}
     batch["label"] = tf.constant(np.tile(label, (len(NUM_VALID), 1)))

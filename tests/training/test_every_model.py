@@ -15,7 +15,7 @@ from sparsectr.model_registry import model_names
 from tests.commands import ForkedCommands
 from tests.tiny_run import saved_state
 
-BY_DEFAULT = ("din", "mean_pooling")
+BY_DEFAULT = ("din", "sim_soft")
 
 NUM_STEPS, EVERY = 6, 3
 
