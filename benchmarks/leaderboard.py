@@ -94,15 +94,14 @@ def main(argv: list[str]) -> None:
         protocol,
         frozen_history=values.frozen_history,
     )
-    for row in rows if values.run else ():
-        if row.is_searched and "search" not in board.row(row):
-            _say(row, "search")
-            board.row(row)["search"] = runs.search(row)
-            board.save()
     # Each model once, before any has its second seed.
     for seed in values.seeds if values.run else ():
         for row in rows:
             known = board.row(row)
+            if row.is_searched and "search" not in known:
+                _say(row, "search")
+                known["search"] = runs.search(row)
+                board.save()
             if seed in known["runs"]:
                 continue
             _say(row, f"seed {seed}")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.datasets.schema_file import FilesEntry, SchemaFile
+from data_pipelines.datasets.schema_fields import FilesEntry
+from data_pipelines.datasets.schema_file import SchemaFile
 from data_pipelines.raw.casting import is_text
 from data_pipelines.raw.csv_reader import CsvFormat, CsvReader
 from data_pipelines.raw.parquet_reader import ParquetReader

@@ -13,12 +13,8 @@ import pyarrow as pa
 
 from data_pipelines.datasets.own_files import OwnFiles
 from data_pipelines.datasets.own_rows import Column, OwnRows, TimeColumn
-from data_pipelines.datasets.schema_file import (
-    FieldEntry,
-    FilesEntry,
-    SchemaFile,
-    read_schema_file,
-)
+from data_pipelines.datasets.schema_fields import FieldEntry, FilesEntry
+from data_pipelines.datasets.schema_file import SchemaFile, read_schema_file
 from data_pipelines.datasets.statistics_sections import read_statistics
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable

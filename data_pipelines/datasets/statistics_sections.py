@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipelines.datasets.schema_file import (
-    Keys,
-    SchemaFile,
-    check_keys,
-)
+from data_pipelines.datasets.schema_file import SchemaFile
+from data_pipelines.datasets.schema_keys import Keys, check_keys
 from sparsectr.errors import InputError, did_you_mean
 from sparsectr.statistic import COUNTS, USER_ID, Statistic, parse_span
 

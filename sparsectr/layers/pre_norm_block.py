@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from sparsectr.ops.candidate_attention import attend_history_and_self
 from sparsectr.ops.head_attention import attend
 from sparsectr.ops.masked_softmax import masked_exponentials
-from sparsectr.ops.own_key import OwnKey
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
 
@@ -31,7 +31,8 @@ class PreNormBlock(keras.layers.Layer):
         values: float `[B, S, D]`, from `encode`.
         key_mask: bool, broadcasts to `[B, Q, S]`; True = keep.
         reads_itself: Whether each row is one more key, of its own alone.
-        trace: Gets `weights`, float32 `[B, Q, H, S]`.
+        trace: Gets `weights`, float32 `[B, Q, H, S]`, behind them each row's
+            own where it reads itself.
 
     Returns:
         float `[B, Q, D]`.
@@ -97,18 +98,16 @@ class PreNormBlock(keras.layers.Layer):
         query = self.query_projection(self.attention_norm(rows))
         if reads_itself:
             own_key, own_value = self.encode(rows)
-            own = OwnKey(query, own_key, self.num_heads)
-            attended = attend(
+            attended = attend_history_and_self(
                 query,
                 keys,
                 values,
-                None,
+                own_key,
+                own_value,
                 key_mask,
                 self.num_heads,
-                own.numerators,
-                trace,
+                trace=trace,
             )
-            attended = attended + own.weighted(own_value)
         else:
             attended = attend(
                 query,

@@ -8,6 +8,7 @@ from keras import ops
 from sparsectr.ops.masked_softmax import masked_exponentials
 from sparsectr.ops.split_heads import join_heads, split_heads
 from sparsectr.ops.tensor import Tensor
+from sparsectr.ops.trace import Trace
 
 
 def attend_history_and_self(
@@ -20,6 +21,7 @@ def attend_history_and_self(
     num_heads: int,
     bias: Tensor | None = None,
     own_bias: Tensor | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Softmax attention with one more key, which is a candidate's own.
 
@@ -32,11 +34,12 @@ def attend_history_and_self(
         values: float `[B, L, d]`.
         own_key: float `[B, C, d]`, of each candidate.
         own_value: float `[B, C, d]`.
-        mask: bool `[B, L]`; True = keep.
+        mask: bool, `[B, L]` or broadcasts to `[B, C, L]`; True = keep.
         num_heads: H.
         bias: float32 added to the logits, broadcasts to `[B, C, H, L]`, or
             `None`.
         own_bias: float32, broadcasts to `[B, C, H, 1]`, or `None`.
+        trace: Gets `weights`, float32 `[B, C, H, L + 1]`, its own last.
 
     Returns:
         float `[B, C, d]`.
@@ -57,11 +60,15 @@ def attend_history_and_self(
         own_logits = own_logits + ops.moveaxis(own_bias, 2, 1)
 
     # The last key, a candidate's own, is always there.
-    mask = ops.pad(mask, [(0, 0), (0, 1)], constant_values=True)
+    if len(mask.shape) == 2:
+        mask = ops.expand_dims(mask, 1)
+    mask = ops.pad(mask, [(0, 0), (0, 0), (0, 1)], constant_values=True)
     weights, total = masked_exponentials(
         ops.concatenate([logits, own_logits], axis=-1),
-        ops.expand_dims(mask, (1, 2)),
+        ops.expand_dims(mask, 1),
     )  # [B, H, C, L + 1]
+    if trace is not None:
+        trace.record("weights", ops.transpose(weights / total, (0, 2, 1, 3)))
     sums = ops.matmul(
         ops.cast(weights[..., :-1], values.dtype),
         split_heads(values, num_heads),

@@ -201,11 +201,11 @@ def test_trace_holds_the_weights_of_tokens() -> None:
     trace = model(make_requests(2, [LENGTH, 4]), trace=True).trace
     assert list(trace) == ["block_0/weights", "block_1/weights"]
     for weights in trace.values():
-        # Two global tokens, and of each request ten of behaviors.
-        assert weights.shape == (2, 5, 3, 2 + 10)
-        assert np.all(np.sum(weights, axis=-1) < 1.0)  # it reads itself
-        assert np.all(weights[1, ..., 2:-2] == 0)
-        assert np.all(weights[1, ..., -2:] != 0)
+        # Two global tokens, of each request ten of behaviors, and itself.
+        assert weights.shape == (2, 5, 3, 2 + 10 + 1)
+        np.testing.assert_allclose(np.sum(weights, axis=-1), 1.0, rtol=1e-5)
+        assert np.all(weights[1, ..., 2:-3] == 0)
+        assert np.all(weights[1, ..., -3:] != 0)
 
 
 def test_learns_what_is_in_the_history() -> None:

@@ -23,10 +23,10 @@ def test_equals_the_equation() -> None:
     weights = {
         "candidate": head.candidate_projection.kernel,
         "user": head.user_projection.kernel,
-        "kernel_1": head.hidden.kernel,
-        "bias_1": head.hidden.bias,
-        "kernel_2": head.output_unit.kernel,
-        "bias_2": head.output_unit.bias,
+        "kernel_1": head.mlp.hidden[0].kernel,
+        "bias_1": head.mlp.hidden[0].bias,
+        "kernel_2": head.mlp.output_unit.kernel,
+        "bias_2": head.mlp.output_unit.bias,
     }
     weights = {k: w.numpy().astype("float64") for k, w in weights.items()}
     kernel = model.fusion.kernel.numpy().astype("float64")

@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -347,6 +348,8 @@ def test_a_stop_changes_nothing(
     # What a stopped run is asked for is there.
     if trainer._checkpointing.newest_step:
         load_model(RunDirectory(tmp_path / "run"))
+    # Without a checkpoint it begins anew, as the command does.
+    keras.utils.set_random_seed(CHEAP.train.seed)
     resumed = Trainer(
         CHEAP, tiny_store, RunDirectory(tmp_path / "run"), make_strategy(1)
     )
@@ -400,9 +403,11 @@ def parts_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found = []
 
     class Recording(Batches):
-        def __init__(self, store: Store, part: str, *rest: Any) -> None:
+        def __init__(
+            self, store: Store, part: str, *rest: Any, **named: Any
+        ) -> None:
             found.append(part)
-            super().__init__(store, part, *rest)
+            super().__init__(store, part, *rest, **named)
 
     monkeypatch.setattr(trainer_module, "Batches", Recording)
     monkeypatch.setattr(run_module, "Batches", Recording)
