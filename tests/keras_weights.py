@@ -124,6 +124,8 @@ def attention_weights(attention: Any) -> dict[str, Any]:
             kind: _array(getattr(attention.encoding, f"slopes_{kind}"))
             for kind in ("time", "hour", "weekend")
         }
+    if hasattr(attention.sink, "logit"):
+        weights["sink_logit"] = _array(attention.sink.logit)
     return weights | {f"slopes_{kind}": s for kind, s in slopes.items()}
 
 

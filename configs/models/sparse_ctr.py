@@ -62,6 +62,12 @@ class SparseCTRRecipe(ModelRecipe):
         "What times add to the logits: rel_temporal, or none (variant B1).",
         choices=("rel_temporal", "none"),
     )
+    sink: str = config_field(
+        "none",
+        "What a query may read beside its keys: none, off_by_one for a logit "
+        "of 0, learned for a logit of each head.",
+        choices=("none", "off_by_one", "learned"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

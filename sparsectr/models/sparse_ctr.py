@@ -15,9 +15,13 @@ from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.no_encoding import NoEncoding
-from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.rel_temporal import RelTemporal, initial_slopes
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.sink.learned_sink import LearnedSink
+from sparsectr.layers.sink.no_sink import NoSink
+from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
+from sparsectr.layers.sink.sink import Sink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
@@ -32,6 +36,9 @@ from sparsectr.ops.trace import Trace, within
 
 if TYPE_CHECKING:
     from configs.models.sparse_ctr import SparseCTRRecipe
+
+_LOG_GAP_OF_SINK = 16
+"""floor(log2(86400)), that of a day in seconds (Eq. 12)."""
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -96,6 +103,7 @@ class SparseCTR(RankingModel):
         shared: dict[str, Any] = {
             "num_heads": recipe.num_heads,
             "encoding": self._make_encoding(),
+            "sink": self._make_sink(),
             "name": "attention",
             "dtype": self.dtype_policy,
         }
@@ -117,6 +125,18 @@ class SparseCTR(RankingModel):
         return RelTemporal(
             recipe.num_heads, self.schema.time_zone, name="encoding"
         )
+
+    def _make_sink(self) -> Sink:
+        recipe = self.recipe
+        if recipe.sink == "off_by_one":
+            return OffByOneSink(name="sink")
+        if recipe.sink == "learned":
+            # It starts as what a key of a day ago gets from its encoding:
+            # from 0, heads that are steep in time would begin unread.
+            log_gap = -_LOG_GAP_OF_SINK * (recipe.encoding == "rel_temporal")
+            slopes = initial_slopes(recipe.num_heads)
+            return LearnedSink([log_gap * s for s in slopes], name="sink")
+        return NoSink(name="sink")
 
     def build(self, inputs_shape: Any = None) -> None:
         """Creates all weights; their shapes follow from the schema."""

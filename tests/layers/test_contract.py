@@ -38,7 +38,10 @@ from sparsectr.layers.retrieval.gap_buckets import GapBuckets
 from sparsectr.layers.retrieval.random_codes import RandomCodes
 from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
+from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
+from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
+from sparsectr.layers.sink.sink import Sink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.layers.training_fields import TrainingFields
@@ -187,6 +190,31 @@ def test_full_attention() -> None:
     check_layer(
         WholeFullAttention,
         ATTENTIONS["full"],
+        WHOLE_INPUTS,
+        expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        OffByOneSink(name="sink"),
+        LearnedSink([0.1 * h for h in range(HEADS)], name="sink"),
+    ],
+    ids=lambda sink: type(sink).__name__,
+)
+@pytest.mark.parametrize(
+    "attention",
+    [
+        pytest.param(WholeEvoAttention, marks=pytest.mark.slow),
+        WholeFullAttention,
+    ],
+)
+def test_attention_with_a_sink(attention: type[Attention], sink: Sink) -> None:
+    kind = "evo" if attention is WholeEvoAttention else "full"
+    check_layer(
+        attention,
+        {**ATTENTIONS[kind], "sink": serialized(sink)},
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
     )

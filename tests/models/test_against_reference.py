@@ -66,6 +66,15 @@ def test_variants(attention: str, encoding: str, has_user: bool) -> None:
     _check(schema, config, 4, [LENGTH, 3, 11])
 
 
+@pytest.mark.parametrize("has_user", [True, False])
+@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize("sink", ["off_by_one", "learned"])
+def test_sinks(sink: str, attention: str, has_user: bool) -> None:
+    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    config = dataclasses.replace(CONFIG, attention=attention, sink=sink)
+    _check(schema, config, 9, [LENGTH, 0, 1, 7])
+
+
 @pytest.mark.parametrize(
     ("num_chunks", "num_transition", "num_local"),
     [(1, 1, 1), (1, 31, 1), (2, 1, 37), (31, 2, 3)],

@@ -181,6 +181,29 @@ def test_the_trace_holds_what_was_read(models: Models, inputs: Inputs) -> None:
     assert trace["chunk_start"].shape == (len(NUM_VALID), CONFIG.num_chunks)
     full = models["full"](inputs, trace=True).trace
     assert full["block_0/weights"].shape == (*queries, LENGTH)
+    assert not any(name.endswith("sink") for name in (*trace, *full))
+
+
+@pytest.mark.parametrize("attention", ["evo", "full"])
+def test_the_trace_holds_what_the_sink_took(
+    attention: str, inputs: Inputs
+) -> None:
+    config = dataclasses.replace(CONFIG, attention=attention, sink="off_by_one")
+    model = random_model(SCHEMA, config, 1)
+    trace = model(inputs, trace=True).trace
+    places = ["block_0", "block_1"]
+    if attention == "evo":
+        branches = ("global", "transition", "local")
+        places = [f"{block}/{name}" for block in places for name in branches]
+    for place in places:
+        share = trace[f"{place}/sink"].numpy()
+        weights = trace[f"{place}/weights"].numpy()
+        assert share.shape == weights.shape[:3]
+        np.testing.assert_allclose(share + weights.sum(-1), 1.0, rtol=1e-6)
+        if not place.endswith("local"):  # where the user is always read
+            assert np.all(share[1] == 1.0)  # an empty history
+        assert np.all(share >= 0.0)
+        assert np.any((share[0] > 0.01) & (share[0] < 0.99))
 
 
 def test_takes_a_recipe_as_a_dict() -> None:

@@ -23,6 +23,10 @@ Weights = Mapping[str, Any]
 Bias = Callable[[int, Time | None], Array]
 """(time of query, time of key) -> bias of each head [H]."""
 
+Sink = Callable[[Array, int], tuple[float, Array]]
+"""(query of a head [d_h], number of the head) -> logit and value [d_h] of what
+it may read beside its keys."""
+
 
 def mlp(weights: Weights, inputs: Array) -> Array:
     """Two dense layers with ReLU between them."""
@@ -60,6 +64,21 @@ def rel_temporal(
     return bias
 
 
+def sink_of(block: Weights, config: SparseCTRRecipe) -> Sink | None:
+    """The sink of a block, `None` for none (baselines: 5.2)."""
+    if config.sink == "none":
+        return None
+    head_width = config.width // config.num_heads
+
+    def sink(query: Array, h: int) -> tuple[float, Array]:
+        del query
+        is_learned = config.sink == "learned"
+        logit = float(block["sink_logit"][h]) if is_learned else 0.0
+        return logit, np.zeros(head_width)
+
+    return sink
+
+
 def attend(
     queries: Array,
     keys: Array,
@@ -69,6 +88,7 @@ def attend(
     visible: Sequence[Sequence[int]],
     bias: Bias,
     num_heads: int,
+    sink: Sink | None = None,
 ) -> Array:
     """Multi-head softmax attention over the keys that a query sees (Eq. 16).
 
@@ -81,6 +101,7 @@ def attend(
         visible: For each query the numbers of the keys that it sees.
         bias: RelTemporal.
         num_heads: H.
+        sink: One more key of every query.
 
     Returns:
         `[N, d]`, the heads side by side. A query that sees nothing gets 0.
@@ -89,18 +110,23 @@ def attend(
     head_width = width // num_heads
     outputs = np.zeros((len(queries), width))
     for n, query in enumerate(queries):
-        if not visible[n]:
+        if not visible[n] and sink is None:
             continue
         for h in range(num_heads):
             columns = slice(h * head_width, (h + 1) * head_width)
-            logits = []
+            logits, read = [], []
             for k in visible[n]:
                 product = float(np.dot(query[columns], keys[k, columns]))
                 bias_h = bias(query_times[n], key_times[k])[h]
                 logits.append(product / math.sqrt(head_width) + bias_h)
+                read.append(values[k, columns])
+            if sink is not None:
+                logit, value = sink(query[columns], h)
+                logits.append(logit)
+                read.append(value)
             attention = softmax(np.array(logits))
-            for weight, k in zip(attention, visible[n], strict=True):
-                outputs[n, columns] += weight * values[k, columns]
+            for weight, value in zip(attention, read, strict=True):
+                outputs[n, columns] += weight * value
     return outputs
 
 
@@ -173,6 +199,7 @@ def global_attention(
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )  # Eq. 6
 
 
@@ -208,6 +235,7 @@ def transition_attention(
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )
 
 
@@ -263,6 +291,7 @@ def local_attention(
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )
 
 
@@ -356,5 +385,6 @@ def full_attention(
         visible_positions(times, len(behaviors)),
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )
     return heads @ block["output"]

@@ -4,9 +4,11 @@ Axes: B batch, L history length, Q queries, S keys, T keys that have a place,
 H heads, d width.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import keras
+from keras import ops
 
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.serialization import deserialized, serialized
@@ -68,7 +70,8 @@ class Attention(keras.layers.Layer):
         values: float `[B, S, d]`, from `encode`.
         features: What `relate` returns.
         key_mask: bool `[B, S]`, from the plan; True = keep.
-        trace: Gets the weights of every branch, float32 `[B, Q, H, S']`.
+        trace: Gets of every branch `weights`, float32 `[B, Q, H, S']`, and
+            if there is a sink, its share of them, `sink` `[B, Q, H]`.
 
     Returns:
         float `[B, Q, d]`.
@@ -183,6 +186,49 @@ class Attention(keras.layers.Layer):
         trace: Trace | None = None,
     ) -> Tensor:
         raise NotImplementedError
+
+    def _read(
+        self,
+        form: Callable[..., Tensor],
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        mask: Tensor,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Attention to keys and to the sink.
+
+        Args:
+            form: `attend` or another one of `sparsectr.ops.head_attention`.
+            query: float `[B, Q, d]`.
+            keys: float `[B, S, d]`.
+            values: float `[B, S, d]`.
+            bias: float32, broadcasts to `[B, Q, H, S]`; `None` for none.
+            mask: bool, broadcasts to `[B, Q, S]`.
+            trace: Gets `weights` and `sink`.
+
+        Returns:
+            float `[B, Q, d]`, the heads side by side.
+        """
+        found = None if trace is None else Trace()
+        outputs = form(
+            query,
+            keys,
+            values,
+            bias,
+            mask,
+            self.num_heads,
+            self.sink.numerators,
+            found,
+        )
+        if trace is not None and found is not None:
+            weights = found.tensors["weights"]
+            trace.record("weights", weights)
+            if self.sink.takes_weight:
+                share = ops.maximum(1.0 - ops.sum(weights, axis=-1), 0.0)
+                trace.record("sink", share)  # [B, Q, H]
+        return outputs
 
     def _dense(
         self, width: int, name: str, *, use_bias: bool = False, **arguments: Any

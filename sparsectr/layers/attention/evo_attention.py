@@ -322,14 +322,13 @@ class EvoAttention(Attention):
         Features are cut and not the biases, which have gradients: those of
         a part would be padded to the whole.
         """
-        return attend(
+        return self._read(
+            attend,
             query,
             encoded.keys[:, part],
             encoded.values[:, part],
             self.encoding.bias(tuple(x[..., part] for x in features)),
             mask[..., part],
-            self.num_heads,
-            self.sink.numerators,
             trace,
         )
 

@@ -138,14 +138,13 @@ class FullAttention(Attention):
         mask: Tensor,
         trace: Trace | None = None,
     ) -> Tensor:
-        return attend_by_head(
+        return self._read(
+            attend_by_head,
             query,
             keys,
             values,
             self.encoding.bias(features),
             mask,
-            self.num_heads,
-            self.sink.numerators,
             trace,
         )
 

@@ -17,6 +17,9 @@ class Sink(keras.layers.Layer):
     query. A sink takes the rest.
     """
 
+    takes_weight = True
+    """Whether the weights of a query's keys may sum to less than one."""
+
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
         """Creates the weights of one block, if there are any."""
         self.built = True
