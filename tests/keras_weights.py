@@ -126,6 +126,8 @@ def attention_weights(attention: Any) -> dict[str, Any]:
         }
     if hasattr(attention.sink, "logit"):
         weights["sink_logit"] = _array(attention.sink.logit)
+    if attention.output_gate is not None:
+        weights["output_gate"] = _dense(attention.output_gate.projection)
     return weights | {f"slopes_{kind}": s for kind, s in slopes.items()}
 
 

@@ -24,6 +24,7 @@ GIVEN = {
         "num_local": ("11", 11),
         "attention": ("full", "full"),
         "encoding": ("none", "none"),
+        "output_gate": ("head", "head"),
         "sink": ("learned", "learned"),
         "head_units": ("16,8", (16, 8)),
         "head_activation": ("dice", "dice"),

@@ -68,6 +68,12 @@ class SparseCTRRecipe(ModelRecipe):
         "of 0, learned for a logit of each head.",
         choices=("none", "off_by_one", "learned"),
     )
+    output_gate: str = config_field(
+        "none",
+        "Sigmoid gate on the output of attention: none, head for one a head, "
+        "element for one a column.",
+        choices=("none", "head", "element"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,6 +156,8 @@ class SparseCTRRecipe(ModelRecipe):
         queries = rows + shape.num_candidates
         total = 2 * queries * width**2  # queries and results
         total += 3 * FEED_FORWARD_MULTIPLIER * queries * width**2
+        gates = {"none": 0, "head": self.num_heads, "element": width}
+        total += queries * width * gates[self.output_gate]
         if self.attention == "full":
             bounds = query_block_bounds(length)
             pairs = sum((end - start) * end for start, end in bounds)

@@ -12,6 +12,7 @@ from keras import ops
 from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.no_encoding import NoEncoding
@@ -104,6 +105,7 @@ class SparseCTR(RankingModel):
             "num_heads": recipe.num_heads,
             "encoding": self._make_encoding(),
             "sink": self._make_sink(),
+            "output_gate": self._make_output_gate(),
             "name": "attention",
             "dtype": self.dtype_policy,
         }
@@ -137,6 +139,17 @@ class SparseCTR(RankingModel):
             slopes = initial_slopes(recipe.num_heads)
             return LearnedSink([log_gap * s for s in slopes], name="sink")
         return NoSink(name="sink")
+
+    def _make_output_gate(self) -> OutputGate | None:
+        recipe = self.recipe
+        if recipe.output_gate == "none":
+            return None
+        return OutputGate(
+            recipe.num_heads,
+            by_element=recipe.output_gate == "element",
+            name="output_gate",
+            dtype=self.dtype_policy,
+        )
 
     def build(self, inputs_shape: Any = None) -> None:
         """Creates all weights; their shapes follow from the schema."""

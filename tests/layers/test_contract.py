@@ -18,6 +18,7 @@ from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunks
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
@@ -76,6 +77,8 @@ def _normal(*shape: int) -> np.ndarray:
 ENCODING = serialized(RelTemporal(HEADS, ZONE, name="encoding"))
 CHUNKING = serialized(TimeChunking(CHUNKS, TRANSITION, name="chunking"))
 SINK = serialized(NoSink(name="sink"))
+GATE = serialized(OutputGate(HEADS, name="output_gate"))
+del GATE["config"]["dtype"]  # that of the attention, which a check changes
 ATTENTIONS = {
     "evo": {
         "num_heads": HEADS,
@@ -84,12 +87,14 @@ ATTENTIONS = {
         "encoding": ENCODING,
         "sink": SINK,
         "has_user": False,
+        "output_gate": GATE,
     },
     "full": {
         "num_heads": HEADS,
         "encoding": ENCODING,
         "sink": SINK,
         "num_query_blocks": 2,
+        "output_gate": GATE,
     },
 }
 
@@ -347,6 +352,16 @@ def test_branch_gate() -> None:
         BranchGate,
         {"num_heads": HEADS},
         [_normal(2, 3, WIDTH), _normal(2, 3, WIDTH) + 1, _normal(2, 3, WIDTH)],
+        expected_output_shape=(2, 3, WIDTH),
+    )
+
+
+@pytest.mark.parametrize("by_element", [True, False])
+def test_output_gate(by_element: bool) -> None:
+    check_layer(
+        OutputGate,
+        {"num_heads": HEADS, "by_element": by_element},
+        (_normal(2, 3, WIDTH), _normal(2, 3, WIDTH) + 1),
         expected_output_shape=(2, 3, WIDTH),
     )
 

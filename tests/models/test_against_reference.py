@@ -75,6 +75,15 @@ def test_sinks(sink: str, attention: str, has_user: bool) -> None:
     _check(schema, config, 9, [LENGTH, 0, 1, 7])
 
 
+@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize("output_gate", ["head", "element"])
+def test_output_gates(output_gate: str, attention: str) -> None:
+    config = dataclasses.replace(
+        CONFIG, attention=attention, output_gate=output_gate
+    )
+    _check(SCHEMA, config, 10, [LENGTH, 0, 7])
+
+
 @pytest.mark.parametrize(
     ("num_chunks", "num_transition", "num_local"),
     [(1, 1, 1), (1, 31, 1), (2, 1, 37), (31, 2, 3)],

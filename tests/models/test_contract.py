@@ -49,6 +49,12 @@ RECIPES = {
     "full_attention_off_by_one": sized_recipe(
         "sparse_ctr", attention="full", encoding="none", sink="off_by_one"
     ),
+    "gate_by_head": sized_recipe(
+        "sparse_ctr", sink="off_by_one", output_gate="head"
+    ),
+    "full_attention_gate_by_element": sized_recipe(
+        "sparse_ctr", attention="full", encoding="none", output_gate="element"
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(

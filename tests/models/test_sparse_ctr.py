@@ -206,6 +206,19 @@ def test_the_trace_holds_what_the_sink_took(
         assert np.any((share[0] > 0.01) & (share[0] < 0.99))
 
 
+@pytest.mark.parametrize("output_gate", ["head", "element"])
+def test_output_gates_start_nearly_open(
+    output_gate: str, inputs: Inputs
+) -> None:
+    config = dataclasses.replace(CONFIG, output_gate=output_gate)
+    trace = config.build(SCHEMA)(inputs, trace=True).trace
+    gate = trace["block_1/output_gate"].numpy()
+    size = CONFIG.num_heads if output_gate == "head" else CONFIG.width
+    assert gate.shape == (len(NUM_VALID), NUM_CANDIDATES, size)
+    np.testing.assert_allclose(gate, 0.9, atol=0.06)
+    assert np.std(gate) > 1e-3
+
+
 def test_takes_a_recipe_as_a_dict() -> None:
     values = json.loads(json.dumps(SMALL_CONFIG.to_dict()))
     model = SparseCTR(dataclasses.asdict(SCHEMA), values)

@@ -320,6 +320,29 @@ def gate(branches: Sequence[Array], weights: Array, num_heads: int) -> Array:
     return outputs
 
 
+def output_gate(
+    block: Weights, attended: Array, rows: Array, config: SparseCTRRecipe
+) -> Array:
+    """Closes heads or columns by the rows of the queries (baselines: 5.2).
+
+    Args:
+        block: Weights of the block.
+        attended: `[N, d]`, before W_O.
+        rows: `[N, d]`, normalised.
+        config: The model's.
+    """
+    if config.output_gate == "none":
+        return attended
+    gates = rows @ block["output_gate"]["kernel"] + block["output_gate"]["bias"]
+    outputs = np.zeros_like(attended)
+    for n, column in np.ndindex(attended.shape):
+        head = column // (config.width // config.num_heads)
+        number = column if config.output_gate == "element" else head
+        opened = 1.0 / (1.0 + math.exp(-gates[n, number]))
+        outputs[n, column] = attended[n, column] * opened
+    return outputs
+
+
 def evo_attention(
     block: Weights,
     sequence: Array,
@@ -358,6 +381,7 @@ def evo_attention(
         ),
     ]
     fused = gate(branches, block["gate"], config.num_heads)
+    fused = output_gate(block, fused, sequence, config)
     return fused @ block["output"]  # Eq. 11
 
 
@@ -387,4 +411,5 @@ def full_attention(
         config.num_heads,
         sink_of(block, config),
     )
+    heads = output_gate(block, heads, sequence, config)
     return heads @ block["output"]

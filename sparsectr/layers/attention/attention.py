@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 from keras import ops
 
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.serialization import deserialized, serialized
 from sparsectr.layers.sink.no_sink import NoSink
@@ -63,6 +64,8 @@ class Attention(keras.layers.Layer):
         num_heads: H.
         encoding: What places add to the logits.
         sink: What a query may read beside its keys.
+        output_gate: What closes heads of the output, before W_O; `None` for
+            nothing.
 
     Call arguments:
         query: float `[B, Q, d]`, normalized rows of candidates.
@@ -94,6 +97,7 @@ class Attention(keras.layers.Layer):
         num_heads: int,
         encoding: Encoding,
         sink: Sink | None = None,
+        output_gate: OutputGate | None = None,
         **kwargs: Any,
     ) -> None:
         # The features of places stay float32; the rest is cast already.
@@ -101,6 +105,7 @@ class Attention(keras.layers.Layer):
         self.num_heads = num_heads
         self.encoding: Encoding = deserialized(encoding)
         self.sink: Sink = deserialized(sink) or NoSink(name="sink")
+        self.output_gate: OutputGate | None = deserialized(output_gate)
 
     def build(self, query_shape: Any, *unused: Any, **unnamed: Any) -> None:
         """Makes the four projections; W_K begins equal to W_Q.
@@ -123,6 +128,8 @@ class Attention(keras.layers.Layer):
         self.output_projection = self._dense(width, "output_projection")
         self.encoding.build()
         self.sink.build()
+        if self.output_gate is not None:
+            self.output_gate.build((None, None, width))
         self.built = True
 
     def plan(self, history: Places, rows: Tensor, *, for_history: bool) -> Plan:
@@ -230,6 +237,20 @@ class Attention(keras.layers.Layer):
                 trace.record("sink", share)  # [B, Q, H]
         return outputs
 
+    def _output(
+        self, attended: Tensor, rows: Tensor, trace: Trace | None = None
+    ) -> Tensor:
+        """Turns what queries have read into the rows of the attention.
+
+        Args:
+            attended: float `[B, Q, d]`, the heads side by side.
+            rows: float `[B, Q, d]`, the normalized rows of the queries.
+            trace: Gets what the gate records.
+        """
+        if self.output_gate is not None:
+            attended = self.output_gate(attended, rows, trace=trace)
+        return self.output_projection(attended)
+
     def _dense(
         self, width: int, name: str, *, use_bias: bool = False, **arguments: Any
     ) -> keras.layers.Dense:
@@ -254,4 +275,7 @@ class Attention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "encoding": serialized(self.encoding),
             "sink": serialized(self.sink),
+            "output_gate": None
+            if self.output_gate is None
+            else serialized(self.output_gate),
         }

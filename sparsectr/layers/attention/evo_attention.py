@@ -11,6 +11,7 @@ from keras import ops
 
 from sparsectr.layers.attention.attention import Attention, Encoded
 from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.serialization import deserialized, serialized
@@ -75,6 +76,7 @@ class EvoAttention(Attention):
         encoding: What places add to the logits.
         sink: What a query may read beside its keys, in every branch.
         has_user: Whether the user has a key.
+        output_gate: What closes heads behind the gate of the branches.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
     P are global, m P transition, w + 1 local ones, the user's the last.
@@ -104,9 +106,10 @@ class EvoAttention(Attention):
         encoding: Encoding,
         sink: Sink | None = None,
         has_user: bool = True,
+        output_gate: OutputGate | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_heads, encoding, sink, **kwargs)
+        super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
         if num_local < 1:
             raise ValueError(
                 "`num_local` must be at least 1. "
@@ -255,14 +258,16 @@ class EvoAttention(Attention):
         key_mask: Tensor,
         trace: Trace | None = None,
     ) -> Tensor:
-        query = self.query_projection(query)
+        projected = self.query_projection(query)
         mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
         encoded = Encoded(keys, values)
         outputs = [
-            self._attend(query, encoded, features, mask, part, within(trace, n))
+            self._attend(
+                projected, encoded, features, mask, part, within(trace, n)
+            )
             for n, part in self._branches().items()
         ]
-        return self.output_projection(self.gate(outputs, trace=trace))
+        return self._output(self.gate(outputs, trace=trace), query, trace)
 
     def read_history(
         self, rows: Tensor, encoded: Encoded, plan: EvoPlan
@@ -296,7 +301,7 @@ class EvoAttention(Attention):
                 self.sink.numerators,
             )
         )
-        return self.output_projection(self.gate(outputs))
+        return self._output(self.gate(outputs), rows)
 
     def _branches(self) -> dict[str, slice]:
         """Returns which keys each branch reads."""
