@@ -124,8 +124,9 @@ def attention_weights(attention: Any) -> dict[str, Any]:
             kind: _array(getattr(attention.encoding, f"slopes_{kind}"))
             for kind in ("time", "hour", "weekend")
         }
-    if hasattr(attention.sink, "logit"):
-        weights["sink_logit"] = _array(attention.sink.logit)
+    for name in ("logit", "key", "value"):
+        if hasattr(attention.sink, name):
+            weights[f"sink_{name}"] = _array(getattr(attention.sink, name))
     if attention.output_gate is not None:
         weights["output_gate"] = _dense(attention.output_gate.projection)
     return weights | {f"slopes_{kind}": s for kind, s in slopes.items()}

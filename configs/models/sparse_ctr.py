@@ -65,8 +65,9 @@ class SparseCTRRecipe(ModelRecipe):
     sink: str = config_field(
         "none",
         "What a query may read beside its keys: none, off_by_one for a logit "
-        "of 0, learned for a logit of each head.",
-        choices=("none", "off_by_one", "learned"),
+        "of 0, learned for a logit of each head, key_value for a learned key "
+        "and value.",
+        choices=("none", "off_by_one", "learned", "key_value"),
     )
     output_gate: str = config_field(
         "none",
@@ -156,6 +157,7 @@ class SparseCTRRecipe(ModelRecipe):
         queries = rows + shape.num_candidates
         total = 2 * queries * width**2  # queries and results
         total += 3 * FEED_FORWARD_MULTIPLIER * queries * width**2
+        own_keys = int(self.sink == "key_value")
         gates = {"none": 0, "head": self.num_heads, "element": width}
         total += queries * width * gates[self.output_gate]
         if self.attention == "full":
@@ -163,6 +165,7 @@ class SparseCTRRecipe(ModelRecipe):
             pairs = sum((end - start) * end for start, end in bounds)
             total += 2 * length * width**2  # keys and values
             scores = (0 if is_last else pairs) + shape.num_candidates * length
+            scores += queries * own_keys
             return total + 2 * scores * width
         keys = self._num_selected + self.num_local + 1
         total += 2 * (keys + rows) * width**2
@@ -171,4 +174,5 @@ class SparseCTRRecipe(ModelRecipe):
         total += 4 * self.num_chunks * width**2
         # Three weights a query and head from its three outputs: the gate.
         total += queries * 3 * 3 * width
-        return total + 2 * queries * keys * width
+        # One of the sink's own in each branch.
+        return total + 2 * queries * (keys + 3 * own_keys) * width

@@ -19,6 +19,7 @@ from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal, initial_slopes
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.sink.key_value_sink import KeyValueSink
 from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
@@ -132,6 +133,8 @@ class SparseCTR(RankingModel):
         recipe = self.recipe
         if recipe.sink == "off_by_one":
             return OffByOneSink(name="sink")
+        if recipe.sink == "key_value":
+            return KeyValueSink(name="sink")
         if recipe.sink == "learned":
             # It starts as what a key of a day ago gets from its encoding:
             # from 0, heads that are steep in time would begin unread.

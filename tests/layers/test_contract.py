@@ -39,6 +39,7 @@ from sparsectr.layers.retrieval.gap_buckets import GapBuckets
 from sparsectr.layers.retrieval.random_codes import RandomCodes
 from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
+from sparsectr.layers.sink.key_value_sink import KeyValueSink
 from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
@@ -205,6 +206,7 @@ def test_full_attention() -> None:
     [
         OffByOneSink(name="sink"),
         LearnedSink([0.1 * h for h in range(HEADS)], name="sink"),
+        KeyValueSink(name="sink"),
     ],
     ids=lambda sink: type(sink).__name__,
 )

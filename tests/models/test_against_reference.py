@@ -68,7 +68,7 @@ def test_variants(attention: str, encoding: str, has_user: bool) -> None:
 
 @pytest.mark.parametrize("has_user", [True, False])
 @pytest.mark.parametrize("attention", ["evo", "full"])
-@pytest.mark.parametrize("sink", ["off_by_one", "learned"])
+@pytest.mark.parametrize("sink", ["off_by_one", "learned", "key_value"])
 def test_sinks(sink: str, attention: str, has_user: bool) -> None:
     schema = SCHEMA if has_user else without_user_fields(SCHEMA)
     config = dataclasses.replace(CONFIG, attention=attention, sink=sink)

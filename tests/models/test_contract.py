@@ -52,8 +52,13 @@ RECIPES = {
     "gate_by_head": sized_recipe(
         "sparse_ctr", sink="off_by_one", output_gate="head"
     ),
-    "full_attention_gate_by_element": sized_recipe(
-        "sparse_ctr", attention="full", encoding="none", output_gate="element"
+    "key_value_sink": sized_recipe("sparse_ctr", sink="key_value"),
+    "full_attention_in_full": sized_recipe(
+        "sparse_ctr",
+        attention="full",
+        encoding="none",
+        sink="key_value",
+        output_gate="element",
     ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),

@@ -185,12 +185,12 @@ def test_the_trace_holds_what_was_read(models: Models, inputs: Inputs) -> None:
 
 
 @pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize("sink", ["off_by_one", "key_value"])
 def test_the_trace_holds_what_the_sink_took(
-    attention: str, inputs: Inputs
+    sink: str, attention: str, inputs: Inputs
 ) -> None:
-    config = dataclasses.replace(CONFIG, attention=attention, sink="off_by_one")
-    model = random_model(SCHEMA, config, 1)
-    trace = model(inputs, trace=True).trace
+    config = dataclasses.replace(CONFIG, attention=attention, sink=sink)
+    trace = config.build(SCHEMA)(inputs, trace=True).trace
     places = ["block_0", "block_1"]
     if attention == "evo":
         branches = ("global", "transition", "local")
@@ -199,6 +199,8 @@ def test_the_trace_holds_what_the_sink_took(
         share = trace[f"{place}/sink"].numpy()
         weights = trace[f"{place}/weights"].numpy()
         assert share.shape == weights.shape[:3]
+        if attention == "full":  # the sink's own key is none of the user's
+            assert weights.shape[3] == LENGTH
         np.testing.assert_allclose(share + weights.sum(-1), 1.0, rtol=1e-6)
         if not place.endswith("local"):  # where the user is always read
             assert np.all(share[1] == 1.0)  # an empty history

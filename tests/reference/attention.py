@@ -71,7 +71,11 @@ def sink_of(block: Weights, config: SparseCTRRecipe) -> Sink | None:
     head_width = config.width // config.num_heads
 
     def sink(query: Array, h: int) -> tuple[float, Array]:
-        del query
+        if config.sink == "key_value":
+            columns = slice(h * head_width, (h + 1) * head_width)
+            product = float(np.dot(query, block["sink_key"][columns]))
+            value = block["sink_value"][columns]
+            return product / math.sqrt(head_width), value
         is_learned = config.sink == "learned"
         logit = float(block["sink_logit"][h]) if is_learned else 0.0
         return logit, np.zeros(head_width)

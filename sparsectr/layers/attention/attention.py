@@ -127,7 +127,7 @@ class Attention(keras.layers.Layer):
         self.value_projection = self._dense(width, "value_projection")
         self.output_projection = self._dense(width, "output_projection")
         self.encoding.build()
-        self.sink.build()
+        self.sink.build((None, None, width))
         if self.output_gate is not None:
             self.output_gate.build((None, None, width))
         self.built = True
@@ -221,16 +221,14 @@ class Attention(keras.layers.Layer):
         found = None if trace is None else Trace()
         outputs = form(
             query,
-            keys,
-            values,
-            bias,
-            mask,
+            *self.sink.with_own_key(keys, values, bias, mask),
             self.num_heads,
             self.sink.numerators,
             found,
         )
         if trace is not None and found is not None:
-            weights = found.tensors["weights"]
+            # Without that of the sink's own key.
+            weights = found.tensors["weights"][..., : ops.shape(keys)[1]]
             trace.record("weights", weights)
             if self.sink.takes_weight:
                 share = ops.maximum(1.0 - ops.sum(weights, axis=-1), 0.0)

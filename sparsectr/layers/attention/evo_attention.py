@@ -293,10 +293,12 @@ class EvoAttention(Attention):
                 query,
                 self.key_projection(rows),
                 self.value_projection(rows),
-                encoded.keys[:, -1:],
-                encoded.values[:, -1:],
-                self.encoding.bias(history.window_features),
-                history.window_mask,
+                *self.sink.with_own_key(
+                    encoded.keys[:, -1:],
+                    encoded.values[:, -1:],
+                    self.encoding.bias(history.window_features),
+                    history.window_mask,
+                ),
                 self.num_heads,
                 self.sink.numerators,
             )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparsectr.layers.sink.key_value_sink import KeyValueSink
 from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
 from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
@@ -115,3 +116,37 @@ def test_starts_where_it_is_told() -> None:
 def test_a_learned_sink_has_heads() -> None:
     with pytest.raises(ValueError, match="`initial_logits` must be one num"):
         LearnedSink([])
+
+
+@both_forms
+def test_its_own_key_is_one_more_key(form: Callable[..., Any]) -> None:
+    query, keys, values, bias, mask = _arrays()
+    sink = KeyValueSink()
+    sink.build((None, None, WIDTH))
+    random = np.random.default_rng(1)
+    for weight in sink.weights:
+        weight.assign(random.normal(size=WIDTH))
+    read = sink.with_own_key(keys, values, bias, mask)
+    outputs = form(query, *read, HEADS, sink.numerators).numpy()
+    b, n, h = 0, 1, 2
+    own = slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH)
+    valid = mask[b, n]
+    logits = np.append(
+        keys[b, valid, own] @ query[b, n, own] / HEAD_WIDTH**0.5
+        + bias[b, n, h, valid],
+        sink.key[own].numpy() @ query[b, n, own] / HEAD_WIDTH**0.5,
+    )
+    weights = np.exp(logits) / np.sum(np.exp(logits))
+    read_values = [*values[b, valid, own], sink.value[own].numpy()]
+    np.testing.assert_allclose(
+        outputs[b, n, own], weights @ np.array(read_values), rtol=1e-5
+    )
+    # Of a query without a valid key it is all there is.
+    np.testing.assert_allclose(outputs[1, 2], sink.value, rtol=1e-6)
+
+
+def test_without_a_bias_its_own_key_has_none() -> None:
+    _, keys, values, _, mask = _arrays()
+    sink = KeyValueSink()
+    sink.build((None, None, WIDTH))
+    assert sink.with_own_key(keys, values, None, mask)[2] is None
