@@ -75,6 +75,11 @@ class SparseCTRRecipe(ModelRecipe):
         "element for one a column.",
         choices=("none", "head", "element"),
     )
+    num_registers: int = config_field(
+        0,
+        "Learned rows that the local branch of evo reads beside the user.",
+        minimum=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +88,12 @@ class SparseCTRRecipe(ModelRecipe):
             "num_heads",
             f"divide width={self.width}",
             self.num_heads,
+        )
+        require(
+            self.attention == "evo" or not self.num_registers,
+            "num_registers",
+            "be 0 with attention=full, which has no local branch",
+            self.num_registers,
         )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
@@ -95,7 +106,7 @@ class SparseCTRRecipe(ModelRecipe):
         keys: int | str = "L"
         if self.attention == "evo":
             times = self._num_selected + self.num_local
-            keys = times + 1  # that of the user
+            keys = times + 1 + self.num_registers  # 1 is that of the user
         rows = (self.num_blocks, keys, self.width)
         return StateSpec(
             (
@@ -167,7 +178,7 @@ class SparseCTRRecipe(ModelRecipe):
             scores = (0 if is_last else pairs) + shape.num_candidates * length
             scores += queries * own_keys
             return total + 2 * scores * width
-        keys = self._num_selected + self.num_local + 1
+        keys = self._num_selected + self.num_local + 1 + self.num_registers
         total += 2 * (keys + rows) * width**2
         # Means of chunks, and two layers each for keys and values.
         total += self.num_chunks * length * width

@@ -119,6 +119,7 @@ class SparseCTR(RankingModel):
                 recipe.num_chunks, recipe.num_transition, name="chunking"
             ),
             has_user=user_width(recipe, self.schema) > 0,
+            num_registers=recipe.num_registers,
         )
 
     def _make_encoding(self) -> Encoding:

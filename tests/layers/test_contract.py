@@ -89,6 +89,7 @@ ATTENTIONS = {
         "sink": SINK,
         "has_user": False,
         "output_gate": GATE,
+        "num_registers": 2,
     },
     "full": {
         "num_heads": HEADS,

@@ -75,6 +75,14 @@ def test_sinks(sink: str, attention: str, has_user: bool) -> None:
     _check(schema, config, 9, [LENGTH, 0, 1, 7])
 
 
+@pytest.mark.parametrize("has_user", [True, False])
+@pytest.mark.parametrize("sink", ["none", "key_value"])
+def test_registers(sink: str, has_user: bool) -> None:
+    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    config = dataclasses.replace(CONFIG, num_registers=5, sink=sink)
+    _check(schema, config, 11, [LENGTH, 0, 1, 7])
+
+
 @pytest.mark.parametrize("attention", ["evo", "full"])
 @pytest.mark.parametrize("output_gate", ["head", "element"])
 def test_output_gates(output_gate: str, attention: str) -> None:

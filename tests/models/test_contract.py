@@ -52,7 +52,9 @@ RECIPES = {
     "gate_by_head": sized_recipe(
         "sparse_ctr", sink="off_by_one", output_gate="head"
     ),
-    "key_value_sink": sized_recipe("sparse_ctr", sink="key_value"),
+    "key_value_sink": sized_recipe(
+        "sparse_ctr", sink="key_value", num_registers=5
+    ),
     "full_attention_in_full": sized_recipe(
         "sparse_ctr",
         attention="full",

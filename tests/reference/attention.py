@@ -257,6 +257,8 @@ def local_attention(
 ) -> Array:
     """Attention over the user and the w newest known behaviours (Eq. 8).
 
+    And over the registers, if there are any: keys of every query, no time.
+
     Args:
         block: Weights of the block.
         queries: Q `[N, d]`.
@@ -286,6 +288,12 @@ def local_attention(
             [user_position, *window] if times[n] != 0 else []
             for n, window in enumerate(visible)
         ]
+    for register in block["registers"] if config.num_registers else ():
+        position = len(keys)
+        keys = np.concatenate([keys, [register @ block["key"]]])
+        values = np.concatenate([values, [register @ block["value"]]])
+        key_times.append(None)
+        visible = [[*seen, position] for seen in visible]
     return attend(
         queries,
         keys,

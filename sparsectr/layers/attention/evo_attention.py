@@ -1,7 +1,8 @@
 """EvoAttention: global, transition and local attention, fused by a gate.
 
 Axes: B batch, L history length, Q queries, H heads, d width, P chunks,
-m transition behaviours a chunk, w local window, S = P + m P + w + 1 keys.
+m transition behaviours a chunk, w local window, r registers,
+S = P + m P + w + 1 + r keys.
 """
 
 from typing import Any, NamedTuple
@@ -31,9 +32,9 @@ class HistoryPlan(NamedTuple):
         features: Of the encoding, of behaviours against chunks and transition
             behaviours, `[B, L, P + m P]` each.
         mask: bool `[B, L, P + m P]`.
-        window_features: Those against their own window and the user,
-            `[B, L, w + 1]` each.
-        window_mask: bool `[B, L, w + 1]`.
+        window_features: Those against their own window, the user and the
+            registers, `[B, L, w + 1 + r]` each.
+        window_mask: bool `[B, L, w + 1 + r]`.
     """
 
     features: Features
@@ -48,8 +49,8 @@ class EvoPlan(NamedTuple):
     Attributes:
         chunks: The `Chunks` of the histories.
         newest_index: int32 `[B, w]`, indices of the newest behaviours.
-        keys: Places of every key but the user's, which has none,
-            `[B, S - 1]`.
+        keys: Places of every key but the user's and the registers', which
+            have none, `[B, S - 1 - r]`.
         key_mask: bool `[B, S]`.
         history: `None` where only candidates will ask.
     """
@@ -67,7 +68,9 @@ class EvoAttention(Attention):
 
     A query reads chunk summaries (global), the last behaviours of every
     chunk (transition), and its neighbourhood with the user (local); a gate
-    fuses the three.
+    fuses the three. Registers are learned rows that the local branch reads
+    beside the user: tokens of no user and no time (T. Darcet et al., "Vision
+    transformers need registers", 2023).
 
     Args:
         num_heads: H.
@@ -77,9 +80,11 @@ class EvoAttention(Attention):
         sink: What a query may read beside its keys, in every branch.
         has_user: Whether the user has a key.
         output_gate: What closes heads behind the gate of the branches.
+        num_registers: r.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
-    P are global, m P transition, w + 1 local ones, the user's the last.
+    P are global, m P transition, w + 1 + r local ones, the user's and the
+    registers' the last.
 
     Masking:
         A query without a valid key in a branch gets 0 from that branch.
@@ -93,6 +98,12 @@ class EvoAttention(Attention):
         masked mean of its members', then an MLP; since the mean of products
         with W_K is the product of the mean, only the S selected rows are
         ever projected for candidates. W_K begins equal to W_Q.
+
+    Differs from Darcet et al.:
+        Registers are of the block, stand where its normalized rows do, and
+        read nothing themselves, so that they are the same for all users.
+        Their keys and values are in the user state all the same, behind the
+        user's: what scores has one kind of key.
     """
 
     reads_user = True
@@ -107,6 +118,7 @@ class EvoAttention(Attention):
         sink: Sink | None = None,
         has_user: bool = True,
         output_gate: OutputGate | None = None,
+        num_registers: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
@@ -115,7 +127,13 @@ class EvoAttention(Attention):
                 "`num_local` must be at least 1. "
                 f"Received: num_local={num_local}"
             )
+        if num_registers < 0:
+            raise ValueError(
+                "`num_registers` must be at least 0. "
+                f"Received: num_registers={num_registers}"
+            )
         self.num_local = num_local
+        self.num_registers = num_registers
         self.chunking: Chunking = deserialized(chunking)
         self.has_user = has_user
 
@@ -145,6 +163,13 @@ class EvoAttention(Attention):
             self.num_heads, name="gate", dtype=self.dtype_policy
         )
         self.gate.build([(None, None, width)] * 3)
+        if self.num_registers:
+            self.registers = self.add_weight(
+                name="registers",
+                shape=(self.num_registers, width),
+                # As large as the normalized rows that they stand among.
+                initializer=keras.initializers.RandomNormal(stddev=1.0),
+            )
 
     def plan(
         self, history: Places, rows: Tensor, *, for_history: bool
@@ -173,12 +198,11 @@ class EvoAttention(Attention):
                 )
             )
         )  # [B, S - 1]
-        user = ops.full_like(first, self.has_user, dtype="bool")
         return EvoPlan(
             chunks=chunks,
             newest_index=newest_index,
             keys=keys,
-            key_mask=ops.concatenate([keys.valid, user], axis=1),
+            key_mask=self._with_unplaced(keys.valid),
             history=self._plan_history(history, chunks, keys)
             if for_history
             else None,
@@ -212,13 +236,28 @@ class EvoAttention(Attention):
             near_valid,
             ops.zeros_like(near_valid),
         )  # [B, L, w]
-        user = ops.full_like(valid, self.has_user)
         return HistoryPlan(
             features=self.encoding.relate(history, selected),
             mask=mask,
-            window_features=self.encoding.relate(history, near, 1),
-            window_mask=ops.concatenate([near.valid, user], axis=2),
+            window_features=self.encoding.relate(
+                history, near, self._num_unplaced
+            ),
+            window_mask=self._with_unplaced(near.valid),
         )
+
+    @property
+    def _num_unplaced(self) -> int:
+        """How many keys stand nowhere: the user's and the registers'."""
+        return 1 + self.num_registers
+
+    def _with_unplaced(self, valid: Tensor) -> Tensor:
+        """Adds to a mask `[..., S']` the keys that stand nowhere."""
+        there = [self.has_user] + self.num_registers * [True]
+        columns = ops.broadcast_to(
+            ops.convert_to_tensor(there),
+            (*ops.shape(valid)[:-1], self._num_unplaced),
+        )
+        return ops.concatenate([valid, columns], axis=-1)
 
     def encode(self, rows: Tensor, user: Tensor, plan: EvoPlan) -> Encoded:
         """Returns the S keys and values of every user. See `Attention`."""
@@ -231,6 +270,7 @@ class EvoAttention(Attention):
                 gather_rows(rows, plan.chunks.transition_index),
                 gather_rows(rows, plan.newest_index),
                 ops.expand_dims(user, 1),
+                *self._register_rows(user),
             ],
             axis=1,
         )  # [B, S, d]
@@ -240,6 +280,14 @@ class EvoAttention(Attention):
                 self.value_projection(selected), self.value_aggregate
             ),
         )
+
+    def _register_rows(self, user: Tensor) -> list[Tensor]:
+        """Returns the registers of every user `[B, r, d]`, if there are any."""
+        if not self.num_registers:
+            return []
+        batch, width = ops.shape(user)
+        rows = ops.cast(ops.expand_dims(self.registers, 0), user.dtype)
+        return [ops.broadcast_to(rows, (batch, self.num_registers, width))]
 
     def _aggregate(self, rows: Tensor, mlp: list[keras.layers.Dense]) -> Tensor:
         """Completes Eqs. 4 and 5: the MLP on the means of the chunks."""
@@ -294,8 +342,8 @@ class EvoAttention(Attention):
                 self.key_projection(rows),
                 self.value_projection(rows),
                 *self.sink.with_own_key(
-                    encoded.keys[:, -1:],
-                    encoded.values[:, -1:],
+                    encoded.keys[:, -self._num_unplaced :],
+                    encoded.values[:, -self._num_unplaced :],
                     self.encoding.bias(history.window_features),
                     history.window_mask,
                 ),
@@ -345,4 +393,5 @@ class EvoAttention(Attention):
             "num_local": self.num_local,
             "chunking": serialized(self.chunking),
             "has_user": self.has_user,
+            "num_registers": self.num_registers,
         }
