@@ -127,6 +127,8 @@ def attention_weights(attention: Any) -> dict[str, Any]:
     for name in ("logit", "key", "value"):
         if hasattr(attention.sink, name):
             weights[f"sink_{name}"] = _array(getattr(attention.sink, name))
+    if getattr(attention, "boundary_sinks", None) is not None:
+        weights["boundary_rows"] = _array(attention.boundary_sinks.rows)
     if getattr(attention, "num_registers", 0):
         weights["registers"] = _array(attention.registers)
     if attention.output_gate is not None:

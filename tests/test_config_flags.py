@@ -24,6 +24,7 @@ GIVEN = {
         "num_local": ("11", 11),
         "attention": ("full", "full"),
         "encoding": ("none", "none"),
+        "boundary_sinks": ("true", True),
         "num_registers": ("3", 3),
         "output_gate": ("head", "head"),
         "sink": ("learned", "learned"),

@@ -80,6 +80,11 @@ class SparseCTRRecipe(ModelRecipe):
         "Learned rows that the local branch of evo reads beside the user.",
         minimum=0,
     )
+    boundary_sinks: bool = config_field(
+        False,
+        "Learned keys at the chunks' boundaries, by the gap that was cut at; "
+        "for evo.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +99,12 @@ class SparseCTRRecipe(ModelRecipe):
             "num_registers",
             "be 0 with attention=full, which has no local branch",
             self.num_registers,
+        )
+        require(
+            self.attention == "evo" or not self.boundary_sinks,
+            "boundary_sinks",
+            "be false with attention=full, which has no chunks",
+            self.boundary_sinks,
         )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
@@ -159,7 +170,7 @@ class SparseCTRRecipe(ModelRecipe):
     @property
     def _num_selected(self) -> int:
         """Keys of the global and the transition branch."""
-        return self.num_chunks * (1 + self.num_transition)
+        return self.num_chunks * (1 + self.num_transition + self.boundary_sinks)
 
     def _block_products(self, shape: RequestShape, *, is_last: bool) -> int:
         """Returns products of one SparseBlock for one request."""

@@ -19,6 +19,7 @@ from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal, initial_slopes
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
 from sparsectr.layers.sink.key_value_sink import KeyValueSink
 from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
@@ -120,6 +121,9 @@ class SparseCTR(RankingModel):
             ),
             has_user=user_width(recipe, self.schema) > 0,
             num_registers=recipe.num_registers,
+            boundary_sinks=BoundarySinks(name="boundary_sinks")
+            if recipe.boundary_sinks
+            else None,
         )
 
     def _make_encoding(self) -> Encoding:

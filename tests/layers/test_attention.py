@@ -250,3 +250,8 @@ def test_rejects_fewer_registers_than_none() -> None:
 def test_registers_are_of_the_local_branch_alone() -> None:
     with pytest.raises(ValueError, match="`num_registers` must be 0 with att"):
         SparseCTRRecipe(attention="full", num_registers=1)
+
+
+def test_boundaries_are_those_of_chunks() -> None:
+    with pytest.raises(ValueError, match="`boundary_sinks` must be false with"):
+        SparseCTRRecipe(attention="full", boundary_sinks=True)

@@ -39,6 +39,7 @@ from sparsectr.layers.retrieval.gap_buckets import GapBuckets
 from sparsectr.layers.retrieval.random_codes import RandomCodes
 from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
 from sparsectr.layers.sink.key_value_sink import KeyValueSink
 from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
@@ -90,6 +91,7 @@ ATTENTIONS = {
         "has_user": False,
         "output_gate": GATE,
         "num_registers": 2,
+        "boundary_sinks": serialized(BoundarySinks(name="boundary_sinks")),
     },
     "full": {
         "num_heads": HEADS,

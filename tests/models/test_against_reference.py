@@ -83,6 +83,19 @@ def test_registers(sink: str, has_user: bool) -> None:
     _check(schema, config, 11, [LENGTH, 0, 1, 7])
 
 
+@pytest.mark.parametrize("num_chunks", [1, 7, 31])
+@pytest.mark.parametrize("sink", ["none", "key_value"])
+def test_boundary_sinks(sink: str, num_chunks: int) -> None:
+    config = dataclasses.replace(
+        CONFIG,
+        boundary_sinks=True,
+        sink=sink,
+        num_chunks=num_chunks,
+        num_registers=2,
+    )
+    _check(SCHEMA, config, 12, [LENGTH, 0, 1, 7])
+
+
 @pytest.mark.parametrize("attention", ["evo", "full"])
 @pytest.mark.parametrize("output_gate", ["head", "element"])
 def test_output_gates(output_gate: str, attention: str) -> None:

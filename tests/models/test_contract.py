@@ -55,6 +55,7 @@ RECIPES = {
     "key_value_sink": sized_recipe(
         "sparse_ctr", sink="key_value", num_registers=5
     ),
+    "boundary_sinks": sized_recipe("sparse_ctr", boundary_sinks=True),
     "full_attention_in_full": sized_recipe(
         "sparse_ctr",
         attention="full",

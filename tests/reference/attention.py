@@ -225,17 +225,33 @@ def transition_attention(
     times = query_times_of(behavior_times, request_time, len(queries))
     known = visible_positions(times, len(keys))
     transition = set()
-    for start, end in time_chunks(behavior_times, config.num_chunks):
+    chunks = time_chunks(behavior_times, config.num_chunks)
+    for start, end in chunks:
         transition.update(range(max(start, end - config.num_transition), end))
     visible = [
         [j for j in known[n] if j in transition] for n in range(len(queries))
     ]
+    num_behaviors, key_times = len(keys), times[: len(keys)]
+    for number, (start, _) in enumerate(
+        chunks if config.boundary_sinks else ()
+    ):
+        gap_row = 0  # of the beginning
+        if number > 0:
+            gap = max(1, behavior_times[start] - behavior_times[start - 1])
+            gap_row = int(gap).bit_length()  # 1 + floor(log2(gap))
+        row, position = block["boundary_rows"][gap_row], len(keys)
+        keys = np.concatenate([keys, [row @ block["key"]]])
+        values = np.concatenate([values, [row @ block["value"]]])
+        key_times = [*key_times, times[start]]
+        for n, seen in enumerate(visible):
+            if start in known[n] or n >= num_behaviors:
+                seen.append(position)
     return attend(
         queries,
         keys,
         values,
         times,
-        times[: len(keys)],
+        key_times,
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,

@@ -16,6 +16,7 @@ from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.serialization import deserialized, serialized
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend
@@ -52,6 +53,7 @@ class EvoPlan(NamedTuple):
         keys: Places of every key but the user's and the registers', which
             have none, `[B, S - 1 - r]`.
         key_mask: bool `[B, S]`.
+        gap: int32 `[B, P]`, rows of the boundary sinks; `None` without.
         history: `None` where only candidates will ask.
     """
 
@@ -59,6 +61,7 @@ class EvoPlan(NamedTuple):
     newest_index: Tensor
     keys: Places
     key_mask: Tensor
+    gap: Tensor | None
     history: HistoryPlan | None
 
 
@@ -81,6 +84,8 @@ class EvoAttention(Attention):
         has_user: Whether the user has a key.
         output_gate: What closes heads behind the gate of the branches.
         num_registers: r.
+        boundary_sinks: P keys more in the transition branch, behind those of
+            m: each read from the first behaviour of its chunk on.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
     P are global, m P transition, w + 1 + r local ones, the user's and the
@@ -119,6 +124,7 @@ class EvoAttention(Attention):
         has_user: bool = True,
         output_gate: OutputGate | None = None,
         num_registers: int = 0,
+        boundary_sinks: BoundarySinks | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
@@ -135,6 +141,7 @@ class EvoAttention(Attention):
         self.num_local = num_local
         self.num_registers = num_registers
         self.chunking: Chunking = deserialized(chunking)
+        self.boundary_sinks: BoundarySinks | None = deserialized(boundary_sinks)
         self.has_user = has_user
 
     def build(self, query_shape: Any, *unused: Any, **unnamed: Any) -> None:
@@ -163,6 +170,8 @@ class EvoAttention(Attention):
             self.num_heads, name="gate", dtype=self.dtype_policy
         )
         self.gate.build([(None, None, width)] * 3)
+        if self.boundary_sinks is not None:
+            self.boundary_sinks.build((None, None, width))
         if self.num_registers:
             self.registers = self.add_weight(
                 name="registers",
@@ -187,22 +196,20 @@ class EvoAttention(Attention):
             newest_mask,
             ops.zeros_like(newest_mask),
         )
+        places, gap = [chunks.place, chunks.transition_place], None
+        if self.boundary_sinks is not None:
+            place, gap = self.boundary_sinks.stand(history, chunks)
+            places.append(place)
+        places.append(newest_place)
         keys = Places(
-            *(
-                ops.concatenate(parts, axis=1)
-                for parts in zip(
-                    chunks.place,
-                    chunks.transition_place,
-                    newest_place,
-                    strict=True,
-                )
-            )
-        )  # [B, S - 1]
+            *(ops.concatenate(x, axis=1) for x in zip(*places, strict=True))
+        )  # [B, S - 1 - r]
         return EvoPlan(
             chunks=chunks,
             newest_index=newest_index,
             keys=keys,
             key_mask=self._with_unplaced(keys.valid),
+            gap=gap,
             history=self._plan_history(history, chunks, keys)
             if for_history
             else None,
@@ -215,9 +222,10 @@ class EvoAttention(Attention):
         length = ops.shape(history.time)[1]
         index = ops.reshape(ops.arange(length, dtype="int32"), (1, -1, 1))
         # A chunk's key mixes its later members: it is read from its last on.
-        last_read = ops.concatenate(
-            [chunks.end - 1, chunks.transition_index], axis=1
-        )
+        last = [chunks.end - 1, chunks.transition_index]
+        if self.boundary_sinks is not None:
+            last.append(chunks.start)
+        last_read = ops.concatenate(last, axis=1)
         num_selected = last_read.shape[1]
         selected = Places(*(x[:, :num_selected] for x in keys))
         mask = ops.logical_and(
@@ -268,6 +276,7 @@ class EvoAttention(Attention):
             [
                 means,
                 gather_rows(rows, plan.chunks.transition_index),
+                *self._sink_rows(plan.gap, rows),
                 gather_rows(rows, plan.newest_index),
                 ops.expand_dims(user, 1),
                 *self._register_rows(user),
@@ -280,6 +289,12 @@ class EvoAttention(Attention):
                 self.value_projection(selected), self.value_aggregate
             ),
         )
+
+    def _sink_rows(self, gap: Tensor | None, rows: Tensor) -> list[Tensor]:
+        """Returns those of the chunks' boundaries, if there are any."""
+        if self.boundary_sinks is None:
+            return []
+        return [ops.cast(self.boundary_sinks(gap), rows.dtype)]  # [B, P, d]
 
     def _register_rows(self, user: Tensor) -> list[Tensor]:
         """Returns the registers of every user `[B, r, d]`, if there are any."""
@@ -357,6 +372,7 @@ class EvoAttention(Attention):
         """Returns which keys each branch reads."""
         chunks = self.chunking.num_chunks
         local = chunks * (1 + self.chunking.num_transition)
+        local += chunks * (self.boundary_sinks is not None)
         return {
             "global": slice(0, chunks),
             "transition": slice(chunks, local),
@@ -394,4 +410,7 @@ class EvoAttention(Attention):
             "chunking": serialized(self.chunking),
             "has_user": self.has_user,
             "num_registers": self.num_registers,
+            "boundary_sinks": None
+            if self.boundary_sinks is None
+            else serialized(self.boundary_sinks),
         }
