@@ -124,6 +124,15 @@ def attention_weights(attention: Any) -> dict[str, Any]:
             kind: _array(getattr(attention.encoding, f"slopes_{kind}"))
             for kind in ("time", "hour", "weekend")
         }
+    for name in ("logit", "key", "value"):
+        if hasattr(attention.sink, name):
+            weights[f"sink_{name}"] = _array(getattr(attention.sink, name))
+    if getattr(attention, "boundary_sinks", None) is not None:
+        weights["boundary_rows"] = _array(attention.boundary_sinks.rows)
+    if getattr(attention, "num_registers", 0):
+        weights["registers"] = _array(attention.registers)
+    if attention.output_gate is not None:
+        weights["output_gate"] = _dense(attention.output_gate.projection)
     return weights | {f"slopes_{kind}": s for kind, s in slopes.items()}
 
 

@@ -95,6 +95,12 @@ BAD = [
     (SparseCTRRecipe, "num_heads", 5, "`num_heads` must divide width=32."),
     (
         SparseCTRRecipe,
+        "num_registers",
+        -1,
+        "`num_registers` must not be negative.",
+    ),
+    (
+        SparseCTRRecipe,
         "attention",
         "half",
         "must be one of evo, full.",

@@ -62,6 +62,29 @@ class SparseCTRRecipe(ModelRecipe):
         "What times add to the logits: rel_temporal, or none (variant B1).",
         choices=("rel_temporal", "none"),
     )
+    sink: str = config_field(
+        "none",
+        "What a query may read beside its keys: none, off_by_one for a logit "
+        "of 0, learned for a logit of each head, key_value for a learned key "
+        "and value.",
+        choices=("none", "off_by_one", "learned", "key_value"),
+    )
+    output_gate: str = config_field(
+        "none",
+        "Sigmoid gate on the output of attention: none, head for one a head, "
+        "element for one a column.",
+        choices=("none", "head", "element"),
+    )
+    num_registers: int = config_field(
+        0,
+        "Learned rows that the local branch of evo reads beside the user.",
+        minimum=0,
+    )
+    boundary_sinks: bool = config_field(
+        False,
+        "Learned keys at the chunks' boundaries, by the gap that was cut at; "
+        "for evo.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +93,18 @@ class SparseCTRRecipe(ModelRecipe):
             "num_heads",
             f"divide width={self.width}",
             self.num_heads,
+        )
+        require(
+            self.attention == "evo" or not self.num_registers,
+            "num_registers",
+            "be 0 with attention=full, which has no local branch",
+            self.num_registers,
+        )
+        require(
+            self.attention == "evo" or not self.boundary_sinks,
+            "boundary_sinks",
+            "be false with attention=full, which has no chunks",
+            self.boundary_sinks,
         )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
@@ -82,7 +117,7 @@ class SparseCTRRecipe(ModelRecipe):
         keys: int | str = "L"
         if self.attention == "evo":
             times = self._num_selected + self.num_local
-            keys = times + 1  # that of the user
+            keys = times + 1 + self.num_registers  # 1 is that of the user
         rows = (self.num_blocks, keys, self.width)
         return StateSpec(
             (
@@ -135,7 +170,7 @@ class SparseCTRRecipe(ModelRecipe):
     @property
     def _num_selected(self) -> int:
         """Keys of the global and the transition branch."""
-        return self.num_chunks * (1 + self.num_transition)
+        return self.num_chunks * (1 + self.num_transition + self.boundary_sinks)
 
     def _block_products(self, shape: RequestShape, *, is_last: bool) -> int:
         """Returns products of one SparseBlock for one request."""
@@ -144,17 +179,22 @@ class SparseCTRRecipe(ModelRecipe):
         queries = rows + shape.num_candidates
         total = 2 * queries * width**2  # queries and results
         total += 3 * FEED_FORWARD_MULTIPLIER * queries * width**2
+        own_keys = int(self.sink == "key_value")
+        gates = {"none": 0, "head": self.num_heads, "element": width}
+        total += queries * width * gates[self.output_gate]
         if self.attention == "full":
             bounds = query_block_bounds(length)
             pairs = sum((end - start) * end for start, end in bounds)
             total += 2 * length * width**2  # keys and values
             scores = (0 if is_last else pairs) + shape.num_candidates * length
+            scores += queries * own_keys
             return total + 2 * scores * width
-        keys = self._num_selected + self.num_local + 1
+        keys = self._num_selected + self.num_local + 1 + self.num_registers
         total += 2 * (keys + rows) * width**2
         # Means of chunks, and two layers each for keys and values.
         total += self.num_chunks * length * width
         total += 4 * self.num_chunks * width**2
         # Three weights a query and head from its three outputs: the gate.
         total += queries * 3 * 3 * width
-        return total + 2 * queries * keys * width
+        # One of the sink's own in each branch.
+        return total + 2 * queries * (keys + 3 * own_keys) * width

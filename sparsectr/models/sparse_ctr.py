@@ -12,12 +12,19 @@ from keras import ops
 from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.no_encoding import NoEncoding
-from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.rel_temporal import RelTemporal, initial_slopes
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
+from sparsectr.layers.sink.key_value_sink import KeyValueSink
+from sparsectr.layers.sink.learned_sink import LearnedSink
+from sparsectr.layers.sink.no_sink import NoSink
+from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
+from sparsectr.layers.sink.sink import Sink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.model_recipe import user_width
 from sparsectr.models.ranking_model import (
@@ -32,6 +39,9 @@ from sparsectr.ops.trace import Trace, within
 
 if TYPE_CHECKING:
     from configs.models.sparse_ctr import SparseCTRRecipe
+
+_LOG_GAP_OF_SINK = 16
+"""floor(log2(86400)), that of a day in seconds (Eq. 12)."""
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -96,6 +106,8 @@ class SparseCTR(RankingModel):
         shared: dict[str, Any] = {
             "num_heads": recipe.num_heads,
             "encoding": self._make_encoding(),
+            "sink": self._make_sink(),
+            "output_gate": self._make_output_gate(),
             "name": "attention",
             "dtype": self.dtype_policy,
         }
@@ -108,6 +120,10 @@ class SparseCTR(RankingModel):
                 recipe.num_chunks, recipe.num_transition, name="chunking"
             ),
             has_user=user_width(recipe, self.schema) > 0,
+            num_registers=recipe.num_registers,
+            boundary_sinks=BoundarySinks(name="boundary_sinks")
+            if recipe.boundary_sinks
+            else None,
         )
 
     def _make_encoding(self) -> Encoding:
@@ -116,6 +132,31 @@ class SparseCTR(RankingModel):
             return NoEncoding(name="encoding")
         return RelTemporal(
             recipe.num_heads, self.schema.time_zone, name="encoding"
+        )
+
+    def _make_sink(self) -> Sink:
+        recipe = self.recipe
+        if recipe.sink == "off_by_one":
+            return OffByOneSink(name="sink")
+        if recipe.sink == "key_value":
+            return KeyValueSink(name="sink")
+        if recipe.sink == "learned":
+            # It starts as what a key of a day ago gets from its encoding:
+            # from 0, heads that are steep in time would begin unread.
+            log_gap = -_LOG_GAP_OF_SINK * (recipe.encoding == "rel_temporal")
+            slopes = initial_slopes(recipe.num_heads)
+            return LearnedSink([log_gap * s for s in slopes], name="sink")
+        return NoSink(name="sink")
+
+    def _make_output_gate(self) -> OutputGate | None:
+        recipe = self.recipe
+        if recipe.output_gate == "none":
+            return None
+        return OutputGate(
+            recipe.num_heads,
+            by_element=recipe.output_gate == "element",
+            name="output_gate",
+            dtype=self.dtype_policy,
         )
 
     def build(self, inputs_shape: Any = None) -> None:

@@ -1,6 +1,6 @@
 """Attention of each behaviour to its own neighbourhood.
 
-Axes: B batch, L history length, H heads, d width, w window.
+Axes: B batch, L history length, H heads, d width, w window, U other keys.
 """
 
 from keras import ops
@@ -48,24 +48,26 @@ def attend_window(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    user_key: Tensor,
-    user_value: Tensor,
+    shared_keys: Tensor,
+    shared_values: Tensor,
     bias: Tensor | None,
     mask: Tensor,
     num_heads: int,
     numerators: Numerators,
 ) -> Tensor:
-    """Eq. 8 with Eq. 16 for behaviours: itself, the w - 1 before, the user.
+    """Eq. 8 with Eq. 16 for behaviours: itself, the w - 1 before, and others.
+
+    The others are keys that all behaviours share, as the user's.
 
     Args:
         query: float `[B, L, d]`.
         keys: float `[B, L, d]`.
         values: float `[B, L, d]`.
-        user_key: float `[B, 1, d]`.
-        user_value: float `[B, 1, d]`.
-        bias: float32 `[B, L, H, w + 1]`, the window oldest first, then the
-            user; or `None`.
-        mask: bool `[B, L, w + 1]`, in the same order; True = keep.
+        shared_keys: float `[B, U, d]`, U at least 1.
+        shared_values: float `[B, U, d]`.
+        bias: float32 `[B, L, H, w + U]`, the window oldest first, then the
+            others; or `None`.
+        mask: bool `[B, L, w + U]`, in the same order; True = keep.
         num_heads: H.
         numerators: Of the sink: turns logits into weights.
 
@@ -73,19 +75,25 @@ def attend_window(
         float `[B, L, d]`.
 
     Cost:
-        O(L w d).
+        O(L (w + U) d).
     """
-    size = mask.shape[-1] - 1
+    num_shared = shared_keys.shape[1]
+    size = mask.shape[-1] - num_shared
     width = query.shape[-1]
     indicator = head_indicator(width, num_heads, query.dtype)  # [d, H]
-    shifts = list(reversed(range(size)))
+
+    def columns(rows: Tensor, shared: Tensor) -> list[Tensor]:
+        """Returns what is read of each key, w times [B, L, d] and [B, 1, d]."""
+        own = [shift(rows, steps) for steps in reversed(range(size))]
+        return own + [shared[:, n : n + 1] for n in range(num_shared)]
+
     logits = ops.stack(
         [
             ops.matmul(query * key, indicator)
-            for key in [*(shift(keys, steps) for steps in shifts), user_key]
+            for key in columns(keys, shared_keys)
         ],
         axis=-1,
-    )  # [B, L, H, w + 1]
+    )  # [B, L, H, w + U]
     logits = ops.cast(logits, "float32") * (width // num_heads) ** -0.5
     if bias is not None:
         logits = logits + bias
@@ -94,8 +102,6 @@ def attend_window(
     to_columns = ops.transpose(indicator)  # [H, d]
     outputs = [
         ops.matmul(weights[..., place], to_columns) * value
-        for place, value in enumerate(
-            [*(shift(values, steps) for steps in shifts), user_value]
-        )
-    ]  # w + 1 times [B, L, d]
+        for place, value in enumerate(columns(values, shared_values))
+    ]  # w + U times [B, L, d]
     return sum(outputs[1:], outputs[0])

@@ -44,3 +44,34 @@ def masked_exponentials(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     total = ops.sum(weights, axis=-1, keepdims=True)
     has_key = ops.any(mask, axis=-1, keepdims=True)
     return weights, ops.where(has_key, total, float("inf"))
+
+
+def exponentials_beside_sink(
+    logits: Tensor, mask: Tensor, sink: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """The numerators of a softmax with one more logit, and the whole sum.
+
+        p_j = exp(z_j) / (exp(s) + sum_i exp(z_i))
+
+    Args:
+        logits: float tensor `[..., S]`.
+        mask: bool tensor that broadcasts to `logits`; True = keep.
+        sink: s, float32, broadcasts to `[..., 1]`. Its own weight is what the
+            others leave of 1.
+
+    Returns:
+        float32 tensor like `logits`, at most 1, 0 where masked; and float32
+        `[..., 1]`, at least 1.
+
+    Numerics:
+        float32 throughout, whatever the dtype of `logits`.
+    """
+    logits = ops.cast(logits, "float32")
+    logits = ops.where(mask, logits, MASKED_LOGIT)
+    initial = None if all(logits.shape) else MASKED_LOGIT
+    highest = ops.max(logits, axis=-1, keepdims=True, initial=initial)
+    highest = ops.stop_gradient(ops.maximum(highest, sink))
+    # Without a valid key the highest is s: all others get exactly 0.
+    weights = ops.exp(logits - highest)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    return weights, total + ops.exp(sink - highest)

@@ -240,3 +240,18 @@ def test_rejects_heads_that_do_not_divide(attention: str) -> None:
 def test_rejects_an_empty_window() -> None:
     with pytest.raises(ValueError, match="`num_local` must be at least 1"):
         EvoAttention(2, 0, TimeChunking(2, 2), NoEncoding())
+
+
+def test_rejects_fewer_registers_than_none() -> None:
+    with pytest.raises(ValueError, match="`num_registers` must be at least 0"):
+        EvoAttention(2, 1, TimeChunking(2, 2), NoEncoding(), num_registers=-1)
+
+
+def test_registers_are_of_the_local_branch_alone() -> None:
+    with pytest.raises(ValueError, match="`num_registers` must be 0 with att"):
+        SparseCTRRecipe(attention="full", num_registers=1)
+
+
+def test_boundaries_are_those_of_chunks() -> None:
+    with pytest.raises(ValueError, match="`boundary_sinks` must be false with"):
+        SparseCTRRecipe(attention="full", boundary_sinks=True)

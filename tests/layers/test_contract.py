@@ -18,6 +18,7 @@ from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunks
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
@@ -38,7 +39,12 @@ from sparsectr.layers.retrieval.gap_buckets import GapBuckets
 from sparsectr.layers.retrieval.random_codes import RandomCodes
 from sparsectr.layers.retrieval.target_attention import TargetAttention
 from sparsectr.layers.serialization import serialized
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
+from sparsectr.layers.sink.key_value_sink import KeyValueSink
+from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.no_sink import NoSink
+from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
+from sparsectr.layers.sink.sink import Sink
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.layers.swiglu import SwiGLU
 from sparsectr.layers.training_fields import TrainingFields
@@ -73,6 +79,8 @@ def _normal(*shape: int) -> np.ndarray:
 ENCODING = serialized(RelTemporal(HEADS, ZONE, name="encoding"))
 CHUNKING = serialized(TimeChunking(CHUNKS, TRANSITION, name="chunking"))
 SINK = serialized(NoSink(name="sink"))
+GATE = serialized(OutputGate(HEADS, name="output_gate"))
+del GATE["config"]["dtype"]  # that of the attention, which a check changes
 ATTENTIONS = {
     "evo": {
         "num_heads": HEADS,
@@ -81,12 +89,16 @@ ATTENTIONS = {
         "encoding": ENCODING,
         "sink": SINK,
         "has_user": False,
+        "output_gate": GATE,
+        "num_registers": 2,
+        "boundary_sinks": serialized(BoundarySinks(name="boundary_sinks")),
     },
     "full": {
         "num_heads": HEADS,
         "encoding": ENCODING,
         "sink": SINK,
         "num_query_blocks": 2,
+        "output_gate": GATE,
     },
 }
 
@@ -187,6 +199,32 @@ def test_full_attention() -> None:
     check_layer(
         WholeFullAttention,
         ATTENTIONS["full"],
+        WHOLE_INPUTS,
+        expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        OffByOneSink(name="sink"),
+        LearnedSink([0.1 * h for h in range(HEADS)], name="sink"),
+        KeyValueSink(name="sink"),
+    ],
+    ids=lambda sink: type(sink).__name__,
+)
+@pytest.mark.parametrize(
+    "attention",
+    [
+        pytest.param(WholeEvoAttention, marks=pytest.mark.slow),
+        WholeFullAttention,
+    ],
+)
+def test_attention_with_a_sink(attention: type[Attention], sink: Sink) -> None:
+    kind = "evo" if attention is WholeEvoAttention else "full"
+    check_layer(
+        attention,
+        {**ATTENTIONS[kind], "sink": serialized(sink)},
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
     )
@@ -319,6 +357,16 @@ def test_branch_gate() -> None:
         BranchGate,
         {"num_heads": HEADS},
         [_normal(2, 3, WIDTH), _normal(2, 3, WIDTH) + 1, _normal(2, 3, WIDTH)],
+        expected_output_shape=(2, 3, WIDTH),
+    )
+
+
+@pytest.mark.parametrize("by_element", [True, False])
+def test_output_gate(by_element: bool) -> None:
+    check_layer(
+        OutputGate,
+        {"num_heads": HEADS, "by_element": by_element},
+        (_normal(2, 3, WIDTH), _normal(2, 3, WIDTH) + 1),
         expected_output_shape=(2, 3, WIDTH),
     )
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
@@ -276,6 +277,7 @@ def test_request_embedding_needs_sizes() -> None:
     [
         (SwiGLU, [0], "`hidden_width` must be at least 1"),
         (BranchGate, [0], "`num_heads` must be at least 1"),
+        (OutputGate, [0], "`num_heads` must be at least 1"),
         (RelTemporal, [0], "`num_heads` must be at least 1"),
         (EmbeddingTable, [1, 3], "`num_rows` must be at least 2"),
         (EmbeddingTable, [2, 0], "`width` must be at least 1"),

@@ -66,6 +66,45 @@ def test_variants(attention: str, encoding: str, has_user: bool) -> None:
     _check(schema, config, 4, [LENGTH, 3, 11])
 
 
+@pytest.mark.parametrize("has_user", [True, False])
+@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize("sink", ["off_by_one", "learned", "key_value"])
+def test_sinks(sink: str, attention: str, has_user: bool) -> None:
+    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    config = dataclasses.replace(CONFIG, attention=attention, sink=sink)
+    _check(schema, config, 9, [LENGTH, 0, 1, 7])
+
+
+@pytest.mark.parametrize("has_user", [True, False])
+@pytest.mark.parametrize("sink", ["none", "key_value"])
+def test_registers(sink: str, has_user: bool) -> None:
+    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    config = dataclasses.replace(CONFIG, num_registers=5, sink=sink)
+    _check(schema, config, 11, [LENGTH, 0, 1, 7])
+
+
+@pytest.mark.parametrize("num_chunks", [1, 7, 31])
+@pytest.mark.parametrize("sink", ["none", "key_value"])
+def test_boundary_sinks(sink: str, num_chunks: int) -> None:
+    config = dataclasses.replace(
+        CONFIG,
+        boundary_sinks=True,
+        sink=sink,
+        num_chunks=num_chunks,
+        num_registers=2,
+    )
+    _check(SCHEMA, config, 12, [LENGTH, 0, 1, 7])
+
+
+@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize("output_gate", ["head", "element"])
+def test_output_gates(output_gate: str, attention: str) -> None:
+    config = dataclasses.replace(
+        CONFIG, attention=attention, output_gate=output_gate
+    )
+    _check(SCHEMA, config, 10, [LENGTH, 0, 7])
+
+
 @pytest.mark.parametrize(
     ("num_chunks", "num_transition", "num_local"),
     [(1, 1, 1), (1, 31, 1), (2, 1, 37), (31, 2, 3)],

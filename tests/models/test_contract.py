@@ -45,6 +45,24 @@ RECIPES = {
     "full_attention": sized_recipe(
         "sparse_ctr", attention="full", encoding="none"
     ),
+    "learned_sink": sized_recipe("sparse_ctr", sink="learned"),
+    "full_attention_off_by_one": sized_recipe(
+        "sparse_ctr", attention="full", encoding="none", sink="off_by_one"
+    ),
+    "gate_by_head": sized_recipe(
+        "sparse_ctr", sink="off_by_one", output_gate="head"
+    ),
+    "key_value_sink": sized_recipe(
+        "sparse_ctr", sink="key_value", num_registers=5
+    ),
+    "boundary_sinks": sized_recipe("sparse_ctr", boundary_sinks=True),
+    "full_attention_in_full": sized_recipe(
+        "sparse_ctr",
+        attention="full",
+        encoding="none",
+        sink="key_value",
+        output_gate="element",
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
@@ -70,6 +88,7 @@ SCHEMAS = {name: TIMED_SCHEMA if name in TIMED else SCHEMA for name in RECIPES}
 BY_DEFAULT = {
     *model_names(),
     "full_attention",
+    "learned_sink",
     "bst_faithful",
     "din_with_dice",
     *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),

@@ -181,6 +181,44 @@ def test_the_trace_holds_what_was_read(models: Models, inputs: Inputs) -> None:
     assert trace["chunk_start"].shape == (len(NUM_VALID), CONFIG.num_chunks)
     full = models["full"](inputs, trace=True).trace
     assert full["block_0/weights"].shape == (*queries, LENGTH)
+    assert not any(name.endswith("sink") for name in (*trace, *full))
+
+
+@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize("sink", ["off_by_one", "key_value"])
+def test_the_trace_holds_what_the_sink_took(
+    sink: str, attention: str, inputs: Inputs
+) -> None:
+    config = dataclasses.replace(CONFIG, attention=attention, sink=sink)
+    trace = config.build(SCHEMA)(inputs, trace=True).trace
+    places = ["block_0", "block_1"]
+    if attention == "evo":
+        branches = ("global", "transition", "local")
+        places = [f"{block}/{name}" for block in places for name in branches]
+    for place in places:
+        share = trace[f"{place}/sink"].numpy()
+        weights = trace[f"{place}/weights"].numpy()
+        assert share.shape == weights.shape[:3]
+        if attention == "full":  # the sink's own key is none of the user's
+            assert weights.shape[3] == LENGTH
+        np.testing.assert_allclose(share + weights.sum(-1), 1.0, rtol=1e-6)
+        if not place.endswith("local"):  # where the user is always read
+            assert np.all(share[1] == 1.0)  # an empty history
+        assert np.all(share >= 0.0)
+        assert np.any((share[0] > 0.01) & (share[0] < 0.99))
+
+
+@pytest.mark.parametrize("output_gate", ["head", "element"])
+def test_output_gates_start_nearly_open(
+    output_gate: str, inputs: Inputs
+) -> None:
+    config = dataclasses.replace(CONFIG, output_gate=output_gate)
+    trace = config.build(SCHEMA)(inputs, trace=True).trace
+    gate = trace["block_1/output_gate"].numpy()
+    size = CONFIG.num_heads if output_gate == "head" else CONFIG.width
+    assert gate.shape == (len(NUM_VALID), NUM_CANDIDATES, size)
+    np.testing.assert_allclose(gate, 0.9, atol=0.06)
+    assert np.std(gate) > 1e-3
 
 
 def test_takes_a_recipe_as_a_dict() -> None:

@@ -23,6 +23,10 @@ Weights = Mapping[str, Any]
 Bias = Callable[[int, Time | None], Array]
 """(time of query, time of key) -> bias of each head [H]."""
 
+Sink = Callable[[Array, int], tuple[float, Array]]
+"""(query of a head [d_h], number of the head) -> logit and value [d_h] of what
+it may read beside its keys."""
+
 
 def mlp(weights: Weights, inputs: Array) -> Array:
     """Two dense layers with ReLU between them."""
@@ -60,6 +64,25 @@ def rel_temporal(
     return bias
 
 
+def sink_of(block: Weights, config: SparseCTRRecipe) -> Sink | None:
+    """The sink of a block, `None` for none (baselines: 5.2)."""
+    if config.sink == "none":
+        return None
+    head_width = config.width // config.num_heads
+
+    def sink(query: Array, h: int) -> tuple[float, Array]:
+        if config.sink == "key_value":
+            columns = slice(h * head_width, (h + 1) * head_width)
+            product = float(np.dot(query, block["sink_key"][columns]))
+            value = block["sink_value"][columns]
+            return product / math.sqrt(head_width), value
+        is_learned = config.sink == "learned"
+        logit = float(block["sink_logit"][h]) if is_learned else 0.0
+        return logit, np.zeros(head_width)
+
+    return sink
+
+
 def attend(
     queries: Array,
     keys: Array,
@@ -69,6 +92,7 @@ def attend(
     visible: Sequence[Sequence[int]],
     bias: Bias,
     num_heads: int,
+    sink: Sink | None = None,
 ) -> Array:
     """Multi-head softmax attention over the keys that a query sees (Eq. 16).
 
@@ -81,6 +105,7 @@ def attend(
         visible: For each query the numbers of the keys that it sees.
         bias: RelTemporal.
         num_heads: H.
+        sink: One more key of every query.
 
     Returns:
         `[N, d]`, the heads side by side. A query that sees nothing gets 0.
@@ -89,18 +114,23 @@ def attend(
     head_width = width // num_heads
     outputs = np.zeros((len(queries), width))
     for n, query in enumerate(queries):
-        if not visible[n]:
+        if not visible[n] and sink is None:
             continue
         for h in range(num_heads):
             columns = slice(h * head_width, (h + 1) * head_width)
-            logits = []
+            logits, read = [], []
             for k in visible[n]:
                 product = float(np.dot(query[columns], keys[k, columns]))
                 bias_h = bias(query_times[n], key_times[k])[h]
                 logits.append(product / math.sqrt(head_width) + bias_h)
+                read.append(values[k, columns])
+            if sink is not None:
+                logit, value = sink(query[columns], h)
+                logits.append(logit)
+                read.append(value)
             attention = softmax(np.array(logits))
-            for weight, k in zip(attention, visible[n], strict=True):
-                outputs[n, columns] += weight * values[k, columns]
+            for weight, value in zip(attention, read, strict=True):
+                outputs[n, columns] += weight * value
     return outputs
 
 
@@ -173,6 +203,7 @@ def global_attention(
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )  # Eq. 6
 
 
@@ -194,20 +225,37 @@ def transition_attention(
     times = query_times_of(behavior_times, request_time, len(queries))
     known = visible_positions(times, len(keys))
     transition = set()
-    for start, end in time_chunks(behavior_times, config.num_chunks):
+    chunks = time_chunks(behavior_times, config.num_chunks)
+    for start, end in chunks:
         transition.update(range(max(start, end - config.num_transition), end))
     visible = [
         [j for j in known[n] if j in transition] for n in range(len(queries))
     ]
+    num_behaviors, key_times = len(keys), times[: len(keys)]
+    for number, (start, _) in enumerate(
+        chunks if config.boundary_sinks else ()
+    ):
+        gap_row = 0  # of the beginning
+        if number > 0:
+            gap = max(1, behavior_times[start] - behavior_times[start - 1])
+            gap_row = int(gap).bit_length()  # 1 + floor(log2(gap))
+        row, position = block["boundary_rows"][gap_row], len(keys)
+        keys = np.concatenate([keys, [row @ block["key"]]])
+        values = np.concatenate([values, [row @ block["value"]]])
+        key_times = [*key_times, times[start]]
+        for n, seen in enumerate(visible):
+            if start in known[n] or n >= num_behaviors:
+                seen.append(position)
     return attend(
         queries,
         keys,
         values,
         times,
-        times[: len(keys)],
+        key_times,
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )
 
 
@@ -224,6 +272,8 @@ def local_attention(
     zone: datetime.tzinfo,
 ) -> Array:
     """Attention over the user and the w newest known behaviours (Eq. 8).
+
+    And over the registers, if there are any: keys of every query, no time.
 
     Args:
         block: Weights of the block.
@@ -254,6 +304,12 @@ def local_attention(
             [user_position, *window] if times[n] != 0 else []
             for n, window in enumerate(visible)
         ]
+    for register in block["registers"] if config.num_registers else ():
+        position = len(keys)
+        keys = np.concatenate([keys, [register @ block["key"]]])
+        values = np.concatenate([values, [register @ block["value"]]])
+        key_times.append(None)
+        visible = [[*seen, position] for seen in visible]
     return attend(
         queries,
         keys,
@@ -263,6 +319,7 @@ def local_attention(
         visible,
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )
 
 
@@ -288,6 +345,29 @@ def gate(branches: Sequence[Array], weights: Array, num_heads: int) -> Array:
             alpha = softmax(np.concatenate(heads) @ weights[h])  # Eq. 9
             for alpha_i, head in zip(alpha, heads, strict=True):
                 outputs[n, columns] += alpha_i * head  # Eq. 10
+    return outputs
+
+
+def output_gate(
+    block: Weights, attended: Array, rows: Array, config: SparseCTRRecipe
+) -> Array:
+    """Closes heads or columns by the rows of the queries (baselines: 5.2).
+
+    Args:
+        block: Weights of the block.
+        attended: `[N, d]`, before W_O.
+        rows: `[N, d]`, normalised.
+        config: The model's.
+    """
+    if config.output_gate == "none":
+        return attended
+    gates = rows @ block["output_gate"]["kernel"] + block["output_gate"]["bias"]
+    outputs = np.zeros_like(attended)
+    for n, column in np.ndindex(attended.shape):
+        head = column // (config.width // config.num_heads)
+        number = column if config.output_gate == "element" else head
+        opened = 1.0 / (1.0 + math.exp(-gates[n, number]))
+        outputs[n, column] = attended[n, column] * opened
     return outputs
 
 
@@ -329,6 +409,7 @@ def evo_attention(
         ),
     ]
     fused = gate(branches, block["gate"], config.num_heads)
+    fused = output_gate(block, fused, sequence, config)
     return fused @ block["output"]  # Eq. 11
 
 
@@ -356,5 +437,7 @@ def full_attention(
         visible_positions(times, len(behaviors)),
         rel_temporal(block, config, zone),
         config.num_heads,
+        sink_of(block, config),
     )
+    heads = output_gate(block, heads, sequence, config)
     return heads @ block["output"]

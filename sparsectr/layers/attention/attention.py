@@ -4,10 +4,13 @@ Axes: B batch, L history length, Q queries, S keys, T keys that have a place,
 H heads, d width.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import keras
+from keras import ops
 
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.serialization import deserialized, serialized
 from sparsectr.layers.sink.no_sink import NoSink
@@ -61,6 +64,8 @@ class Attention(keras.layers.Layer):
         num_heads: H.
         encoding: What places add to the logits.
         sink: What a query may read beside its keys.
+        output_gate: What closes heads of the output, before W_O; `None` for
+            nothing.
 
     Call arguments:
         query: float `[B, Q, d]`, normalized rows of candidates.
@@ -68,7 +73,8 @@ class Attention(keras.layers.Layer):
         values: float `[B, S, d]`, from `encode`.
         features: What `relate` returns.
         key_mask: bool `[B, S]`, from the plan; True = keep.
-        trace: Gets the weights of every branch, float32 `[B, Q, H, S']`.
+        trace: Gets of every branch `weights`, float32 `[B, Q, H, S']`, and
+            if there is a sink, its share of them, `sink` `[B, Q, H]`.
 
     Returns:
         float `[B, Q, d]`.
@@ -91,6 +97,7 @@ class Attention(keras.layers.Layer):
         num_heads: int,
         encoding: Encoding,
         sink: Sink | None = None,
+        output_gate: OutputGate | None = None,
         **kwargs: Any,
     ) -> None:
         # The features of places stay float32; the rest is cast already.
@@ -98,6 +105,7 @@ class Attention(keras.layers.Layer):
         self.num_heads = num_heads
         self.encoding: Encoding = deserialized(encoding)
         self.sink: Sink = deserialized(sink) or NoSink(name="sink")
+        self.output_gate: OutputGate | None = deserialized(output_gate)
 
     def build(self, query_shape: Any, *unused: Any, **unnamed: Any) -> None:
         """Makes the four projections; W_K begins equal to W_Q.
@@ -119,7 +127,9 @@ class Attention(keras.layers.Layer):
         self.value_projection = self._dense(width, "value_projection")
         self.output_projection = self._dense(width, "output_projection")
         self.encoding.build()
-        self.sink.build()
+        self.sink.build((None, None, width))
+        if self.output_gate is not None:
+            self.output_gate.build((None, None, width))
         self.built = True
 
     def plan(self, history: Places, rows: Tensor, *, for_history: bool) -> Plan:
@@ -184,6 +194,61 @@ class Attention(keras.layers.Layer):
     ) -> Tensor:
         raise NotImplementedError
 
+    def _read(
+        self,
+        form: Callable[..., Tensor],
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        mask: Tensor,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Attention to keys and to the sink.
+
+        Args:
+            form: `attend` or another one of `sparsectr.ops.head_attention`.
+            query: float `[B, Q, d]`.
+            keys: float `[B, S, d]`.
+            values: float `[B, S, d]`.
+            bias: float32, broadcasts to `[B, Q, H, S]`; `None` for none.
+            mask: bool, broadcasts to `[B, Q, S]`.
+            trace: Gets `weights` and `sink`.
+
+        Returns:
+            float `[B, Q, d]`, the heads side by side.
+        """
+        found = None if trace is None else Trace()
+        outputs = form(
+            query,
+            *self.sink.with_own_key(keys, values, bias, mask),
+            self.num_heads,
+            self.sink.numerators,
+            found,
+        )
+        if trace is not None and found is not None:
+            # Without that of the sink's own key.
+            weights = found.tensors["weights"][..., : ops.shape(keys)[1]]
+            trace.record("weights", weights)
+            if self.sink.takes_weight:
+                share = ops.maximum(1.0 - ops.sum(weights, axis=-1), 0.0)
+                trace.record("sink", share)  # [B, Q, H]
+        return outputs
+
+    def _output(
+        self, attended: Tensor, rows: Tensor, trace: Trace | None = None
+    ) -> Tensor:
+        """Turns what queries have read into the rows of the attention.
+
+        Args:
+            attended: float `[B, Q, d]`, the heads side by side.
+            rows: float `[B, Q, d]`, the normalized rows of the queries.
+            trace: Gets what the gate records.
+        """
+        if self.output_gate is not None:
+            attended = self.output_gate(attended, rows, trace=trace)
+        return self.output_projection(attended)
+
     def _dense(
         self, width: int, name: str, *, use_bias: bool = False, **arguments: Any
     ) -> keras.layers.Dense:
@@ -208,4 +273,7 @@ class Attention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "encoding": serialized(self.encoding),
             "sink": serialized(self.sink),
+            "output_gate": None
+            if self.output_gate is None
+            else serialized(self.output_gate),
         }

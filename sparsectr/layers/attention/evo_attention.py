@@ -1,7 +1,8 @@
 """EvoAttention: global, transition and local attention, fused by a gate.
 
 Axes: B batch, L history length, Q queries, H heads, d width, P chunks,
-m transition behaviours a chunk, w local window, S = P + m P + w + 1 keys.
+m transition behaviours a chunk, w local window, r registers,
+S = P + m P + w + 1 + r keys.
 """
 
 from typing import Any, NamedTuple
@@ -11,9 +12,11 @@ from keras import ops
 
 from sparsectr.layers.attention.attention import Attention, Encoded
 from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.serialization import deserialized, serialized
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend
@@ -30,9 +33,9 @@ class HistoryPlan(NamedTuple):
         features: Of the encoding, of behaviours against chunks and transition
             behaviours, `[B, L, P + m P]` each.
         mask: bool `[B, L, P + m P]`.
-        window_features: Those against their own window and the user,
-            `[B, L, w + 1]` each.
-        window_mask: bool `[B, L, w + 1]`.
+        window_features: Those against their own window, the user and the
+            registers, `[B, L, w + 1 + r]` each.
+        window_mask: bool `[B, L, w + 1 + r]`.
     """
 
     features: Features
@@ -47,9 +50,10 @@ class EvoPlan(NamedTuple):
     Attributes:
         chunks: The `Chunks` of the histories.
         newest_index: int32 `[B, w]`, indices of the newest behaviours.
-        keys: Places of every key but the user's, which has none,
-            `[B, S - 1]`.
+        keys: Places of every key but the user's and the registers', which
+            have none, `[B, S - 1 - r]`.
         key_mask: bool `[B, S]`.
+        gap: int32 `[B, P]`, rows of the boundary sinks; `None` without.
         history: `None` where only candidates will ask.
     """
 
@@ -57,6 +61,7 @@ class EvoPlan(NamedTuple):
     newest_index: Tensor
     keys: Places
     key_mask: Tensor
+    gap: Tensor | None
     history: HistoryPlan | None
 
 
@@ -66,7 +71,9 @@ class EvoAttention(Attention):
 
     A query reads chunk summaries (global), the last behaviours of every
     chunk (transition), and its neighbourhood with the user (local); a gate
-    fuses the three.
+    fuses the three. Registers are learned rows that the local branch reads
+    beside the user: tokens of no user and no time (T. Darcet et al., "Vision
+    transformers need registers", 2023).
 
     Args:
         num_heads: H.
@@ -75,9 +82,14 @@ class EvoAttention(Attention):
         encoding: What places add to the logits.
         sink: What a query may read beside its keys, in every branch.
         has_user: Whether the user has a key.
+        output_gate: What closes heads behind the gate of the branches.
+        num_registers: r.
+        boundary_sinks: P keys more in the transition branch, behind those of
+            m: each read from the first behaviour of its chunk on.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
-    P are global, m P transition, w + 1 local ones, the user's the last.
+    P are global, m P transition, w + 1 + r local ones, the user's and the
+    registers' the last.
 
     Masking:
         A query without a valid key in a branch gets 0 from that branch.
@@ -91,6 +103,12 @@ class EvoAttention(Attention):
         masked mean of its members', then an MLP; since the mean of products
         with W_K is the product of the mean, only the S selected rows are
         ever projected for candidates. W_K begins equal to W_Q.
+
+    Differs from Darcet et al.:
+        Registers are of the block, stand where its normalized rows do, and
+        read nothing themselves, so that they are the same for all users.
+        Their keys and values are in the user state all the same, behind the
+        user's: what scores has one kind of key.
     """
 
     reads_user = True
@@ -104,16 +122,26 @@ class EvoAttention(Attention):
         encoding: Encoding,
         sink: Sink | None = None,
         has_user: bool = True,
+        output_gate: OutputGate | None = None,
+        num_registers: int = 0,
+        boundary_sinks: BoundarySinks | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_heads, encoding, sink, **kwargs)
+        super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
         if num_local < 1:
             raise ValueError(
                 "`num_local` must be at least 1. "
                 f"Received: num_local={num_local}"
             )
+        if num_registers < 0:
+            raise ValueError(
+                "`num_registers` must be at least 0. "
+                f"Received: num_registers={num_registers}"
+            )
         self.num_local = num_local
+        self.num_registers = num_registers
         self.chunking: Chunking = deserialized(chunking)
+        self.boundary_sinks: BoundarySinks | None = deserialized(boundary_sinks)
         self.has_user = has_user
 
     def build(self, query_shape: Any, *unused: Any, **unnamed: Any) -> None:
@@ -142,6 +170,15 @@ class EvoAttention(Attention):
             self.num_heads, name="gate", dtype=self.dtype_policy
         )
         self.gate.build([(None, None, width)] * 3)
+        if self.boundary_sinks is not None:
+            self.boundary_sinks.build((None, None, width))
+        if self.num_registers:
+            self.registers = self.add_weight(
+                name="registers",
+                shape=(self.num_registers, width),
+                # As large as the normalized rows that they stand among.
+                initializer=keras.initializers.RandomNormal(stddev=1.0),
+            )
 
     def plan(
         self, history: Places, rows: Tensor, *, for_history: bool
@@ -159,23 +196,20 @@ class EvoAttention(Attention):
             newest_mask,
             ops.zeros_like(newest_mask),
         )
+        places, gap = [chunks.place, chunks.transition_place], None
+        if self.boundary_sinks is not None:
+            place, gap = self.boundary_sinks.stand(history, chunks)
+            places.append(place)
+        places.append(newest_place)
         keys = Places(
-            *(
-                ops.concatenate(parts, axis=1)
-                for parts in zip(
-                    chunks.place,
-                    chunks.transition_place,
-                    newest_place,
-                    strict=True,
-                )
-            )
-        )  # [B, S - 1]
-        user = ops.full_like(first, self.has_user, dtype="bool")
+            *(ops.concatenate(x, axis=1) for x in zip(*places, strict=True))
+        )  # [B, S - 1 - r]
         return EvoPlan(
             chunks=chunks,
             newest_index=newest_index,
             keys=keys,
-            key_mask=ops.concatenate([keys.valid, user], axis=1),
+            key_mask=self._with_unplaced(keys.valid),
+            gap=gap,
             history=self._plan_history(history, chunks, keys)
             if for_history
             else None,
@@ -188,9 +222,10 @@ class EvoAttention(Attention):
         length = ops.shape(history.time)[1]
         index = ops.reshape(ops.arange(length, dtype="int32"), (1, -1, 1))
         # A chunk's key mixes its later members: it is read from its last on.
-        last_read = ops.concatenate(
-            [chunks.end - 1, chunks.transition_index], axis=1
-        )
+        last = [chunks.end - 1, chunks.transition_index]
+        if self.boundary_sinks is not None:
+            last.append(chunks.start)
+        last_read = ops.concatenate(last, axis=1)
         num_selected = last_read.shape[1]
         selected = Places(*(x[:, :num_selected] for x in keys))
         mask = ops.logical_and(
@@ -209,13 +244,28 @@ class EvoAttention(Attention):
             near_valid,
             ops.zeros_like(near_valid),
         )  # [B, L, w]
-        user = ops.full_like(valid, self.has_user)
         return HistoryPlan(
             features=self.encoding.relate(history, selected),
             mask=mask,
-            window_features=self.encoding.relate(history, near, 1),
-            window_mask=ops.concatenate([near.valid, user], axis=2),
+            window_features=self.encoding.relate(
+                history, near, self._num_unplaced
+            ),
+            window_mask=self._with_unplaced(near.valid),
         )
+
+    @property
+    def _num_unplaced(self) -> int:
+        """How many keys stand nowhere: the user's and the registers'."""
+        return 1 + self.num_registers
+
+    def _with_unplaced(self, valid: Tensor) -> Tensor:
+        """Adds to a mask `[..., S']` the keys that stand nowhere."""
+        there = [self.has_user] + self.num_registers * [True]
+        columns = ops.broadcast_to(
+            ops.convert_to_tensor(there),
+            (*ops.shape(valid)[:-1], self._num_unplaced),
+        )
+        return ops.concatenate([valid, columns], axis=-1)
 
     def encode(self, rows: Tensor, user: Tensor, plan: EvoPlan) -> Encoded:
         """Returns the S keys and values of every user. See `Attention`."""
@@ -226,8 +276,10 @@ class EvoAttention(Attention):
             [
                 means,
                 gather_rows(rows, plan.chunks.transition_index),
+                *self._sink_rows(plan.gap, rows),
                 gather_rows(rows, plan.newest_index),
                 ops.expand_dims(user, 1),
+                *self._register_rows(user),
             ],
             axis=1,
         )  # [B, S, d]
@@ -237,6 +289,20 @@ class EvoAttention(Attention):
                 self.value_projection(selected), self.value_aggregate
             ),
         )
+
+    def _sink_rows(self, gap: Tensor | None, rows: Tensor) -> list[Tensor]:
+        """Returns those of the chunks' boundaries, if there are any."""
+        if self.boundary_sinks is None:
+            return []
+        return [ops.cast(self.boundary_sinks(gap), rows.dtype)]  # [B, P, d]
+
+    def _register_rows(self, user: Tensor) -> list[Tensor]:
+        """Returns the registers of every user `[B, r, d]`, if there are any."""
+        if not self.num_registers:
+            return []
+        batch, width = ops.shape(user)
+        rows = ops.cast(ops.expand_dims(self.registers, 0), user.dtype)
+        return [ops.broadcast_to(rows, (batch, self.num_registers, width))]
 
     def _aggregate(self, rows: Tensor, mlp: list[keras.layers.Dense]) -> Tensor:
         """Completes Eqs. 4 and 5: the MLP on the means of the chunks."""
@@ -255,14 +321,16 @@ class EvoAttention(Attention):
         key_mask: Tensor,
         trace: Trace | None = None,
     ) -> Tensor:
-        query = self.query_projection(query)
+        projected = self.query_projection(query)
         mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
         encoded = Encoded(keys, values)
         outputs = [
-            self._attend(query, encoded, features, mask, part, within(trace, n))
+            self._attend(
+                projected, encoded, features, mask, part, within(trace, n)
+            )
             for n, part in self._branches().items()
         ]
-        return self.output_projection(self.gate(outputs, trace=trace))
+        return self._output(self.gate(outputs, trace=trace), query, trace)
 
     def read_history(
         self, rows: Tensor, encoded: Encoded, plan: EvoPlan
@@ -288,20 +356,23 @@ class EvoAttention(Attention):
                 query,
                 self.key_projection(rows),
                 self.value_projection(rows),
-                encoded.keys[:, -1:],
-                encoded.values[:, -1:],
-                self.encoding.bias(history.window_features),
-                history.window_mask,
+                *self.sink.with_own_key(
+                    encoded.keys[:, -self._num_unplaced :],
+                    encoded.values[:, -self._num_unplaced :],
+                    self.encoding.bias(history.window_features),
+                    history.window_mask,
+                ),
                 self.num_heads,
                 self.sink.numerators,
             )
         )
-        return self.output_projection(self.gate(outputs))
+        return self._output(self.gate(outputs), rows)
 
     def _branches(self) -> dict[str, slice]:
         """Returns which keys each branch reads."""
         chunks = self.chunking.num_chunks
         local = chunks * (1 + self.chunking.num_transition)
+        local += chunks * (self.boundary_sinks is not None)
         return {
             "global": slice(0, chunks),
             "transition": slice(chunks, local),
@@ -322,14 +393,13 @@ class EvoAttention(Attention):
         Features are cut and not the biases, which have gradients: those of
         a part would be padded to the whole.
         """
-        return attend(
+        return self._read(
+            attend,
             query,
             encoded.keys[:, part],
             encoded.values[:, part],
             self.encoding.bias(tuple(x[..., part] for x in features)),
             mask[..., part],
-            self.num_heads,
-            self.sink.numerators,
             trace,
         )
 
@@ -339,4 +409,8 @@ class EvoAttention(Attention):
             "num_local": self.num_local,
             "chunking": serialized(self.chunking),
             "has_user": self.has_user,
+            "num_registers": self.num_registers,
+            "boundary_sinks": None
+            if self.boundary_sinks is None
+            else serialized(self.boundary_sinks),
         }

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.attention.attention import Attention, Encoded
+from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.causal_blocks import QueryBlock, causal_blocks
@@ -52,6 +53,7 @@ class FullAttention(Attention):
         encoding: What places add to the logits.
         sink: What a query may read beside its keys.
         num_query_blocks: Into how many blocks behaviours are cut, at most.
+        output_gate: What closes heads of the output.
 
     Call arguments, returns and errors are those of `Attention`, with S = L.
 
@@ -65,9 +67,10 @@ class FullAttention(Attention):
         encoding: Encoding,
         sink: Sink | None = None,
         num_query_blocks: int = NUM_QUERY_BLOCKS,
+        output_gate: OutputGate | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_heads, encoding, sink, **kwargs)
+        super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
         self.num_query_blocks = num_query_blocks
 
     def plan(
@@ -108,7 +111,7 @@ class FullAttention(Attention):
             )
             for block in plan.query_blocks
         ]
-        return self.output_projection(ops.concatenate(attended, axis=1))
+        return self._output(ops.concatenate(attended, axis=1), rows)
 
     def call(
         self,
@@ -127,7 +130,7 @@ class FullAttention(Attention):
             ops.expand_dims(key_mask, 1),
             trace,
         )
-        return self.output_projection(attended)
+        return self._output(attended, query, trace)
 
     def _attend(
         self,
@@ -138,14 +141,13 @@ class FullAttention(Attention):
         mask: Tensor,
         trace: Trace | None = None,
     ) -> Tensor:
-        return attend_by_head(
+        return self._read(
+            attend_by_head,
             query,
             keys,
             values,
             self.encoding.bias(features),
             mask,
-            self.num_heads,
-            self.sink.numerators,
             trace,
         )
 

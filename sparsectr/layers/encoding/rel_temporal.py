@@ -17,6 +17,16 @@ from sparsectr.ops.tensor import Tensor
 from sparsectr.time_zone import UTC, TimeZone
 
 
+def initial_slopes(num_heads: int) -> list[float]:
+    """Returns where slopes start: each head at a sensitivity of its own.
+
+    Args:
+        num_heads: H.
+    """
+    ratio = 2.0 ** (-8.0 / num_heads)
+    return [ratio**head for head in range(num_heads)]
+
+
 @keras.saving.register_keras_serializable(package="sparsectr")
 class RelTemporal(Encoding):
     """Learnable temporal biases of the attention logits (Eqs. 12 to 15).
@@ -67,9 +77,7 @@ class RelTemporal(Encoding):
         self.time_zone = time_zone
 
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
-        # Each head starts with a sensitivity of its own: 1, r, r^2, ...
-        ratio = 2.0 ** (-8.0 / self.num_heads)
-        slopes = [ratio**head for head in range(self.num_heads)]
+        slopes = initial_slopes(self.num_heads)
 
         def add_slopes(name: str) -> Any:
             return self.add_weight(

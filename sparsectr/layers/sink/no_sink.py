@@ -11,6 +11,8 @@ from sparsectr.ops.tensor import Tensor
 class NoSink(Sink):
     """A softmax over the valid keys; exactly 0 where there is none."""
 
+    takes_weight = False
+
     def numerators(
         self, logits: Tensor, mask: Tensor, head_axis: int
     ) -> tuple[Tensor, Tensor]:

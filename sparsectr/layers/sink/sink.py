@@ -1,6 +1,6 @@
 """The interface of sinks: how the logits of a query become weights.
 
-Axes: S keys.
+Axes: B batch, Q queries, S keys, H heads, d width.
 """
 
 from typing import Any
@@ -17,9 +17,31 @@ class Sink(keras.layers.Layer):
     query. A sink takes the rest.
     """
 
+    takes_weight = True
+    """Whether the weights of a query's keys may sum to less than one."""
+
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
-        """Creates the weights of one block, if there are any."""
+        """Creates the weights of one block, if there are any.
+
+        Its argument is the shape of rows, `[B, Q, d]`.
+        """
         self.built = True
+
+    def with_own_key(
+        self, keys: Tensor, values: Tensor, bias: Tensor | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Adds a key of the sink's own to what queries read, if it has one.
+
+        Args:
+            keys: float `[B, S, d]`, the heads side by side.
+            values: float `[B, S, d]`.
+            bias: float32 `[B, Q, H, S]`, or `None`.
+            mask: bool `[B, Q, S]`.
+
+        Returns:
+            The same four, with one key more behind the others or without.
+        """
+        return keys, values, bias, mask
 
     def numerators(
         self, logits: Tensor, mask: Tensor, head_axis: int
