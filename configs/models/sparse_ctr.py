@@ -57,6 +57,20 @@ class SparseCTRRecipe(ModelRecipe):
         "evo for EvoAttention, full for full attention (variant A1).",
         choices=("evo", "full"),
     )
+    chunking: str = config_field(
+        "time",
+        "Where EvoAttention cuts a history: time, at the largest gaps; fixed, "
+        "every max_history / num_chunks behaviors from the newest; balanced, "
+        "the same by the history's own length; similarity, where neighbors "
+        "are least alike.",
+        choices=("time", "fixed", "balanced", "similarity"),
+    )
+    max_history: int = config_field(
+        1024,
+        "Longest history that fixed chunks are made for; longer ones are read "
+        "too.",
+        minimum=1,
+    )
     encoding: str = config_field(
         "rel_temporal",
         "What times add to the logits: rel_temporal, or none (variant B1).",

@@ -12,6 +12,9 @@ from keras import ops
 from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.chunking.chunking import Chunking
+from sparsectr.layers.chunking.fixed_chunking import FixedChunking
+from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.no_encoding import NoEncoding
@@ -104,11 +107,21 @@ class SparseCTR(RankingModel):
         return EvoAttention(
             **shared,
             num_local=recipe.num_local,
-            chunking=TimeChunking(
-                recipe.num_chunks, recipe.num_transition, name="chunking"
-            ),
+            chunking=self._make_chunking(),
             has_user=user_width(recipe, self.schema) > 0,
         )
+
+    def _make_chunking(self) -> Chunking:
+        recipe = self.recipe
+        sizes = recipe.num_chunks, recipe.num_transition
+        if recipe.chunking == "similarity":
+            return SimilarityChunking(*sizes, name="chunking")
+        if recipe.chunking == "balanced":
+            return FixedChunking(*sizes, name="chunking")
+        if recipe.chunking == "fixed":
+            chunk_size = -(-recipe.max_history // recipe.num_chunks)
+            return FixedChunking(*sizes, chunk_size, name="chunking")
+        return TimeChunking(*sizes, name="chunking")
 
     def _make_encoding(self) -> Encoding:
         recipe = self.recipe
@@ -138,8 +151,8 @@ class SparseCTR(RankingModel):
         if attention.picks_rows:
             inputs = with_one_column(inputs)
         user = self.embedding.user(inputs)
-        hidden = self.embedding.behaviors(inputs)  # [B, L, d]
-        hidden = self.dropout(hidden, training=training)
+        behaviors = self.embedding.behaviors(inputs)  # [B, L, d]
+        hidden = self.dropout(behaviors, training=training)
         if self._has_user_token:
             user_token = self.user_mlp(user)  # [B, d]
         else:
@@ -148,7 +161,7 @@ class SparseCTR(RankingModel):
             )
         plan = attention.plan(
             places_of_history(inputs["behavior_time"]),
-            hidden,
+            behaviors,
             for_history=len(self.blocks) > 1,
         )
 

@@ -18,7 +18,9 @@ from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
-from sparsectr.layers.chunking.chunking import Chunks
+from sparsectr.layers.chunking.chunking import Chunking, Chunks
+from sparsectr.layers.chunking.fixed_chunking import FixedChunking
+from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
@@ -206,12 +208,15 @@ def test_sparse_block(attention: type[Attention]) -> None:
     )
 
 
-def test_time_chunking() -> None:
+def _check_chunking(
+    chunking: type[Chunking], *rows: np.ndarray, **arguments: Any
+) -> None:
     chunks, transition = (BATCH, CHUNKS), (BATCH, TRANSITION * CHUNKS)
+    sizes = {"num_chunks": CHUNKS, "num_transition": TRANSITION}
     check_layer(
-        TimeChunking,
-        {"num_chunks": CHUNKS, "num_transition": TRANSITION},
-        places_of_history(REQUESTS["behavior_time"]),
+        chunking,
+        sizes | arguments,
+        (places_of_history(REQUESTS["behavior_time"]), *rows),
         expected_output_shape=Chunks(
             start=chunks,
             end=chunks,
@@ -223,6 +228,18 @@ def test_time_chunking() -> None:
         expects_gradients=False,
         pinned_float32=True,
     )
+
+
+def test_time_chunking() -> None:
+    _check_chunking(TimeChunking)
+
+
+def test_fixed_chunking() -> None:
+    _check_chunking(FixedChunking, chunk_size=3)
+
+
+def test_similarity_chunking() -> None:
+    _check_chunking(SimilarityChunking, _normal(BATCH, LENGTH, WIDTH))
 
 
 def test_rel_temporal() -> None:

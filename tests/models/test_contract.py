@@ -45,6 +45,11 @@ RECIPES = {
     "full_attention": sized_recipe(
         "sparse_ctr", attention="full", encoding="none"
     ),
+    "fixed_chunks": sized_recipe(
+        "sparse_ctr", chunking="fixed", max_history=31
+    ),
+    "balanced_chunks": sized_recipe("sparse_ctr", chunking="balanced"),
+    "similar_chunks": sized_recipe("sparse_ctr", chunking="similarity"),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
@@ -70,6 +75,7 @@ SCHEMAS = {name: TIMED_SCHEMA if name in TIMED else SCHEMA for name in RECIPES}
 BY_DEFAULT = {
     *model_names(),
     "full_attention",
+    "similar_chunks",
     "bst_faithful",
     "din_with_dice",
     *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),
