@@ -67,14 +67,15 @@ class SparseCTRRecipe(ModelRecipe):
     )
     max_history: int = config_field(
         1024,
-        "Longest history that fixed chunks are made for; longer ones are read "
-        "too.",
+        "Longest history that fixed chunks and the distances of hstu are made "
+        "for; longer ones are read too.",
         minimum=1,
     )
     encoding: str = config_field(
         "rel_temporal",
-        "What times add to the logits: rel_temporal, or none (variant B1).",
-        choices=("rel_temporal", "none"),
+        "What times and positions add to the logits: rel_temporal; hstu, t5, "
+        "alibi; or none (variant B1).",
+        choices=("rel_temporal", "hstu", "t5", "alibi", "none"),
     )
 
     def __post_init__(self) -> None:

@@ -16,9 +16,12 @@ from sparsectr.layers.chunking.chunking import Chunking
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.encoding import Encoding
+from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.t5_bias import T5Bias
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.sparse_block import SparseBlock
@@ -127,6 +130,13 @@ class SparseCTR(RankingModel):
         recipe = self.recipe
         if recipe.encoding == "none":
             return NoEncoding(name="encoding")
+        if recipe.encoding == "hstu":
+            # Of a candidate, the oldest behaviour is max_history rows away.
+            return HSTUBias(recipe.max_history + 1, name="encoding")
+        if recipe.encoding == "t5":
+            return T5Bias(recipe.num_heads, name="encoding")
+        if recipe.encoding == "alibi":
+            return ALiBi(recipe.num_heads, name="encoding")
         return RelTemporal(
             recipe.num_heads, self.schema.time_zone, name="encoding"
         )

@@ -22,9 +22,11 @@ from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.t5_bias import T5Bias
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
@@ -262,6 +264,28 @@ def test_hstu_bias() -> None:
             random.integers(129, size=(2, 3, 5)).astype("int32"),
         ),
         expected_output_shape=(2, 3, 1, 5),
+        pinned_float32=True,
+    )
+
+
+def test_t5_bias() -> None:
+    random = np.random.default_rng(0)
+    check_layer(
+        T5Bias,
+        {"num_heads": HEADS},
+        random.integers(33, size=(2, 3, 5)).astype("int32"),
+        expected_output_shape=(2, 3, HEADS, 5),
+        pinned_float32=True,
+    )
+
+
+def test_alibi() -> None:
+    check_layer(
+        ALiBi,
+        {"num_heads": HEADS},
+        np.abs(_normal(2, 3, 5)),
+        expected_output_shape=(2, 3, HEADS, 5),
+        expects_gradients=False,
         pinned_float32=True,
     )
 

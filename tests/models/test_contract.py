@@ -50,6 +50,12 @@ RECIPES = {
     ),
     "balanced_chunks": sized_recipe("sparse_ctr", chunking="balanced"),
     "similar_chunks": sized_recipe("sparse_ctr", chunking="similarity"),
+    "hstu_bias": sized_recipe("sparse_ctr", encoding="hstu", max_history=31),
+    "t5_bias": sized_recipe("sparse_ctr", encoding="t5"),
+    "t5_bias_in_full": sized_recipe(
+        "sparse_ctr", encoding="t5", attention="full"
+    ),
+    "alibi": sized_recipe("sparse_ctr", encoding="alibi"),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
