@@ -26,6 +26,9 @@ from sparsectr.schema import DatasetSchema
 FEED_FORWARD_MULTIPLIER = 3
 """Hidden width of the feed-forward network in widths d (section 3.3)."""
 
+ROTARY = ("rope", "t_rope_relative", "t_rope_published")
+"""Encodings that turn pairs of columns."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseCTRRecipe(ModelRecipe):
@@ -73,9 +76,10 @@ class SparseCTRRecipe(ModelRecipe):
     )
     encoding: str = config_field(
         "rel_temporal",
-        "What times and positions add to the logits: rel_temporal; hstu, t5, "
-        "alibi; or none (variant B1).",
-        choices=("rel_temporal", "hstu", "t5", "alibi", "none"),
+        "What times and positions do to the logits: add a bias as "
+        "rel_temporal, hstu, t5 and alibi do; turn queries and keys as rope, "
+        "t_rope_relative and t_rope_published do; or none (variant B1).",
+        choices=("rel_temporal", "hstu", "t5", "alibi", *ROTARY, "none"),
     )
 
     def __post_init__(self) -> None:
@@ -85,6 +89,13 @@ class SparseCTRRecipe(ModelRecipe):
             "num_heads",
             f"divide width={self.width}",
             self.num_heads,
+        )
+        head_width = self.width // self.num_heads
+        require(
+            self.encoding not in ROTARY or head_width % 2 == 0,
+            "encoding",
+            f"not turn heads of an odd width, width / num_heads={head_width}",
+            self.encoding,
         )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:

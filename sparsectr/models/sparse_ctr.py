@@ -21,7 +21,9 @@ from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.rope import RoPE
 from sparsectr.layers.encoding.t5_bias import T5Bias
+from sparsectr.layers.encoding.t_rope import TRoPE
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.sparse_block import SparseBlock
@@ -135,6 +137,15 @@ class SparseCTR(RankingModel):
             return HSTUBias(recipe.max_history + 1, name="encoding")
         if recipe.encoding == "t5":
             return T5Bias(recipe.num_heads, name="encoding")
+        if recipe.encoding == "rope":
+            return RoPE(recipe.num_heads, name="encoding")
+        if recipe.encoding in ("t_rope_relative", "t_rope_published"):
+            return TRoPE(
+                recipe.width,
+                recipe.num_heads,
+                is_relative=recipe.encoding == "t_rope_relative",
+                name="encoding",
+            )
         if recipe.encoding == "alibi":
             return ALiBi(recipe.num_heads, name="encoding")
         return RelTemporal(
@@ -221,8 +232,9 @@ class SparseCTR(RankingModel):
         candidates = self.dropout(candidates, training=training)
         key_mask = state["key_mask"]
         num_placed = state["key_time"].shape[1]
+        places = places_of_request(inputs["request_time"])
         features = self.blocks[0].attention.relate(
-            places_of_request(inputs["request_time"]),
+            places,
             Places(
                 state["key_time"],
                 state["key_position"],
@@ -239,6 +251,7 @@ class SparseCTR(RankingModel):
                 state["values"][:, index],
                 features,
                 key_mask,
+                places,
                 trace=within(found, block.name),
             )
         logits = self.prediction(

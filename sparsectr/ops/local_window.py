@@ -61,7 +61,7 @@ def attend_window(
         query: float `[B, L, d]`.
         keys: float `[B, L, d]`.
         values: float `[B, L, d]`.
-        user_key: float `[B, 1, d]`.
+        user_key: float `[B, 1, d]`, or `[B, L, d]`, one a query.
         user_value: float `[B, 1, d]`.
         bias: float32 `[B, L, H, w + 1]`, the window oldest first, then the
             user; or `None`.

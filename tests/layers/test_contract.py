@@ -26,7 +26,9 @@ from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.rope import RoPE
 from sparsectr.layers.encoding.t5_bias import T5Bias
+from sparsectr.layers.encoding.t_rope import TRoPE
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
@@ -102,10 +104,9 @@ def _pass(
     history = places_of_history(behavior_time)
     plan = attention.plan(history, behavior_time, for_history=True)
     rows, encoded = encode(plan)
-    features = attention.relate(
-        places_of_request(request_time), plan.keys, plan.key_mask.shape[1]
-    )
-    return rows, (*encoded, features, plan.key_mask)
+    request = places_of_request(request_time)
+    features = attention.relate(request, plan.keys, plan.key_mask.shape[1])
+    return rows, (*encoded, features, plan.key_mask, request)
 
 
 class _WholeAttention:
@@ -286,6 +287,45 @@ def test_alibi() -> None:
         np.abs(_normal(2, 3, 5)),
         expected_output_shape=(2, 3, HEADS, 5),
         expects_gradients=False,
+        pinned_float32=True,
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeTRoPE(TRoPE):
+    """Turns rows as queries, and what comes of it as keys."""
+
+    def call(self, rows: Any, time: Any, position: Any) -> Any:
+        for is_query in (True, False):
+            rows = super().call(rows, time, position, is_query=is_query)
+        return rows
+
+
+TURNED = (
+    _normal(BATCH, LENGTH, WIDTH * 2),
+    REQUESTS["behavior_time"],
+    np.arange(LENGTH, dtype="int32")[np.newaxis],
+)
+
+
+def test_rope() -> None:
+    check_layer(
+        RoPE,
+        {"num_heads": HEADS},
+        TURNED,
+        expected_output_shape=(BATCH, LENGTH, WIDTH * 2),
+        expects_gradients=False,
+        pinned_float32=True,
+    )
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_t_rope(is_relative: bool) -> None:
+    check_layer(
+        WholeTRoPE,
+        {"width": WIDTH * 2, "num_heads": HEADS, "is_relative": is_relative},
+        TURNED,
+        expected_output_shape=(BATCH, LENGTH, WIDTH * 2),
         pinned_float32=True,
     )
 
@@ -660,6 +700,7 @@ def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
         "attention",
         "chunking",
         "encoding",
+        "rotary",
         "serialization",
         "sink",
     }

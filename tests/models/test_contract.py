@@ -56,6 +56,16 @@ RECIPES = {
         "sparse_ctr", encoding="t5", attention="full"
     ),
     "alibi": sized_recipe("sparse_ctr", encoding="alibi"),
+    "rope": sized_recipe("sparse_ctr", width=42, encoding="rope"),
+    "rope_in_full": sized_recipe(
+        "sparse_ctr", width=42, encoding="rope", attention="full"
+    ),
+    "t_rope_relative": sized_recipe(
+        "sparse_ctr", width=42, encoding="t_rope_relative"
+    ),
+    "t_rope_published": sized_recipe(
+        "sparse_ctr", width=42, encoding="t_rope_published"
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(

@@ -27,6 +27,10 @@ class Place(NamedTuple):
     position: int
 
 
+Phase = Callable[[Place, Place], Array]
+"""(place of query, place of key) -> angle between the two for each plane of
+each head, [H, d_h / 2]."""
+
 Bias = Callable[[Place, Place], Array]
 """(place of query, place of key) -> bias of each head [H]."""
 
@@ -73,3 +77,48 @@ def bias_of(config: SparseCTRRecipe, encoding: Weights) -> Bias:
         return lambda query, key: np.zeros(config.num_heads)
     function = biases[config.encoding]
     return lambda query, key: function(encoding, query, key, config.num_heads)
+
+
+def rope(
+    encoding: Weights, query: Place, key: Place, heads: int, planes: int
+) -> Array:
+    """`(p_q - p_k) * 10000^(-2 i / d_h)`, the same for all heads."""
+    del encoding
+    rows = query.position - key.position
+    angles = [rows * 10000.0 ** (-2 * i / (2 * planes)) for i in range(planes)]
+    return np.array([angles] * heads)
+
+
+def t_rope(
+    encoding: Weights, query: Place, key: Place, heads: int, planes: int
+) -> Array:
+    """`alpha (t_q - t_k) / beta`, or `(alpha^q t_q + alpha^k t_k) / beta`.
+
+    beta goes from 1e2 to 1e8 over the planes of all heads; the time of a
+    chunk is rounded down.
+    """
+    epoch = 1_577_836_800
+    query_time, key_time = query.time - epoch, math.floor(key.time) - epoch
+    angles = np.zeros(heads * planes)
+    for i in range(heads * planes):
+        beta = 1e2 * (1e8 / 1e2) ** (i / (heads * planes - 1))
+        if "rates" in encoding:
+            angles[i] = encoding["rates"][i] * (query_time - key_time) / beta
+        else:
+            angles[i] = encoding["query_rates"][i] * query_time / beta
+            angles[i] += encoding["key_rates"][i] * key_time / beta
+    return angles.reshape(heads, planes)
+
+
+def phase_of(config: SparseCTRRecipe, encoding: Weights) -> Phase | None:
+    """Returns by how much a recipe turns a query past a key, if it does."""
+    phases = {
+        "rope": rope,
+        "t_rope_relative": t_rope,
+        "t_rope_published": t_rope,
+    }
+    if config.encoding not in phases:
+        return None
+    function, heads = phases[config.encoding], config.num_heads
+    planes = config.width // heads // 2
+    return lambda query, key: function(encoding, query, key, heads, planes)

@@ -14,7 +14,7 @@ import numpy as np
 from configs.models.sparse_ctr import SparseCTRRecipe
 from tests.reference.attention import Array, Weights, gate, mlp, softmax
 from tests.reference.chunkings import Chunks
-from tests.reference.encodings import Bias, Place
+from tests.reference.encodings import Bias, Phase, Place
 from tests.reference.times import chunk_time
 
 
@@ -34,12 +34,14 @@ class Request(NamedTuple):
         request_time: Unix seconds.
         chunks: Of the history.
         bias: Of the encoding.
+        phase: Of the encoding, if it turns queries and keys.
     """
 
     times: Sequence[int]
     request_time: int
     chunks: Chunks
     bias: Bias
+    phase: Phase | None = None
 
     def place(self, row: int) -> Place:
         """Place of a row of the mixed sequence."""
@@ -65,12 +67,26 @@ def attend(
         logits = []
         for key in keys:
             product = float(np.dot(query[columns], key.vector[columns]))
+            if key.place is not None and request.phase is not None:
+                phases = request.phase(place, key.place)[h]
+                product = turned(query[columns], key.vector[columns], phases)
             logits.append(product / math.sqrt(width))
             if key.place is not None:
                 logits[-1] += request.bias(place, key.place)[h]
         for weight, key in zip(softmax(np.array(logits)), keys, strict=True):
             output[columns] += weight * key.value[columns]
     return output
+
+
+def turned(query: Array, key: Array, phases: Array) -> float:
+    """Product of two vectors, one of which turns: complex numbers."""
+    half, product = len(query) // 2, 0.0
+    for i in range(half):
+        left = complex(query[i], query[i + half])
+        right = complex(key[i], key[i + half])
+        turn = complex(math.cos(phases[i]), math.sin(phases[i]))
+        product += (left * turn * right.conjugate()).real
+    return product
 
 
 def attention(

@@ -46,6 +46,7 @@ class EvoPlan(NamedTuple):
 
     Attributes:
         chunks: The `Chunks` of the histories.
+        behaviors: Places of the behaviours, `[B, L]`.
         newest_index: int32 `[B, w]`, indices of the newest behaviours.
         keys: Places of every key but the user's, which has none,
             `[B, S - 1]`.
@@ -54,6 +55,7 @@ class EvoPlan(NamedTuple):
     """
 
     chunks: Chunks
+    behaviors: Places
     newest_index: Tensor
     keys: Places
     key_mask: Tensor
@@ -72,7 +74,7 @@ class EvoAttention(Attention):
         num_heads: H.
         num_local: w.
         chunking: Where histories are cut, with P and m.
-        encoding: What places add to the logits.
+        encoding: What places do to the logits.
         sink: What a query may read beside its keys, in every branch.
         has_user: Whether the user has a key.
 
@@ -173,6 +175,7 @@ class EvoAttention(Attention):
         user = ops.full_like(first, self.has_user, dtype="bool")
         return EvoPlan(
             chunks=chunks,
+            behaviors=history,
             newest_index=newest_index,
             keys=keys,
             key_mask=ops.concatenate([keys.valid, user], axis=1),
@@ -231,8 +234,11 @@ class EvoAttention(Attention):
             ],
             axis=1,
         )  # [B, S, d]
+        keys = self._aggregate(
+            self.key_projection(selected), self.key_aggregate
+        )
         return Encoded(
-            self._aggregate(self.key_projection(selected), self.key_aggregate),
+            self.encoding.turn(keys, plan.keys, num_unplaced=1, is_query=False),
             self._aggregate(
                 self.value_projection(selected), self.value_aggregate
             ),
@@ -253,9 +259,13 @@ class EvoAttention(Attention):
         values: Tensor,
         features: Features,
         key_mask: Tensor,
+        places: Places,
         trace: Trace | None = None,
     ) -> Tensor:
-        query = self.query_projection(query)
+        query = self.encoding.turn(
+            self.query_projection(query), places, is_query=True
+        )
+        keys = self.encoding.turn_unplaced(keys, 1, places)
         mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
         encoded = Encoded(keys, values)
         outputs = [
@@ -275,7 +285,9 @@ class EvoAttention(Attention):
         history = plan.history
         if history is None:
             raise ValueError("`plan` must be made with for_history=True.")
-        query = self.query_projection(rows)
+        query = self.encoding.turn(
+            self.query_projection(rows), plan.behaviors, is_query=True
+        )
         branches = self._branches()
         outputs = [
             self._attend(
@@ -286,9 +298,13 @@ class EvoAttention(Attention):
         outputs.append(
             attend_window(
                 query,
-                self.key_projection(rows),
+                self.encoding.turn(
+                    self.key_projection(rows), plan.behaviors, is_query=False
+                ),
                 self.value_projection(rows),
-                encoded.keys[:, -1:],
+                self.encoding.turn_unplaced(
+                    encoded.keys[:, -1:], 1, plan.behaviors
+                ),
                 encoded.values[:, -1:],
                 self.encoding.bias(history.window_features),
                 history.window_mask,
