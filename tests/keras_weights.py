@@ -116,7 +116,7 @@ def attention_weights(attention: Any) -> dict[str, Any]:
         weights["gate"] = _array(attention.gate.kernel)
         weights["key_aggregate"] = _mlp(*attention.key_aggregate)
         weights["value_aggregate"] = _mlp(*attention.value_aggregate)
-    if not attention.encoding.weights:
+    if not hasattr(attention.encoding, "slopes_time"):
         unused = np.full(attention.num_heads, np.nan)
         slopes = {"time": unused, "hour": unused, "weekend": unused}
     else:

@@ -67,6 +67,7 @@ AT_LEAST_1 = {
         "num_chunks",
         "num_transition",
         "num_local",
+        "max_history",
     ),
     DataConfig: ("max_history",),
     TrainConfig: (
@@ -109,7 +110,7 @@ BAD = [
         SparseCTRRecipe,
         "encoding",
         "",
-        "must be one of rel_temporal, none.",
+        "must be one of rel_temporal, ",
     ),
     (SparseCTRRecipe, "dropout_rate", 1.0, "must be at least 0 and below 1."),
     (SparseCTRRecipe, "dropout_rate", -0.1, "must be at least 0 and below 1."),

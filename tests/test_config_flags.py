@@ -23,6 +23,8 @@ GIVEN = {
         "num_transition": ("7", 7),
         "num_local": ("11", 11),
         "attention": ("full", "full"),
+        "chunking": ("fixed", "fixed"),
+        "max_history": ("97", 97),
         "encoding": ("none", "none"),
         "boundary_sinks": ("true", True),
         "num_registers": ("3", 3),

@@ -188,14 +188,13 @@ def _part_of(model: Any, contender: str, scope: str) -> Any:
         places = places_of_history(batch["behavior_time"])
         plan = layer.plan(places, batch["behaviors"], for_history=True)
         rows, encoded = history(batch["behaviors"], batch["user"], plan)
-        features = layer.relate(
-            places_of_request(batch["request_time"]),
-            plan.keys,
-            plan.key_mask.shape[1],
-        )
+        request = places_of_request(batch["request_time"])
+        features = layer.relate(request, plan.keys, plan.key_mask.shape[1])
         read = block if scope == "block" else layer
         candidates = keras.ops.cast(batch["candidates"], block.compute_dtype)
-        return rows, read(candidates, *encoded, features, plan.key_mask)
+        return rows, read(
+            candidates, *encoded, features, plan.key_mask, request
+        )
 
     return all_rows if contender == PAPER else apart
 

@@ -26,6 +26,9 @@ from sparsectr.schema import DatasetSchema
 FEED_FORWARD_MULTIPLIER = 3
 """Hidden width of the feed-forward network in widths d (section 3.3)."""
 
+ROTARY = ("rope", "t_rope_relative", "t_rope_published")
+"""Encodings that turn pairs of columns."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseCTRRecipe(ModelRecipe):
@@ -57,10 +60,26 @@ class SparseCTRRecipe(ModelRecipe):
         "evo for EvoAttention, full for full attention (variant A1).",
         choices=("evo", "full"),
     )
+    chunking: str = config_field(
+        "time",
+        "Where EvoAttention cuts a history: time, at the largest gaps; fixed, "
+        "every max_history / num_chunks behaviors from the newest; balanced, "
+        "the same by the history's own length; similarity, where neighbors "
+        "are least alike.",
+        choices=("time", "fixed", "balanced", "similarity"),
+    )
+    max_history: int = config_field(
+        1024,
+        "Longest history that fixed chunks and the distances of hstu are made "
+        "for; longer ones are read too.",
+        minimum=1,
+    )
     encoding: str = config_field(
         "rel_temporal",
-        "What times add to the logits: rel_temporal, or none (variant B1).",
-        choices=("rel_temporal", "none"),
+        "What times and positions do to the logits: add a bias as "
+        "rel_temporal, hstu, t5 and alibi do; turn queries and keys as rope, "
+        "t_rope_relative and t_rope_published do; or none (variant B1).",
+        choices=("rel_temporal", "hstu", "t5", "alibi", *ROTARY, "none"),
     )
     sink: str = config_field(
         "none",
@@ -105,6 +124,22 @@ class SparseCTRRecipe(ModelRecipe):
             "boundary_sinks",
             "be false with attention=full, which has no chunks",
             self.boundary_sinks,
+        )
+        head_width = self.width // self.num_heads
+        require(
+            self.encoding not in ROTARY or head_width % 2 == 0,
+            "encoding",
+            f"not turn heads of an odd width, width / num_heads={head_width}",
+            self.encoding,
+        )
+        has_unturned = self.num_registers > 0 or self.boundary_sinks
+        has_unturned |= self.sink == "key_value"
+        require(
+            self.encoding not in ROTARY or not has_unturned,
+            "encoding",
+            "not turn queries beside a sink of key_value, registers or "
+            "boundary sinks, whose keys do not turn with them",
+            self.encoding,
         )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:

@@ -12,6 +12,7 @@ from sparsectr.layers.attention.attention import Attention, Encoded, Plan
 from sparsectr.layers.encoding.encoding import Features
 from sparsectr.layers.serialization import deserialized, serialized
 from sparsectr.layers.swiglu import SwiGLU
+from sparsectr.ops.places import Places
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
 
@@ -38,6 +39,7 @@ class SparseBlock(keras.layers.Layer):
         values: float `[B, S, d]`, from `encode`.
         features: What `attention.relate` returns.
         key_mask: bool `[B, S]`; True = keep.
+        places: Places `[B, 1]`, the same for all candidates.
         trace: Gets what the attention records.
 
     Returns:
@@ -114,6 +116,7 @@ class SparseBlock(keras.layers.Layer):
         values: Tensor,
         features: Features,
         key_mask: Tensor,
+        places: Places,
         trace: Trace | None = None,
     ) -> Tensor:
         candidates = ops.cast(candidates, self.compute_dtype)
@@ -123,6 +126,7 @@ class SparseBlock(keras.layers.Layer):
             values,
             features,
             key_mask,
+            places,
             trace=trace,
         )
         return self._feed_forward(candidates + attended)

@@ -13,10 +13,18 @@ from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.attention.output_gate import OutputGate
+from sparsectr.layers.chunking.chunking import Chunking
+from sparsectr.layers.chunking.fixed_chunking import FixedChunking
+from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.encoding import Encoding
+from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal, initial_slopes
+from sparsectr.layers.encoding.rope import RoPE
+from sparsectr.layers.encoding.t5_bias import T5Bias
+from sparsectr.layers.encoding.t_rope import TRoPE
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.prediction_layer import PredictionLayer
 from sparsectr.layers.sink.boundary_sinks import BoundarySinks
@@ -116,9 +124,7 @@ class SparseCTR(RankingModel):
         return EvoAttention(
             **shared,
             num_local=recipe.num_local,
-            chunking=TimeChunking(
-                recipe.num_chunks, recipe.num_transition, name="chunking"
-            ),
+            chunking=self._make_chunking(),
             has_user=user_width(recipe, self.schema) > 0,
             num_registers=recipe.num_registers,
             boundary_sinks=BoundarySinks(name="boundary_sinks")
@@ -126,10 +132,38 @@ class SparseCTR(RankingModel):
             else None,
         )
 
+    def _make_chunking(self) -> Chunking:
+        recipe = self.recipe
+        sizes = recipe.num_chunks, recipe.num_transition
+        if recipe.chunking == "similarity":
+            return SimilarityChunking(*sizes, name="chunking")
+        if recipe.chunking == "balanced":
+            return FixedChunking(*sizes, name="chunking")
+        if recipe.chunking == "fixed":
+            chunk_size = -(-recipe.max_history // recipe.num_chunks)
+            return FixedChunking(*sizes, chunk_size, name="chunking")
+        return TimeChunking(*sizes, name="chunking")
+
     def _make_encoding(self) -> Encoding:
         recipe = self.recipe
         if recipe.encoding == "none":
             return NoEncoding(name="encoding")
+        if recipe.encoding == "hstu":
+            # Of a candidate, the oldest behaviour is max_history rows away.
+            return HSTUBias(recipe.max_history + 1, name="encoding")
+        if recipe.encoding == "t5":
+            return T5Bias(recipe.num_heads, name="encoding")
+        if recipe.encoding == "rope":
+            return RoPE(recipe.num_heads, name="encoding")
+        if recipe.encoding in ("t_rope_relative", "t_rope_published"):
+            return TRoPE(
+                recipe.width,
+                recipe.num_heads,
+                is_relative=recipe.encoding == "t_rope_relative",
+                name="encoding",
+            )
+        if recipe.encoding == "alibi":
+            return ALiBi(recipe.num_heads, name="encoding")
         return RelTemporal(
             recipe.num_heads, self.schema.time_zone, name="encoding"
         )
@@ -179,8 +213,8 @@ class SparseCTR(RankingModel):
         if attention.picks_rows:
             inputs = with_one_column(inputs)
         user = self.embedding.user(inputs)
-        hidden = self.embedding.behaviors(inputs)  # [B, L, d]
-        hidden = self.dropout(hidden, training=training)
+        behaviors = self.embedding.behaviors(inputs)  # [B, L, d]
+        hidden = self.dropout(behaviors, training=training)
         if self._has_user_token:
             user_token = self.user_mlp(user)  # [B, d]
         else:
@@ -189,7 +223,7 @@ class SparseCTR(RankingModel):
             )
         plan = attention.plan(
             places_of_history(inputs["behavior_time"]),
-            hidden,
+            behaviors,
             for_history=len(self.blocks) > 1,
         )
 
@@ -239,8 +273,9 @@ class SparseCTR(RankingModel):
         candidates = self.dropout(candidates, training=training)
         key_mask = state["key_mask"]
         num_placed = state["key_time"].shape[1]
+        places = places_of_request(inputs["request_time"])
         features = self.blocks[0].attention.relate(
-            places_of_request(inputs["request_time"]),
+            places,
             Places(
                 state["key_time"],
                 state["key_position"],
@@ -257,6 +292,7 @@ class SparseCTR(RankingModel):
                 state["values"][:, index],
                 features,
                 key_mask,
+                places,
                 trace=within(found, block.name),
             )
         logits = self.prediction(

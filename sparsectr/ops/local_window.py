@@ -3,6 +3,8 @@
 Axes: B batch, L history length, H heads, d width, w window, U other keys.
 """
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from sparsectr.ops.head_attention import head_indicator
@@ -48,7 +50,7 @@ def attend_window(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    shared_keys: Tensor,
+    shared_keys: Sequence[Tensor],
     shared_values: Tensor,
     bias: Tensor | None,
     mask: Tensor,
@@ -63,7 +65,8 @@ def attend_window(
         query: float `[B, L, d]`.
         keys: float `[B, L, d]`.
         values: float `[B, L, d]`.
-        shared_keys: float `[B, U, d]`, U at least 1.
+        shared_keys: U at least 1, each float `[B, 1, d]`, or `[B, L, d]` for
+            one a query.
         shared_values: float `[B, U, d]`.
         bias: float32 `[B, L, H, w + U]`, the window oldest first, then the
             others; or `None`.
@@ -77,20 +80,19 @@ def attend_window(
     Cost:
         O(L (w + U) d).
     """
-    num_shared = shared_keys.shape[1]
+    num_shared = len(shared_keys)
     size = mask.shape[-1] - num_shared
     width = query.shape[-1]
     indicator = head_indicator(width, num_heads, query.dtype)  # [d, H]
 
-    def columns(rows: Tensor, shared: Tensor) -> list[Tensor]:
-        """Returns what is read of each key, w times [B, L, d] and [B, 1, d]."""
-        own = [shift(rows, steps) for steps in reversed(range(size))]
-        return own + [shared[:, n : n + 1] for n in range(num_shared)]
+    def own(rows: Tensor) -> list[Tensor]:
+        """Returns the window, oldest first, w times [B, L, d]."""
+        return [shift(rows, steps) for steps in reversed(range(size))]
 
     logits = ops.stack(
         [
             ops.matmul(query * key, indicator)
-            for key in columns(keys, shared_keys)
+            for key in [*own(keys), *shared_keys]
         ],
         axis=-1,
     )  # [B, L, H, w + U]
@@ -100,8 +102,9 @@ def attend_window(
     weights, total = numerators(logits, ops.expand_dims(mask, 2), 2)
     weights = ops.cast(weights / total, values.dtype)
     to_columns = ops.transpose(indicator)  # [H, d]
+    others = [shared_values[:, n : n + 1] for n in range(num_shared)]
     outputs = [
         ops.matmul(weights[..., place], to_columns) * value
-        for place, value in enumerate(columns(values, shared_values))
+        for place, value in enumerate([*own(values), *others])
     ]  # w + U times [B, L, d]
     return sum(outputs[1:], outputs[0])

@@ -60,3 +60,19 @@ def places_of_request(request_time: Tensor) -> Places:
         ops.ones_like(time, dtype="bool"),
         ops.zeros_like(time, dtype="bool"),
     )
+
+
+def rows_between(queries: Places, keys: Places) -> Tensor:
+    """Returns how many rows each key stands before each query.
+
+    Args:
+        queries: Places `[B, Q]`.
+        keys: Places `[B, S]`, or `[B, Q, S]` for keys of each query.
+
+    Returns:
+        int32, broadcasts to `[B, Q, S]`; below 0 for a key behind the query.
+    """
+    position = keys.position
+    if len(keys.time.shape) == 2:
+        position = ops.expand_dims(position, 1)
+    return position - ops.expand_dims(queries.position, 2)

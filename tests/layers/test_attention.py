@@ -76,10 +76,8 @@ def _plan(attention: Attention, behavior_time: Any) -> Any:
     return attention.plan(places, rows, for_history=True)
 
 
-def _features(attention: Attention, plan: Any, request_time: Any) -> Any:
-    return attention.relate(
-        places_of_request(request_time), plan.keys, plan.key_mask.shape[1]
-    )
+def _features(attention: Attention, plan: Any, request: Any) -> Any:
+    return attention.relate(request, plan.keys, plan.key_mask.shape[1])
 
 
 def _expected(
@@ -137,8 +135,9 @@ def test_block_equals_the_reference(
     requests = make_requests(3, NUM_VALID, length=length)
     plan = _plan(block.attention, requests["behavior_time"])
     history, encoded = block.encode(behaviors, users, plan, is_last=False)
-    features = _features(block.attention, plan, requests["request_time"])
-    outputs = block(candidates, *encoded, features, plan.key_mask)
+    request = places_of_request(requests["request_time"])
+    features = _features(block.attention, plan, request)
+    outputs = block(candidates, *encoded, features, plan.key_mask, request)
     expected = _expected(
         reference.sparse_block,
         block_weights(block),
@@ -162,8 +161,9 @@ def test_evo_attention_equals_the_reference(
     requests = make_requests(5, NUM_VALID, length=LENGTH)
     plan = _plan(layer, requests["behavior_time"])
     encoded = layer.encode(behaviors, users, plan)
-    features = _features(layer, plan, requests["request_time"])
-    outputs = layer(candidates, *encoded, features, plan.key_mask)
+    request = places_of_request(requests["request_time"])
+    features = _features(layer, plan, request)
+    outputs = layer(candidates, *encoded, features, plan.key_mask, request)
     expected = _expected(
         reference.evo_attention,
         attention_weights(layer),

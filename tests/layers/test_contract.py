@@ -19,11 +19,17 @@ from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.attention.output_gate import OutputGate
-from sparsectr.layers.chunking.chunking import Chunks
+from sparsectr.layers.chunking.chunking import Chunking, Chunks
+from sparsectr.layers.chunking.fixed_chunking import FixedChunking
+from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.encoding.rope import RoPE
+from sparsectr.layers.encoding.t5_bias import T5Bias
+from sparsectr.layers.encoding.t_rope import TRoPE
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
@@ -110,10 +116,9 @@ def _pass(
     history = places_of_history(behavior_time)
     plan = attention.plan(history, behavior_time, for_history=True)
     rows, encoded = encode(plan)
-    features = attention.relate(
-        places_of_request(request_time), plan.keys, plan.key_mask.shape[1]
-    )
-    return rows, (*encoded, features, plan.key_mask)
+    request = places_of_request(request_time)
+    features = attention.relate(request, plan.keys, plan.key_mask.shape[1])
+    return rows, (*encoded, features, plan.key_mask, request)
 
 
 class _WholeAttention:
@@ -244,12 +249,15 @@ def test_sparse_block(attention: type[Attention]) -> None:
     )
 
 
-def test_time_chunking() -> None:
+def _check_chunking(
+    chunking: type[Chunking], *rows: np.ndarray, **arguments: Any
+) -> None:
     chunks, transition = (BATCH, CHUNKS), (BATCH, TRANSITION * CHUNKS)
+    sizes = {"num_chunks": CHUNKS, "num_transition": TRANSITION}
     check_layer(
-        TimeChunking,
-        {"num_chunks": CHUNKS, "num_transition": TRANSITION},
-        places_of_history(REQUESTS["behavior_time"]),
+        chunking,
+        sizes | arguments,
+        (places_of_history(REQUESTS["behavior_time"]), *rows),
         expected_output_shape=Chunks(
             start=chunks,
             end=chunks,
@@ -261,6 +269,18 @@ def test_time_chunking() -> None:
         expects_gradients=False,
         pinned_float32=True,
     )
+
+
+def test_time_chunking() -> None:
+    _check_chunking(TimeChunking)
+
+
+def test_fixed_chunking() -> None:
+    _check_chunking(FixedChunking, chunk_size=3)
+
+
+def test_similarity_chunking() -> None:
+    _check_chunking(SimilarityChunking, _normal(BATCH, LENGTH, WIDTH))
 
 
 def test_rel_temporal() -> None:
@@ -283,6 +303,67 @@ def test_hstu_bias() -> None:
             random.integers(129, size=(2, 3, 5)).astype("int32"),
         ),
         expected_output_shape=(2, 3, 1, 5),
+        pinned_float32=True,
+    )
+
+
+def test_t5_bias() -> None:
+    random = np.random.default_rng(0)
+    check_layer(
+        T5Bias,
+        {"num_heads": HEADS},
+        random.integers(33, size=(2, 3, 5)).astype("int32"),
+        expected_output_shape=(2, 3, HEADS, 5),
+        pinned_float32=True,
+    )
+
+
+def test_alibi() -> None:
+    check_layer(
+        ALiBi,
+        {"num_heads": HEADS},
+        np.abs(_normal(2, 3, 5)),
+        expected_output_shape=(2, 3, HEADS, 5),
+        expects_gradients=False,
+        pinned_float32=True,
+    )
+
+
+@keras.saving.register_keras_serializable("contract_test")
+class WholeTRoPE(TRoPE):
+    """Turns rows as queries, and what comes of it as keys."""
+
+    def call(self, rows: Any, time: Any, position: Any) -> Any:
+        for is_query in (True, False):
+            rows = super().call(rows, time, position, is_query=is_query)
+        return rows
+
+
+TURNED = (
+    _normal(BATCH, LENGTH, WIDTH * 2),
+    REQUESTS["behavior_time"],
+    np.arange(LENGTH, dtype="int32")[np.newaxis],
+)
+
+
+def test_rope() -> None:
+    check_layer(
+        RoPE,
+        {"num_heads": HEADS},
+        TURNED,
+        expected_output_shape=(BATCH, LENGTH, WIDTH * 2),
+        expects_gradients=False,
+        pinned_float32=True,
+    )
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_t_rope(is_relative: bool) -> None:
+    check_layer(
+        WholeTRoPE,
+        {"width": WIDTH * 2, "num_heads": HEADS, "is_relative": is_relative},
+        TURNED,
+        expected_output_shape=(BATCH, LENGTH, WIDTH * 2),
         pinned_float32=True,
     )
 
@@ -667,6 +748,7 @@ def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
         "attention",
         "chunking",
         "encoding",
+        "rotary",
         "serialization",
         "sink",
     }

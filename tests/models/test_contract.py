@@ -63,6 +63,27 @@ RECIPES = {
         sink="key_value",
         output_gate="element",
     ),
+    "fixed_chunks": sized_recipe(
+        "sparse_ctr", chunking="fixed", max_history=31
+    ),
+    "balanced_chunks": sized_recipe("sparse_ctr", chunking="balanced"),
+    "similar_chunks": sized_recipe("sparse_ctr", chunking="similarity"),
+    "hstu_bias": sized_recipe("sparse_ctr", encoding="hstu", max_history=31),
+    "t5_bias": sized_recipe("sparse_ctr", encoding="t5"),
+    "t5_bias_in_full": sized_recipe(
+        "sparse_ctr", encoding="t5", attention="full"
+    ),
+    "alibi": sized_recipe("sparse_ctr", encoding="alibi"),
+    "rope": sized_recipe("sparse_ctr", width=42, encoding="rope"),
+    "rope_in_full": sized_recipe(
+        "sparse_ctr", width=42, encoding="rope", attention="full"
+    ),
+    "t_rope_relative": sized_recipe(
+        "sparse_ctr", width=42, encoding="t_rope_relative"
+    ),
+    "t_rope_published": sized_recipe(
+        "sparse_ctr", width=42, encoding="t_rope_published"
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
@@ -89,6 +110,7 @@ BY_DEFAULT = {
     *model_names(),
     "full_attention",
     "learned_sink",
+    "similar_chunks",
     "bst_faithful",
     "din_with_dice",
     *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),

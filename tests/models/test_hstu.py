@@ -238,7 +238,7 @@ def test_the_bias_is_an_encoding_of_sparse_ctr() -> None:
         features = attention.relate(request, plan.keys, num_keys)
         for found in (
             attention.read_history(rows, encoded, plan),
-            attention(rows, *encoded, features, plan.key_mask),
+            attention(rows, *encoded, features, plan.key_mask, request),
         ):
             assert found.shape == rows.shape
             assert np.all(np.isfinite(found))

@@ -129,6 +129,20 @@ def test_the_state_does_not_grow_with_the_history(
     assert tuple(state["key_time"].shape) == (2, keys - 1)
 
 
+def test_dropout_moves_no_cut() -> None:
+    recipe = dataclasses.replace(
+        SMALL_CONFIG, chunking="similarity", dropout_rate=0.5
+    )
+    model, requests = random_model(SCHEMA, recipe), make_requests(2, NUM_VALID)
+    starts = [
+        model.encode_user(requests, training=training, trace=True)[
+            "trace/chunk_start"
+        ]
+        for training in (False, True)
+    ]
+    np.testing.assert_array_equal(*starts)
+
+
 def test_a_user_without_fields_has_no_key() -> None:
     schema = without_user_fields(SCHEMA)
     model = random_model(schema, SMALL_CONFIG, 1)

@@ -50,7 +50,7 @@ def test_equals_the_reference(
         query,
         keys,
         values,
-        user_key,
+        [user_key],
         user_value,
         bias if has_bias else None,
         mask,
@@ -91,7 +91,13 @@ def test_row_without_valid_key_is_zero_with_finite_gradients() -> None:
     mask[0, 4] = True
     with tf.GradientTape() as tape:
         outputs = attend_window(
-            *sources, None, mask, HEADS, NoSink().numerators
+            *sources[:3],
+            [sources[3]],
+            sources[4],
+            None,
+            mask,
+            HEADS,
+            NoSink().numerators,
         )
         loss = tf.reduce_sum(outputs**2)
     assert np.all(outputs[0, :4] == 0)

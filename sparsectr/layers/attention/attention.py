@@ -60,9 +60,12 @@ class Attention(keras.layers.Layer):
     - `read_history` is attention of the behaviours themselves;
     - `call` is attention of the candidates, with `relate` before it.
 
+    Queries and keys pass `encoding.turn` once they are projected, keys that
+    stand nowhere `encoding.turn_unplaced` where they are read.
+
     Args:
         num_heads: H.
-        encoding: What places add to the logits.
+        encoding: What places do to the logits.
         sink: What a query may read beside its keys.
         output_gate: What closes heads of the output, before W_O; `None` for
             nothing.
@@ -73,6 +76,7 @@ class Attention(keras.layers.Layer):
         values: float `[B, S, d]`, from `encode`.
         features: What `relate` returns.
         key_mask: bool `[B, S]`, from the plan; True = keep.
+        places: Places `[B, 1]`, the same for all candidates.
         trace: Gets of every branch `weights`, float32 `[B, Q, H, S']`, and
             if there is a sink, its share of them, `sink` `[B, Q, H]`.
 
@@ -190,6 +194,7 @@ class Attention(keras.layers.Layer):
         values: Tensor,
         features: Features,
         key_mask: Tensor,
+        places: Places,
         trace: Trace | None = None,
     ) -> Tensor:
         raise NotImplementedError

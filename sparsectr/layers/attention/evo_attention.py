@@ -49,6 +49,7 @@ class EvoPlan(NamedTuple):
 
     Attributes:
         chunks: The `Chunks` of the histories.
+        behaviors: Places of the behaviours, `[B, L]`.
         newest_index: int32 `[B, w]`, indices of the newest behaviours.
         keys: Places of every key but the user's and the registers', which
             have none, `[B, S - 1 - r]`.
@@ -58,6 +59,7 @@ class EvoPlan(NamedTuple):
     """
 
     chunks: Chunks
+    behaviors: Places
     newest_index: Tensor
     keys: Places
     key_mask: Tensor
@@ -79,7 +81,7 @@ class EvoAttention(Attention):
         num_heads: H.
         num_local: w.
         chunking: Where histories are cut, with P and m.
-        encoding: What places add to the logits.
+        encoding: What places do to the logits.
         sink: What a query may read beside its keys, in every branch.
         has_user: Whether the user has a key.
         output_gate: What closes heads behind the gate of the branches.
@@ -206,6 +208,7 @@ class EvoAttention(Attention):
         )  # [B, S - 1 - r]
         return EvoPlan(
             chunks=chunks,
+            behaviors=history,
             newest_index=newest_index,
             keys=keys,
             key_mask=self._with_unplaced(keys.valid),
@@ -283,8 +286,11 @@ class EvoAttention(Attention):
             ],
             axis=1,
         )  # [B, S, d]
+        keys = self._aggregate(
+            self.key_projection(selected), self.key_aggregate
+        )
         return Encoded(
-            self._aggregate(self.key_projection(selected), self.key_aggregate),
+            self.encoding.turn(keys, plan.keys, num_unplaced=1, is_query=False),
             self._aggregate(
                 self.value_projection(selected), self.value_aggregate
             ),
@@ -319,9 +325,13 @@ class EvoAttention(Attention):
         values: Tensor,
         features: Features,
         key_mask: Tensor,
+        places: Places,
         trace: Trace | None = None,
     ) -> Tensor:
-        projected = self.query_projection(query)
+        projected = self.encoding.turn(
+            self.query_projection(query), places, is_query=True
+        )
+        keys = self.encoding.turn_unplaced(keys, 1, places)
         mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
         encoded = Encoded(keys, values)
         outputs = [
@@ -343,7 +353,9 @@ class EvoAttention(Attention):
         history = plan.history
         if history is None:
             raise ValueError("`plan` must be made with for_history=True.")
-        query = self.query_projection(rows)
+        query = self.encoding.turn(
+            self.query_projection(rows), plan.behaviors, is_query=True
+        )
         branches = self._branches()
         outputs = [
             self._attend(
@@ -351,17 +363,28 @@ class EvoAttention(Attention):
             )
             for name in ("global", "transition")
         ]
+        shared, shared_values, bias, mask = self.sink.with_own_key(
+            encoded.keys[:, -self._num_unplaced :],
+            encoded.values[:, -self._num_unplaced :],
+            self.encoding.bias(history.window_features),
+            history.window_mask,
+        )
         outputs.append(
             attend_window(
                 query,
-                self.key_projection(rows),
-                self.value_projection(rows),
-                *self.sink.with_own_key(
-                    encoded.keys[:, -self._num_unplaced :],
-                    encoded.values[:, -self._num_unplaced :],
-                    self.encoding.bias(history.window_features),
-                    history.window_mask,
+                self.encoding.turn(
+                    self.key_projection(rows), plan.behaviors, is_query=False
                 ),
+                self.value_projection(rows),
+                [
+                    self.encoding.turn_unplaced(
+                        shared[:, place : place + 1], 1, plan.behaviors
+                    )
+                    for place in range(shared.shape[1])
+                ],
+                shared_values,
+                bias,
+                mask,
                 self.num_heads,
                 self.sink.numerators,
             )

@@ -50,7 +50,7 @@ class FullAttention(Attention):
 
     Args:
         num_heads: H.
-        encoding: What places add to the logits.
+        encoding: What places do to the logits.
         sink: What a query may read beside its keys.
         num_query_blocks: Into how many blocks behaviours are cut, at most.
         output_gate: What closes heads of the output.
@@ -87,8 +87,11 @@ class FullAttention(Attention):
 
     def encode(self, rows: Tensor, user: Tensor, plan: FullPlan) -> Encoded:
         """Returns keys and values of all behaviours, float `[B, L, d]`."""
-        del user, plan
-        return Encoded(self.key_projection(rows), self.value_projection(rows))
+        del user
+        keys = self.encoding.turn(
+            self.key_projection(rows), plan.keys, is_query=False
+        )
+        return Encoded(keys, self.value_projection(rows))
 
     def read_history(
         self, rows: Tensor, encoded: Encoded, plan: FullPlan
@@ -100,7 +103,9 @@ class FullAttention(Attention):
         """
         if plan.query_blocks is None:
             raise ValueError("`plan` must be made with for_history=True.")
-        query = self.query_projection(rows)
+        query = self.encoding.turn(
+            self.query_projection(rows), plan.keys, is_query=True
+        )
         attended = [
             self._attend(
                 query[:, block.start : block.end],
@@ -120,10 +125,13 @@ class FullAttention(Attention):
         values: Tensor,
         features: Features,
         key_mask: Tensor,
+        places: Places,
         trace: Trace | None = None,
     ) -> Tensor:
         attended = self._attend(
-            self.query_projection(query),
+            self.encoding.turn(
+                self.query_projection(query), places, is_query=True
+            ),
             keys,
             values,
             features,

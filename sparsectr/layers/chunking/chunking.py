@@ -3,6 +3,7 @@
 Axes: B batch, L history length, P chunks, m transition behaviours.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -162,6 +163,44 @@ class Chunking(keras.layers.Layer):
             "num_chunks": self.num_chunks,
             "num_transition": self.num_transition,
         }
+
+
+def newest_of_highest(scores: Tensor, num_cuts: int) -> Tensor:
+    """Cuts before the rows with the highest scores; of equal ones the newest.
+
+    Args:
+        scores: float32 `[B, L - 1]`, of a cut before each row but the first;
+            -inf where there may be none.
+        num_cuts: Cuts to make, at most.
+
+    Returns:
+        int32 `[B, num_cuts]`, where chunks start; L for a cut that does not
+        come about.
+    """
+    length = ops.shape(scores)[1] + 1
+    # Room for all cuts however short the history, newest first: top_k prefers
+    # the lower index among equals.
+    scores = ops.pad(scores, [(0, 0), (num_cuts, 0)], constant_values=-math.inf)
+    order, place = ops.top_k(ops.flip(scores, axis=1), num_cuts)
+    cut = length - 1 - ops.cast(place, "int32")
+    return ops.where(order > -math.inf, cut, length)
+
+
+def between_cuts(history: Places, cut: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where chunks start and end, int32 `[B, P]` each.
+
+    Args:
+        history: Places of the behaviours.
+        cut: int32 `[B, P - 1]`, in any order, of starts of chunks but the
+            oldest; L for a chunk that does not come about.
+    """
+    length = ops.shape(history.time)[1]
+    num_valid = ops.sum(ops.cast(history.valid, "int32"), axis=1, keepdims=True)
+    first = length - num_valid  # [B, 1]
+    cut = ops.sort(cut, axis=1)
+    start = ops.concatenate([first, cut], axis=1)  # [B, P]
+    end = ops.concatenate([cut, ops.full_like(first, length)], axis=1)  # [B, P]
+    return start, end
 
 
 def _summarize(

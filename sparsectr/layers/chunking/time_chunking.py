@@ -8,7 +8,11 @@ import math
 import keras
 from keras import ops
 
-from sparsectr.layers.chunking.chunking import Chunking
+from sparsectr.layers.chunking.chunking import (
+    Chunking,
+    between_cuts,
+    newest_of_highest,
+)
 from sparsectr.ops.places import Places
 from sparsectr.ops.tensor import Tensor
 
@@ -46,28 +50,12 @@ class TimeChunking(Chunking):
         """Returns where chunks start and end, int32 `[B, P]` each."""
         del rows
         time, valid = history.time, history.valid
-        length = ops.shape(time)[1]
-        num_valid = ops.sum(ops.cast(valid, "int32"), axis=1, keepdims=True)
-        first = length - num_valid  # [B, 1]
-
         gap = time[:, 1:] - time[:, :-1]  # [B, L - 1]
         # A gap is never negative in sorted times; -1 never wins.
         gap = ops.where(valid[:, :-1], ops.maximum(gap, 0), -1)
-        # Room for P - 1 cuts however short the history, newest gap first:
-        # top_k prefers the lower index among equals.
-        num_cuts = self.num_chunks - 1
-        gap = ops.pad(gap, [(0, 0), (num_cuts, 0)], constant_values=-1)
-        order, place = ops.top_k(
-            as_ordered_floats(ops.flip(gap, axis=1)), num_cuts
-        )  # [B, P - 1]
-        cut = length - 1 - ops.cast(place, "int32")
-        cut = ops.sort(ops.where(order > -math.inf, cut, length), axis=1)
-
-        start = ops.concatenate([first, cut], axis=1)  # [B, P]
-        end = ops.concatenate(
-            [cut, ops.full_like(first, length)], axis=1
-        )  # [B, P]
-        return start, end
+        scores = as_ordered_floats(gap)
+        cut = newest_of_highest(scores, self.num_chunks - 1)
+        return between_cuts(history, cut)
 
 
 def as_ordered_floats(gap: Tensor) -> Tensor:

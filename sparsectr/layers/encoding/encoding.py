@@ -1,6 +1,6 @@
-"""The interface of encodings: what places add to the logits of attention.
+"""The interface of encodings: what places do to the logits of attention.
 
-Axes: B batch, Q queries, S keys, H heads.
+Axes: B batch, Q queries, S keys, H heads, d width.
 """
 
 from typing import Any
@@ -15,11 +15,15 @@ Features = tuple[Tensor, ...]
 
 
 class Encoding(keras.layers.Layer):
-    """What times and positions add to the logits of attention.
+    """What times and positions do to the logits of attention.
 
-    In two steps. `relate` has no weights: what it returns is the same for
-    every block, and is computed once a pass. `bias` applies the weights of
-    one block to it, or to some of its keys.
+    They add a bias, in two steps. `relate` has no weights: what it returns is
+    the same for every block, and is computed once a pass. `bias` applies the
+    weights of one block to it, or to some of its keys.
+
+    Or they turn queries and keys before their product; by default, `turn` and
+    `turn_unplaced` return what they are given. A key turns by its own place
+    alone, so that a user state may hold it.
     """
 
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
@@ -52,3 +56,46 @@ class Encoding(keras.layers.Layer):
             float32 `[B, Q, H, S]`; `None` for none at all.
         """
         raise NotImplementedError
+
+    def turn(
+        self,
+        rows: Tensor,
+        places: Places,
+        num_unplaced: int = 0,
+        *,
+        is_query: bool,
+    ) -> Tensor:
+        """Turns queries or keys by their places.
+
+        Args:
+            rows: float `[B, Q + num_unplaced, d]`, projected.
+            places: Places `[B, Q]`, or `[B, 1]`, the same for all rows.
+            num_unplaced: How many of the rows, the last ones, stand nowhere;
+                they stay as they are.
+            is_query: Whether they are queries.
+
+        Returns:
+            Rows like those given.
+        """
+        del places, num_unplaced, is_query
+        return rows
+
+    def turn_unplaced(
+        self, keys: Tensor, num_unplaced: int, queries: Places
+    ) -> Tensor:
+        """Turns keys that stand nowhere as the queries are turned.
+
+        The product of the two is then what it would be without a turn.
+
+        Args:
+            keys: float `[B, S, d]`.
+            num_unplaced: How many of the keys, the last ones, stand nowhere.
+            queries: Places `[B, 1]`, the same for all queries; or `[B, Q]`
+                for a single key.
+
+        Returns:
+            float `[B, S, d]`; a single key may come back as one a query,
+            `[B, Q, d]`.
+        """
+        del num_unplaced, queries
+        return keys

@@ -9,7 +9,7 @@ import keras
 from keras import initializers, ops
 
 from sparsectr.layers.encoding.encoding import Encoding, Features
-from sparsectr.ops.places import Places
+from sparsectr.ops.places import Places, rows_between
 from sparsectr.ops.runtime_one import runtime_one
 from sparsectr.ops.tensor import Tensor
 
@@ -90,8 +90,9 @@ class HSTUBias(Encoding):
         """
         if len(keys.time.shape) == 2:
             keys = Places(*(ops.expand_dims(x, 1) for x in keys))
-        distance = keys.position - ops.expand_dims(queries.position, 2)
-        distance = ops.clip(distance, 0, self.num_positions - 1)
+        distance = ops.clip(
+            rows_between(queries, keys), 0, self.num_positions - 1
+        )
         gap = ops.abs(ops.expand_dims(queries.time, 2) - keys.time)
         seconds = ops.maximum(ops.cast(gap, "float32"), 1.0)
         bucket = ops.floor(ops.log(seconds) / _BUCKET_WIDTH)

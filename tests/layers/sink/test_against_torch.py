@@ -32,6 +32,7 @@ from sparsectr.layers.sink.key_value_sink import KeyValueSink
 from sparsectr.layers.sink.learned_sink import LearnedSink
 from sparsectr.layers.sink.off_by_one_sink import OffByOneSink
 from sparsectr.layers.sink.sink import Sink
+from sparsectr.ops.places import places_of_history, places_of_request
 
 FILE = pathlib.Path(__file__).parents[2] / "golden" / "torch_sinks.json"
 GOLDEN = json.loads(FILE.read_text())
@@ -64,8 +65,12 @@ def test_equals_torch(option: str, sink: Sink) -> None:
     if option == "add_bias_kv":
         sink.key.assign(golden["bias_k"][0, 0])
         sink.value.assign(golden["bias_v"][0, 0])
-    keys, values = layer.encode(golden["rows"], None, None)
-    outputs = layer(golden["query"], keys, values, (), golden["key_mask"])
+    mask = golden["key_mask"]
+    history = places_of_history(mask.astype("int64"))
+    plan = layer.plan(history, golden["rows"], for_history=False)
+    keys, values = layer.encode(golden["rows"], None, plan)
+    request = places_of_request(np.full(len(mask), 2, "int64"))
+    outputs = layer(golden["query"], keys, values, (), mask, request)
     np.testing.assert_allclose(outputs, golden["output"], rtol=1e-5, atol=1e-6)
     # Of the second request no key is valid.
     assert np.any(outputs[1] != 0) == (option == "add_bias_kv")
