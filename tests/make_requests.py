@@ -85,6 +85,8 @@ CONFIG = SparseCTRRecipe(
     num_transition=2,
     num_local=11,
     head_units=(19,),
+    longest_history=LENGTH,
+    num_keys=7,
 )
 
 SMALL_CONFIG = SparseCTRRecipe(

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from sparsectr.config_fields import config_field, require
 from sparsectr.model_recipe import (
-    ModelRecipe,
     Preset,
     RequestShape,
     StateSpec,
@@ -21,6 +20,7 @@ from sparsectr.model_recipe import (
     user_width,
 )
 from sparsectr.ops.query_blocks import query_block_bounds
+from sparsectr.recipes.sparse_attention_recipe import SparseAttentionRecipe
 from sparsectr.schema import DatasetSchema
 
 FEED_FORWARD_MULTIPLIER = 3
@@ -28,7 +28,7 @@ FEED_FORWARD_MULTIPLIER = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SparseCTRRecipe(ModelRecipe):
+class SparseCTRRecipe(SparseAttentionRecipe):
     """SparseBlocks over chunk summaries, transition and local behaviours."""
 
     network = "sparsectr.models.sparse_ctr:SparseCTR"
@@ -42,9 +42,6 @@ class SparseCTRRecipe(ModelRecipe):
     }
 
     num_blocks: int = config_field(2, "Number of SparseBlocks.", minimum=1)
-    num_heads: int = config_field(
-        8, "Attention heads; must divide width.", minimum=1
-    )
     num_chunks: int = config_field(16, "Chunks |P| of a history.", minimum=1)
     num_transition: int = config_field(
         2, "Transition behaviours m of a chunk.", minimum=1
@@ -54,8 +51,9 @@ class SparseCTRRecipe(ModelRecipe):
     )
     attention: str = config_field(
         "evo",
-        "evo for EvoAttention, full for full attention (variant A1).",
-        choices=("evo", "full"),
+        "evo for EvoAttention, full for full attention (variant A1), dilated "
+        "for every s-th behavior.",
+        choices=("evo", "full", "dilated"),
     )
     encoding: str = config_field(
         "rel_temporal",
@@ -76,13 +74,15 @@ class SparseCTRRecipe(ModelRecipe):
         """Returns keys and values of every block, beside the profile.
 
         EvoAttention has as many keys for every history; full attention has
-        one for each behaviour.
+        one for each behaviour. For the others see `sparse_keys`.
         """
         times: int | str = "L"
         keys: int | str = "L"
         if self.attention == "evo":
             times = self._num_selected + self.num_local
             keys = times + 1  # that of the user
+        elif self.attention != "full":
+            times, keys = self.sparse_keys(self.attention)
         rows = (self.num_blocks, keys, self.width)
         return StateSpec(
             (
@@ -150,6 +150,9 @@ class SparseCTRRecipe(ModelRecipe):
             total += 2 * length * width**2  # keys and values
             scores = (0 if is_last else pairs) + shape.num_candidates * length
             return total + 2 * scores * width
+        if self.attention != "evo":
+            sizes = (self.attention, length, shape.num_candidates)
+            return total + self.sparse_products(*sizes, is_last=is_last)
         keys = self._num_selected + self.num_local + 1
         total += 2 * (keys + rows) * width**2
         # Means of chunks, and two layers each for keys and values.

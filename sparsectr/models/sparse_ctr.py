@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from sparsectr.layers.attention.attention import Attention
+from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
@@ -32,6 +33,9 @@ from sparsectr.ops.trace import Trace, within
 
 if TYPE_CHECKING:
     from configs.models.sparse_ctr import SparseCTRRecipe
+
+
+SPARSE_ATTENTIONS: dict[str, type[Attention]] = {"dilated": DilatedAttention}
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -101,6 +105,9 @@ class SparseCTR(RankingModel):
         }
         if recipe.attention == "full":
             return FullAttention(**shared)
+        if recipe.attention in SPARSE_ATTENTIONS:
+            arguments = recipe.sparse_arguments(recipe.attention)
+            return SPARSE_ATTENTIONS[recipe.attention](**shared, **arguments)
         return EvoAttention(
             **shared,
             num_local=recipe.num_local,

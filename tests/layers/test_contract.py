@@ -16,6 +16,7 @@ import pytest
 
 from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.chunking import Chunks
@@ -88,6 +89,9 @@ ATTENTIONS = {
         "sink": SINK,
         "num_query_blocks": 2,
     },
+}
+SPARSE_ATTENTIONS = {
+    DilatedAttention: {"num_keys": 3, "stride": 5, "num_local_heads": 2},
 }
 
 
@@ -190,6 +194,23 @@ def test_full_attention() -> None:
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
     )
+
+
+def _check_sparse_attention(attention: type[Attention]) -> None:
+    whole = keras.saving.register_keras_serializable("contract_test")(
+        type(f"Whole{attention.__name__}", (_WholeAttention, attention), {})
+    )
+    shared = {"num_heads": HEADS, "encoding": ENCODING, "sink": SINK}
+    check_layer(
+        whole,
+        {**shared, **SPARSE_ATTENTIONS[attention]},
+        WHOLE_INPUTS,
+        expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+def test_dilated_attention() -> None:
+    _check_sparse_attention(DilatedAttention)
 
 
 @pytest.mark.parametrize("attention", [EvoAttention, FullAttention])

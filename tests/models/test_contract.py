@@ -45,6 +45,9 @@ RECIPES = {
     "full_attention": sized_recipe(
         "sparse_ctr", attention="full", encoding="none"
     ),
+    "dilated": sized_recipe(
+        "sparse_ctr", attention="dilated", num_local_heads=1
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
@@ -70,6 +73,7 @@ SCHEMAS = {name: TIMED_SCHEMA if name in TIMED else SCHEMA for name in RECIPES}
 BY_DEFAULT = {
     *model_names(),
     "full_attention",
+    "dilated",
     "bst_faithful",
     "din_with_dice",
     *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),

@@ -1,0 +1,114 @@
+"""What the attentions that EvoAttention is compared with add to its recipe.
+
+Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from sparsectr.config_fields import config_field, require
+from sparsectr.model_recipe import ModelRecipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseAttentionRecipe(ModelRecipe):
+    """Sizes of sparse attentions; by default each reads 53 keys a query.
+
+    So many has EvoAttention with its defaults, beside the user's.
+    """
+
+    num_heads: int = config_field(
+        8, "Attention heads; must divide width.", minimum=1
+    )
+    longest_history: int = config_field(
+        1024,
+        "Behaviors of the longest history, by which dilated attention and "
+        "the like are sized.",
+        minimum=1,
+    )
+    num_keys: int = config_field(
+        53, "Keys of a query of attention=dilated.", minimum=1
+    )
+    num_local_heads: int = config_field(
+        0,
+        "Heads of attention=dilated that read the newest behaviors and not "
+        "every s-th.",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.num_local_heads <= self.num_heads,
+            "num_local_heads",
+            f"be at most num_heads={self.num_heads}",
+            self.num_local_heads,
+        )
+
+    @property
+    def _stride(self) -> int:
+        """Returns s of dilated attention: so that K keys reach everything."""
+        return math.ceil(self.longest_history / self.num_keys)
+
+    def sparse_arguments(self, attention: str) -> dict[str, Any]:
+        """Returns the layer's arguments beside heads, encoding and sink.
+
+        Args:
+            attention: One of this file's.
+        """
+        return {
+            "dilated": {
+                "num_keys": self.num_keys,
+                "stride": self._stride,
+                "num_local_heads": self.num_local_heads,
+            },
+        }[attention]
+
+    def sparse_keys(self, attention: str) -> tuple[int | str, int | str]:
+        """Returns how many keys have a place, and how many there are.
+
+        Args:
+            attention: One of this file's.
+        """
+        dilated = self.num_keys + self._num_dilated_local
+        return {"dilated": (dilated, dilated)}[attention]
+
+    def sparse_products(
+        self, attention: str, length: int, num_candidates: int, *, is_last: bool
+    ) -> int:
+        """Returns products of one block's attention for one request.
+
+        Those of queries and results are not among them.
+
+        Args:
+            attention: One of this file's.
+            length: L.
+            num_candidates: C.
+            is_last: Whether no behaviors ask.
+        """
+        rows = 0 if is_last else length
+        return {"dilated": self._dilated_products}[attention](
+            rows, num_candidates
+        )
+
+    @property
+    def _num_dilated_local(self) -> int:
+        """Returns the keys of a local head of dilated attention."""
+        has_local = self.num_local_heads > 0
+        return min(self._stride, self.num_keys) if has_local else 0
+
+    def _dilated_products(self, rows: int, num_candidates: int) -> int:
+        local = self.width // self.num_heads * self.num_local_heads
+        strided = self.width - local
+        num_local = self._num_dilated_local
+        total = 2 * (self.num_keys + num_local + rows) * self.width**2
+        keys = self.num_keys * strided + num_local * local
+        total += 2 * num_candidates * keys
+        # Each class in full, and blocks of local rows against two blocks.
+        in_class = math.ceil(rows / self._stride)
+        total += 2 * self._stride * in_class**2 * strided
+        if num_local:
+            blocks = math.ceil(rows / num_local)
+            total += 2 * blocks * num_local * 2 * num_local * local
+        return total

@@ -1,0 +1,176 @@
+"""Sparse attentions against the reference, and the keys that they read."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.models.sparse_ctr import SparseCTRRecipe
+from sparsectr.layers.attention.dilated_attention import DilatedAttention
+from sparsectr.layers.encoding.no_encoding import NoEncoding
+from sparsectr.ops.places import places_of_history, places_of_request
+from sparsectr.schema import DatasetSchema
+from tests import reference
+from tests.keras_weights import (
+    random_model,
+    reference_weights,
+    without_user_fields,
+)
+from tests.make_requests import CONFIG, LENGTH, SCHEMA, make_requests
+
+NUM_VALID = [*range(LENGTH + 1), LENGTH]
+
+RECIPES = {
+    "dilated": dataclasses.replace(CONFIG, attention="dilated"),
+    "dilated_and_local": dataclasses.replace(
+        CONFIG, attention="dilated", num_local_heads=2
+    ),
+    "dilated_local_alone": dataclasses.replace(
+        CONFIG, attention="dilated", num_local_heads=3
+    ),
+    "dilated_beyond_reach": dataclasses.replace(
+        CONFIG, attention="dilated", longest_history=13
+    ),
+}
+
+every_attention = pytest.mark.parametrize("name", RECIPES)
+
+
+def _check(
+    recipe: SparseCTRRecipe,
+    num_valid: list[int],
+    length: int,
+    schema: DatasetSchema = SCHEMA,
+) -> None:
+    model = random_model(schema, recipe, 1)
+    inputs = make_requests(1, num_valid, schema, length=length)
+    logits = model(inputs).logits.numpy()
+    expected = reference.forward(
+        reference_weights(model), inputs, schema, recipe
+    )
+    scale = np.max(np.abs(expected))
+    assert np.std(expected) > 0.1 * scale
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+@every_attention
+def test_equals_the_reference(name: str) -> None:
+    recipe = dataclasses.replace(RECIPES[name], num_blocks=3)
+    _check(recipe, [LENGTH, 0, 1, 6, 17, LENGTH - 1], LENGTH)
+
+
+@every_attention
+def test_histories_longer_than_said(name: str) -> None:
+    schema = without_user_fields(SCHEMA)
+    _check(RECIPES[name], [41, 3, 0], 41, schema)
+
+
+def _read_by(attention: Any, length: int, num_valid: int) -> np.ndarray:
+    """Returns which behaviors each behavior and a candidate read.
+
+    All logits are equal and the values are a unit vector each, so that the
+    weights of attention can be read from the result.
+    """
+    width = length
+    attention.build((None, None, width))
+    for name in ("query", "key"):
+        kernel = getattr(attention, f"{name}_projection").kernel
+        kernel.assign(np.zeros(kernel.shape))
+    for name in ("value", "output"):
+        kernel = getattr(attention, f"{name}_projection").kernel
+        kernel.assign(np.eye(width))
+    rows = np.eye(length, dtype="float32")[None]
+    inputs = make_requests(1, [num_valid], length=length)
+    history = places_of_history(inputs["behavior_time"])
+    plan = attention.plan(history, rows, for_history=True)
+    encoded = attention.encode(rows, rows[:, 0], plan)
+    features = attention.relate(
+        places_of_request(inputs["request_time"]),
+        plan.keys,
+        plan.key_mask.shape[1],
+    )
+    read = attention.read_history(rows, encoded, plan)
+    asked = attention(rows[:, :1], *encoded, features, plan.key_mask)
+    return np.concatenate([read, asked], axis=1)[0]
+
+
+def _dense(length: int, num_valid: int, allowed: Any) -> np.ndarray:
+    """Returns the same from a mask of all pairs."""
+    first = length - num_valid
+    mask = np.zeros((length + 1, length))
+    for i in range(length + 1):
+        for j in range(first, min(i + 1, length)):
+            mask[i, j] = allowed(min(i, length - 1) - first, j - first)
+    return mask / np.maximum(mask.sum(axis=1, keepdims=True), 1.0)
+
+
+@pytest.mark.parametrize("num_valid", [0, 1, 7, 37])
+def test_dilated_reads_every_strideth(num_valid: int) -> None:
+    attention = DilatedAttention(1, NoEncoding(), num_keys=5, stride=3)
+    read = _read_by(attention, 37, num_valid)
+    first = 37 - num_valid
+    expected = _dense(
+        37, num_valid, lambda i, j: (i - j) % 3 == 0 and i - j < 5 * 3
+    )
+    np.testing.assert_allclose(read[first:], expected[first:], atol=1e-6)
+    if num_valid == 37:
+        assert np.count_nonzero(read[-1] > 1e-6) == 5
+
+
+def test_a_budget_of_53_keys_reaches_the_longest_history() -> None:
+    recipe = SparseCTRRecipe(attention="dilated")
+    arguments = recipe.sparse_arguments("dilated")
+    assert arguments == {"num_keys": 53, "stride": 20, "num_local_heads": 0}
+    evo = SparseCTRRecipe()
+    assert recipe.sparse_keys("dilated") == (53, 53)
+    assert evo.state_spec(SCHEMA).tensors[0].shape == (2, 53 + 1, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_keys": 0}, "`num_keys` must be at least 1"),
+        ({"stride": 0}, "`stride` must be at least 1"),
+        ({"num_local_heads": 4}, "`num_local_heads` must be from 0 to num_he"),
+    ],
+)
+def test_dilated_refuses(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DilatedAttention(3, NoEncoding(), **arguments)
+
+
+@every_attention
+def test_plan_for_candidates_alone_relates_no_behaviors(name: str) -> None:
+    model = random_model(SCHEMA, RECIPES[name], 1)
+    layer: Any = model.blocks[0].attention
+    inputs = make_requests(3, [LENGTH, 3])
+    rows = model.embedding.behaviors(inputs)
+    history = places_of_history(inputs["behavior_time"])
+    plan = layer.plan(history, rows, for_history=False)
+    encoded = layer.encode(rows, rows[:, 0], plan)
+    with pytest.raises(ValueError, match="for_history"):
+        layer.read_history(rows, encoded, plan)
+
+
+@every_attention
+@pytest.mark.parametrize("changed", [28, 20, 12])
+def test_the_future_does_not_change_the_past(name: str, changed: int) -> None:
+    model = random_model(SCHEMA, RECIPES[name], 1)
+    inputs = make_requests(2, [LENGTH, 20])
+    hidden = model.embedding.behaviors(inputs).numpy()
+    block = model.blocks[0]
+    plan = block.attention.plan(
+        places_of_history(inputs["behavior_time"]), hidden, for_history=True
+    )
+    other = hidden.copy()
+    other[:, changed] += 1.0
+    rows, others = (
+        block.encode(x, hidden[:, 0], plan, is_last=False)[0].numpy()
+        for x in (hidden, other)
+    )
+    # A product of many rows sums in another order where blocks differ.
+    np.testing.assert_allclose(
+        others[:, :changed], rows[:, :changed], rtol=1e-5, atol=1e-5
+    )
+    assert np.max(np.abs(others - rows)[0, changed]) > 1e-3

@@ -1,0 +1,79 @@
+"""Sparse attentions beside EvoAttention, for one request.
+
+Arguments and results are those of `full_attention`; see `attention.py`.
+
+Axes: L history length, C candidates, N = L + C, d width, H heads.
+"""
+
+import datetime
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from configs.models.sparse_ctr import SparseCTRRecipe
+from tests.reference.attention import (
+    Array,
+    Weights,
+    attend,
+    query_times_of,
+    rel_temporal,
+)
+
+
+def _known(
+    n: int, behavior_times: Sequence[int], positions: Sequence[int]
+) -> list[int]:
+    """Those of some positions that are behaviours at or before query n."""
+    length = len(behavior_times)
+    last = min(n, length - 1)
+    if n < length and behavior_times[n] == 0:
+        return []
+    return sorted(
+        {j for j in positions if 0 <= j <= last and behavior_times[j] != 0}
+    )
+
+
+def dilated_attention(
+    block: Weights,
+    sequence: Array,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: SparseCTRRecipe,
+    zone: datetime.tzinfo,
+) -> Array:
+    """Every s-th behaviour; of the first heads, the newest ones instead.
+
+    A candidate counts from the newest behaviour.
+    """
+    length = len(behavior_times)
+    num_keys = config.num_keys
+    stride = math.ceil(config.longest_history / num_keys)
+    behaviors = sequence[:length]
+    times = query_times_of(behavior_times, request_time, len(sequence))
+    strided, local = [], []
+    for n in range(len(sequence)):
+        last = min(n, length - 1)
+        back = range(num_keys)
+        strided.append(
+            _known(n, behavior_times, [last - stride * k for k in back])
+        )
+        near = range(min(stride, num_keys))
+        local.append(_known(n, behavior_times, [last - k for k in near]))
+    heads = [
+        attend(
+            sequence @ block["query"],
+            behaviors @ block["key"],
+            behaviors @ block["value"],
+            times,
+            times[:length],
+            visible,
+            rel_temporal(block, config, zone),
+            config.num_heads,
+        )
+        for visible in (local, strided)
+    ]
+    head_width = sequence.shape[1] // config.num_heads
+    split = config.num_local_heads * head_width
+    merged = np.concatenate([heads[0][:, :split], heads[1][:, split:]], axis=1)
+    return merged @ block["output"]
