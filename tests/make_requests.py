@@ -87,6 +87,8 @@ CONFIG = SparseCTRRecipe(
     head_units=(19,),
     longest_history=LENGTH,
     num_keys=7,
+    num_first=5,
+    num_recent=13,
 )
 
 SMALL_CONFIG = SparseCTRRecipe(

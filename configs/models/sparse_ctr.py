@@ -52,8 +52,8 @@ class SparseCTRRecipe(SparseAttentionRecipe):
     attention: str = config_field(
         "evo",
         "evo for EvoAttention, full for full attention (variant A1), dilated "
-        "for every s-th behavior.",
-        choices=("evo", "full", "dilated"),
+        "for every s-th behavior, semi_local for the first and the last.",
+        choices=("evo", "full", "dilated", "semi_local"),
     )
     encoding: str = config_field(
         "rel_temporal",

@@ -13,6 +13,7 @@ from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.no_encoding import NoEncoding
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from configs.models.sparse_ctr import SparseCTRRecipe
 
 
-SPARSE_ATTENTIONS: dict[str, type[Attention]] = {"dilated": DilatedAttention}
+SPARSE_ATTENTIONS: dict[str, type[Attention]] = {
+    "dilated": DilatedAttention,
+    "semi_local": SemiLocalAttention,
+}
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")

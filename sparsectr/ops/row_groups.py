@@ -25,9 +25,9 @@ def newest_rows(sequence: Tensor, count: int) -> Tensor:
     """
     length = sequence.shape[1]
     if length is None:
-        return _pad_rows(sequence, count)[:, -count:]
+        return pad_rows(sequence, count)[:, -count:]
     if length < count:
-        sequence = _pad_rows(sequence, count - length)
+        sequence = pad_rows(sequence, count - length)
     return sequence[:, sequence.shape[1] - count :]
 
 
@@ -44,7 +44,7 @@ def row_blocks(sequence: Tensor, size: int) -> Tensor:
     length = ops.shape(sequence)[1]
     count = (length + size - 1) // size
     count = max(count, 1) if isinstance(count, int) else ops.maximum(count, 1)
-    padded = _pad_rows(sequence, count * size - length)
+    padded = pad_rows(sequence, count * size - length)
     return ops.reshape(padded, (-1, count, size, *sequence.shape[2:]))
 
 
@@ -58,7 +58,7 @@ def with_previous(blocks: Tensor) -> Tensor:
         Tensor `[B, n, 2 c, ...]`.
     """
     count = ops.shape(blocks)[1]
-    previous = _pad_rows(blocks, 1)[:, :count]
+    previous = pad_rows(blocks, 1)[:, :count]
     return ops.concatenate([previous, blocks], axis=2)
 
 
@@ -120,7 +120,7 @@ def window_mask(queries: Places, keys: Places, size: int) -> Tensor:
     return ops.logical_and(near, ops.expand_dims(keys.valid, 1))
 
 
-def _pad_rows(sequence: Tensor, count: Tensor | int) -> Tensor:
+def pad_rows(sequence: Tensor, count: Tensor | int) -> Tensor:
     """Puts `count` rows of zeros before a sequence."""
     if isinstance(count, int) and count == 0:
         return sequence

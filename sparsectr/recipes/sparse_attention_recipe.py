@@ -37,6 +37,19 @@ class SparseAttentionRecipe(ModelRecipe):
         minimum=0,
     )
 
+    num_first: int = config_field(
+        16, "First behaviors k2 of attention=semi_local.", minimum=1
+    )
+    num_recent: int = config_field(
+        37, "Last behaviors k1 of attention=semi_local.", minimum=1
+    )
+    semi_local_candidates: str = config_field(
+        "budget",
+        "What candidates read with attention=semi_local: budget for what the "
+        "newest behavior reads, all for every behavior, as published.",
+        choices=("budget", "all"),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
@@ -57,13 +70,19 @@ class SparseAttentionRecipe(ModelRecipe):
         Args:
             attention: One of this file's.
         """
-        return {
+        arguments: dict[str, dict[str, Any]] = {
             "dilated": {
                 "num_keys": self.num_keys,
                 "stride": self._stride,
                 "num_local_heads": self.num_local_heads,
             },
-        }[attention]
+            "semi_local": {
+                "num_first": self.num_first,
+                "num_recent": self.num_recent,
+                "candidates": self.semi_local_candidates,
+            },
+        }
+        return arguments[attention]
 
     def sparse_keys(self, attention: str) -> tuple[int | str, int | str]:
         """Returns how many keys have a place, and how many there are.
@@ -71,8 +90,11 @@ class SparseAttentionRecipe(ModelRecipe):
         Args:
             attention: One of this file's.
         """
-        dilated = self.num_keys + self._num_dilated_local
-        return {"dilated": (dilated, dilated)}[attention]
+        keys: int | str = self.num_keys + self._num_dilated_local
+        if attention == "semi_local":
+            is_all = self.semi_local_candidates == "all"
+            keys = "L" if is_all else self.num_first + self.num_recent
+        return keys, keys
 
     def sparse_products(
         self, attention: str, length: int, num_candidates: int, *, is_last: bool
@@ -88,9 +110,11 @@ class SparseAttentionRecipe(ModelRecipe):
             is_last: Whether no behaviors ask.
         """
         rows = 0 if is_last else length
-        return {"dilated": self._dilated_products}[attention](
-            rows, num_candidates
-        )
+        products = {
+            "dilated": self._dilated_products,
+            "semi_local": self._semi_local_products,
+        }
+        return products[attention](length, rows, num_candidates)
 
     @property
     def _num_dilated_local(self) -> int:
@@ -98,7 +122,10 @@ class SparseAttentionRecipe(ModelRecipe):
         has_local = self.num_local_heads > 0
         return min(self._stride, self.num_keys) if has_local else 0
 
-    def _dilated_products(self, rows: int, num_candidates: int) -> int:
+    def _dilated_products(
+        self, length: int, rows: int, num_candidates: int
+    ) -> int:
+        del length
         local = self.width // self.num_heads * self.num_local_heads
         strided = self.width - local
         num_local = self._num_dilated_local
@@ -112,3 +139,17 @@ class SparseAttentionRecipe(ModelRecipe):
             blocks = math.ceil(rows / num_local)
             total += 2 * blocks * num_local * 2 * num_local * local
         return total
+
+    def _semi_local_products(
+        self, length: int, rows: int, num_candidates: int
+    ) -> int:
+        keys, projected = length, length
+        if self.semi_local_candidates == "budget":
+            keys = self.num_first + self.num_recent
+            projected = keys + rows
+        blocks = math.ceil(rows / self.num_recent)
+        pairs = num_candidates * keys
+        pairs += (
+            blocks * self.num_recent * (self.num_first + 2 * self.num_recent)
+        )
+        return 2 * projected * self.width**2 + 2 * pairs * self.width

@@ -19,6 +19,7 @@ from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.chunking.chunking import Chunks
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
@@ -92,6 +93,11 @@ ATTENTIONS = {
 }
 SPARSE_ATTENTIONS = {
     DilatedAttention: {"num_keys": 3, "stride": 5, "num_local_heads": 2},
+    SemiLocalAttention: {
+        "num_first": 2,
+        "num_recent": 5,
+        "candidates": "budget",
+    },
 }
 
 
@@ -211,6 +217,10 @@ def _check_sparse_attention(attention: type[Attention]) -> None:
 
 def test_dilated_attention() -> None:
     _check_sparse_attention(DilatedAttention)
+
+
+def test_semi_local_attention() -> None:
+    _check_sparse_attention(SemiLocalAttention)
 
 
 @pytest.mark.parametrize("attention", [EvoAttention, FullAttention])

@@ -8,6 +8,7 @@ import pytest
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
+from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.ops.places import places_of_history, places_of_request
 from sparsectr.schema import DatasetSchema
@@ -31,6 +32,13 @@ RECIPES = {
     ),
     "dilated_beyond_reach": dataclasses.replace(
         CONFIG, attention="dilated", longest_history=13
+    ),
+    "semi_local": dataclasses.replace(CONFIG, attention="semi_local"),
+    "semi_local_all": dataclasses.replace(
+        CONFIG, attention="semi_local", semi_local_candidates="all"
+    ),
+    "semi_local_wide": dataclasses.replace(
+        CONFIG, attention="semi_local", num_first=31, num_recent=2
     ),
 }
 
@@ -64,6 +72,17 @@ def test_equals_the_reference(name: str) -> None:
 def test_histories_longer_than_said(name: str) -> None:
     schema = without_user_fields(SCHEMA)
     _check(RECIPES[name], [41, 3, 0], 41, schema)
+
+
+@pytest.mark.parametrize("name", ["full", *RECIPES])
+def test_a_history_without_columns(name: str) -> None:
+    full = dataclasses.replace(CONFIG, attention="full")
+    model = random_model(SCHEMA, {"full": full, **RECIPES}[name], 1)
+    padded = make_requests(1, [0, 0], length=1)
+    empty = {k: v[:, :0] if k[:4] == "beha" else v for k, v in padded.items()}
+    np.testing.assert_allclose(
+        model(empty).logits, model(padded).logits, rtol=1e-5, atol=1e-5
+    )
 
 
 def _read_by(attention: Any, length: int, num_valid: int) -> np.ndarray:
@@ -138,6 +157,43 @@ def test_a_budget_of_53_keys_reaches_the_longest_history() -> None:
 def test_dilated_refuses(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DilatedAttention(3, NoEncoding(), **arguments)
+
+
+@pytest.mark.parametrize("num_valid", [0, 1, 5, 7, 11, 37])
+@pytest.mark.parametrize("candidates", ["budget", "all"])
+def test_semi_local_reads_both_ends(candidates: str, num_valid: int) -> None:
+    attention = SemiLocalAttention(
+        1, NoEncoding(), num_first=5, num_recent=7, candidates=candidates
+    )
+    read = _read_by(attention, 37, num_valid)
+    first = 37 - num_valid
+    expected = _dense(37, num_valid, lambda i, j: j < 5 or i - j < 7)
+    if candidates == "all":
+        is_there = np.arange(37) >= first
+        expected[-1] = is_there / max(num_valid, 1)
+    elif num_valid == 37:
+        assert np.count_nonzero(expected[-1]) == 5 + 7
+    np.testing.assert_allclose(read[first:], expected[first:], atol=1e-6)
+
+
+def test_both_ends_are_a_budget_of_53_keys() -> None:
+    recipe = SparseCTRRecipe(attention="semi_local")
+    assert recipe.sparse_keys("semi_local") == (53, 53)
+    everything = dataclasses.replace(recipe, semi_local_candidates="all")
+    assert everything.sparse_keys("semi_local") == ("L", "L")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_first": 0}, "`num_first` must be at least 1"),
+        ({"num_recent": 0}, "`num_recent` must be at least 1"),
+        ({"candidates": "none"}, "`candidates` must be one of budget, all"),
+    ],
+)
+def test_semi_local_refuses(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SemiLocalAttention(3, NoEncoding(), **arguments)
 
 
 @every_attention

@@ -48,6 +48,10 @@ RECIPES = {
     "dilated": sized_recipe(
         "sparse_ctr", attention="dilated", num_local_heads=1
     ),
+    "semi_local": sized_recipe("sparse_ctr", attention="semi_local"),
+    "semi_local_all": sized_recipe(
+        "sparse_ctr", attention="semi_local", semi_local_candidates="all"
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(

@@ -77,3 +77,42 @@ def dilated_attention(
     split = config.num_local_heads * head_width
     merged = np.concatenate([heads[0][:, :split], heads[1][:, split:]], axis=1)
     return merged @ block["output"]
+
+
+def semi_local_attention(
+    block: Weights,
+    sequence: Array,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: SparseCTRRecipe,
+    zone: datetime.tzinfo,
+) -> Array:
+    """The first k2 behaviours and the last k1.
+
+    A candidate reads what the newest behaviour reads, or everything.
+    """
+    length = len(behavior_times)
+    behaviors = sequence[:length]
+    times = query_times_of(behavior_times, request_time, len(sequence))
+    first = sum(1 for time in behavior_times if time == 0)
+    visible = []
+    for n in range(len(sequence)):
+        p = min(n, length - 1) - first
+        ends = [
+            *range(min(config.num_first, p + 1)),
+            *range(max(config.num_first, p - config.num_recent + 1), p + 1),
+        ]
+        if n >= length and config.semi_local_candidates == "all":
+            ends = [*range(length)]
+        visible.append(_known(n, behavior_times, [first + q for q in ends]))
+    heads = attend(
+        sequence @ block["query"],
+        behaviors @ block["key"],
+        behaviors @ block["value"],
+        times,
+        times[:length],
+        visible,
+        rel_temporal(block, config, zone),
+        config.num_heads,
+    )
+    return heads @ block["output"]

@@ -36,11 +36,18 @@ from tests.reference.attention import (
     full_attention,
     mlp,
 )
-from tests.reference.sparse_attention import dilated_attention
+from tests.reference.sparse_attention import (
+    dilated_attention,
+    semi_local_attention,
+)
 from tests.reference.time_fields import behavior_ids, embed_times, request_ids
 from tests.reference.times import zone_of
 
-OTHERS = {"full": full_attention, "dilated": dilated_attention}
+OTHERS = {
+    "full": full_attention,
+    "dilated": dilated_attention,
+    "semi_local": semi_local_attention,
+}
 """Attentions that do not read the user."""
 
 
