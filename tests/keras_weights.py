@@ -107,7 +107,7 @@ def block_weights(block: Any) -> dict[str, Any]:
 
 
 def attention_weights(attention: Any) -> dict[str, Any]:
-    """Returns the weights of an EvoAttention or a FullAttention."""
+    """Returns the weights of an attention of any kind."""
     weights: dict[str, Any] = {
         name: _array(getattr(attention, f"{name}_projection").kernel)
         for name in ("query", "key", "value", "output")
@@ -116,6 +116,9 @@ def attention_weights(attention: Any) -> dict[str, Any]:
         weights["gate"] = _array(attention.gate.kernel)
         weights["key_aggregate"] = _mlp(*attention.key_aggregate)
         weights["value_aggregate"] = _mlp(*attention.value_aggregate)
+    for name in ("key_sums", "value_sums"):
+        if hasattr(attention, name):
+            weights[name] = _array(getattr(attention, name).kernel)
     if not attention.encoding.weights:
         unused = np.full(attention.num_heads, np.nan)
         slopes = {"time": unused, "hour": unused, "weekend": unused}

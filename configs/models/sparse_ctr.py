@@ -52,8 +52,9 @@ class SparseCTRRecipe(SparseAttentionRecipe):
     attention: str = config_field(
         "evo",
         "evo for EvoAttention, full for full attention (variant A1), dilated "
-        "for every s-th behavior, semi_local for the first and the last.",
-        choices=("evo", "full", "dilated", "semi_local"),
+        "for every s-th behavior, semi_local for the first and the last, "
+        "linformer for sums of all.",
+        choices=("evo", "full", "dilated", "semi_local", "linformer"),
     )
     encoding: str = config_field(
         "rel_temporal",
@@ -68,6 +69,12 @@ class SparseCTRRecipe(SparseAttentionRecipe):
             "num_heads",
             f"divide width={self.width}",
             self.num_heads,
+        )
+        require(
+            self.attention != "linformer" or self.encoding == "none",
+            "encoding",
+            "be none for attention=linformer, whose keys stand at no time",
+            self.encoding,
         )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:

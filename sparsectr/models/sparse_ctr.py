@@ -13,6 +13,7 @@ from sparsectr.layers.attention.attention import Attention
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.linformer_attention import LinformerAttention
 from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 SPARSE_ATTENTIONS: dict[str, type[Attention]] = {
     "dilated": DilatedAttention,
     "semi_local": SemiLocalAttention,
+    "linformer": LinformerAttention,
 }
 
 

@@ -23,12 +23,12 @@ class SparseAttentionRecipe(ModelRecipe):
     )
     longest_history: int = config_field(
         1024,
-        "Behaviors of the longest history, by which dilated attention and "
-        "the like are sized.",
+        "Behaviors of the longest history, by which attention=dilated and "
+        "linformer are sized.",
         minimum=1,
     )
     num_keys: int = config_field(
-        53, "Keys of a query of attention=dilated.", minimum=1
+        53, "Keys of a query of attention=dilated and linformer.", minimum=1
     )
     num_local_heads: int = config_field(
         0,
@@ -81,6 +81,10 @@ class SparseAttentionRecipe(ModelRecipe):
                 "num_recent": self.num_recent,
                 "candidates": self.semi_local_candidates,
             },
+            "linformer": {
+                "num_keys": self.num_keys,
+                "longest_history": self.longest_history,
+            },
         }
         return arguments[attention]
 
@@ -94,6 +98,8 @@ class SparseAttentionRecipe(ModelRecipe):
         if attention == "semi_local":
             is_all = self.semi_local_candidates == "all"
             keys = "L" if is_all else self.num_first + self.num_recent
+        if attention == "linformer":
+            return 0, self.num_keys
         return keys, keys
 
     def sparse_products(
@@ -113,6 +119,7 @@ class SparseAttentionRecipe(ModelRecipe):
         products = {
             "dilated": self._dilated_products,
             "semi_local": self._semi_local_products,
+            "linformer": self._linformer_products,
         }
         return products[attention](length, rows, num_candidates)
 
@@ -153,3 +160,10 @@ class SparseAttentionRecipe(ModelRecipe):
             blocks * self.num_recent * (self.num_first + 2 * self.num_recent)
         )
         return 2 * projected * self.width**2 + 2 * pairs * self.width
+
+    def _linformer_products(
+        self, length: int, rows: int, num_candidates: int
+    ) -> int:
+        read = min(length, self.longest_history)
+        pairs = (read + rows + num_candidates) * self.num_keys
+        return 2 * pairs * self.width + 2 * self.num_keys * self.width**2

@@ -19,7 +19,9 @@ from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.linformer_attention import LinformerAttention
 from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
+from sparsectr.layers.attention.sequence_projection import SequenceProjection
 from sparsectr.layers.chunking.chunking import Chunks
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
@@ -97,6 +99,11 @@ SPARSE_ATTENTIONS = {
         "num_first": 2,
         "num_recent": 5,
         "candidates": "budget",
+    },
+    LinformerAttention: {
+        "num_keys": 3,
+        "longest_history": 11,
+        "encoding": serialized(NoEncoding(name="encoding")),
     },
 }
 
@@ -221,6 +228,20 @@ def test_dilated_attention() -> None:
 
 def test_semi_local_attention() -> None:
     _check_sparse_attention(SemiLocalAttention)
+
+
+def test_linformer_attention() -> None:
+    _check_sparse_attention(LinformerAttention)
+
+
+@pytest.mark.parametrize("longest_history", [7, 17])
+def test_sequence_projection(longest_history: int) -> None:
+    check_layer(
+        SequenceProjection,
+        {"num_sums": 3, "longest_history": longest_history},
+        (_normal(BATCH, 11, WIDTH), _normal(BATCH, 11) > 0.0),
+        expected_output_shape=(BATCH, 3, WIDTH),
+    )
 
 
 @pytest.mark.parametrize("attention", [EvoAttention, FullAttention])

@@ -8,8 +8,10 @@ import pytest
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
+from sparsectr.layers.attention.linformer_attention import LinformerAttention
 from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.encoding.no_encoding import NoEncoding
+from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.ops.places import places_of_history, places_of_request
 from sparsectr.schema import DatasetSchema
 from tests import reference
@@ -40,9 +42,15 @@ RECIPES = {
     "semi_local_wide": dataclasses.replace(
         CONFIG, attention="semi_local", num_first=31, num_recent=2
     ),
+    "linformer": dataclasses.replace(
+        CONFIG, attention="linformer", encoding="none"
+    ),
 }
 
 every_attention = pytest.mark.parametrize("name", RECIPES)
+every_causal_attention = pytest.mark.parametrize(
+    "name", [name for name in RECIPES if name != "linformer"]
+)
 
 
 def _check(
@@ -196,7 +204,36 @@ def test_semi_local_refuses(arguments: dict[str, Any], message: str) -> None:
         SemiLocalAttention(3, NoEncoding(), **arguments)
 
 
-@every_attention
+def test_linformer_has_a_state_without_places() -> None:
+    recipe = SparseCTRRecipe(attention="linformer", encoding="none")
+    assert recipe.sparse_keys("linformer") == (0, 53)
+    model = random_model(SCHEMA, RECIPES["linformer"], 1)
+    state = model.encode_user(make_requests(3, [LENGTH, 0]))
+    assert state["key_time"].shape == (2, 0)
+    assert np.all(state["key_mask"][0])
+    assert not np.any(state["key_mask"][1])
+
+
+def test_linformer_refuses_an_encoding() -> None:
+    with pytest.raises(ValueError, match="`encoding` must be none for attent"):
+        SparseCTRRecipe(attention="linformer")
+    with pytest.raises(ValueError, match="`encoding` must be a NoEncoding"):
+        LinformerAttention(3, RelTemporal(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_keys": 0}, "`num_sums` must be at least 1"),
+        ({"longest_history": 0}, "`longest_history` must be at least 1"),
+    ],
+)
+def test_linformer_refuses(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LinformerAttention(3, NoEncoding(), **arguments)
+
+
+@every_causal_attention
 def test_plan_for_candidates_alone_relates_no_behaviors(name: str) -> None:
     model = random_model(SCHEMA, RECIPES[name], 1)
     layer: Any = model.blocks[0].attention
@@ -209,7 +246,7 @@ def test_plan_for_candidates_alone_relates_no_behaviors(name: str) -> None:
         layer.read_history(rows, encoded, plan)
 
 
-@every_attention
+@every_causal_attention
 @pytest.mark.parametrize("changed", [28, 20, 12])
 def test_the_future_does_not_change_the_past(name: str, changed: int) -> None:
     model = random_model(SCHEMA, RECIPES[name], 1)

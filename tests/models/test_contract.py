@@ -52,6 +52,9 @@ RECIPES = {
     "semi_local_all": sized_recipe(
         "sparse_ctr", attention="semi_local", semi_local_candidates="all"
     ),
+    "linformer": sized_recipe(
+        "sparse_ctr", attention="linformer", encoding="none"
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(

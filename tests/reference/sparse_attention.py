@@ -116,3 +116,45 @@ def semi_local_attention(
         config.num_heads,
     )
     return heads @ block["output"]
+
+
+def linformer_attention(
+    block: Weights,
+    sequence: Array,
+    behavior_times: Sequence[int],
+    request_time: int,
+    config: SparseCTRRecipe,
+    zone: datetime.tzinfo,
+) -> Array:
+    """Sums of the behaviours are the keys, whatever their times.
+
+    Weights of its own: key_sums, value_sums `[M, k]`.
+    """
+    del zone
+    length = len(behavior_times)
+    keys, values = block["key_sums"], block["value_sums"]
+    key_sums, value_sums = (
+        np.zeros((config.num_keys, sequence.shape[1])) for _ in range(2)
+    )
+    for j in range(length):
+        # The newest behaviour has the last weight.
+        place = config.longest_history - (length - j)
+        if place < 0 or behavior_times[j] == 0:
+            continue
+        for k in range(config.num_keys):
+            key_sums[k] += keys[place, k] * (sequence[j] @ block["key"])
+            value_sums[k] += values[place, k] * (sequence[j] @ block["value"])
+    times = query_times_of(behavior_times, request_time, len(sequence))
+    has_history = any(time != 0 for time in behavior_times)
+    visible = [[*range(config.num_keys)] if has_history else []] * len(times)
+    heads = attend(
+        sequence @ block["query"],
+        key_sums,
+        value_sums,
+        times,
+        [None] * config.num_keys,
+        visible,
+        lambda query_time, key_time: np.zeros(config.num_heads),
+        config.num_heads,
+    )
+    return heads @ block["output"]

@@ -38,6 +38,7 @@ from tests.reference.attention import (
 )
 from tests.reference.sparse_attention import (
     dilated_attention,
+    linformer_attention,
     semi_local_attention,
 )
 from tests.reference.time_fields import behavior_ids, embed_times, request_ids
@@ -47,6 +48,7 @@ OTHERS = {
     "full": full_attention,
     "dilated": dilated_attention,
     "semi_local": semi_local_attention,
+    "linformer": linformer_attention,
 }
 """Attentions that do not read the user."""
 
