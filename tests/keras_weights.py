@@ -119,6 +119,17 @@ def attention_weights(attention: Any) -> dict[str, Any]:
     for name in ("key_sums", "value_sums"):
         if hasattr(attention, name):
             weights[name] = _array(getattr(attention, name).kernel)
+    if hasattr(attention, "branch_gates"):
+        weights["branch_gates"] = _dense(attention.branch_gates)
+        for name in ("key", "value"):
+            projection = getattr(attention, f"window_{name}_projection")
+            weights[f"window_{name}"] = _array(projection.kernel)
+            layer = getattr(attention, f"{name}_compression")
+            weights[f"{name}_compression"] = {
+                "hidden": _array(layer.hidden.kernel),
+                "row_positions": _array(layer.row_positions),
+                "output": _array(layer.output_projection.kernel),
+            }
     if not attention.encoding.weights:
         unused = np.full(attention.num_heads, np.nan)
         slopes = {"time": unused, "hour": unused, "weekend": unused}

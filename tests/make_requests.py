@@ -89,6 +89,9 @@ CONFIG = SparseCTRRecipe(
     num_keys=7,
     num_first=5,
     num_recent=13,
+    nsa_block=8,
+    nsa_stride=4,
+    nsa_selected_block=2,
 )
 
 SMALL_CONFIG = SparseCTRRecipe(

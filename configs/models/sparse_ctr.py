@@ -33,12 +33,22 @@ class SparseCTRRecipe(SparseAttentionRecipe):
 
     network = "sparsectr.models.sparse_ctr:SparseCTR"
 
-    # The four configurations of the paper's Figure 3.
+    # The four configurations of the paper's Figure 3, and a competitor's own.
     presets: ClassVar[Mapping[str, Preset]] = {
         "sparsity-1": {"num_chunks": 8, "num_transition": 1, "num_local": 2},
         "sparsity-2": {"num_chunks": 16, "num_transition": 2, "num_local": 5},
         "sparsity-3": {"num_chunks": 16, "num_transition": 3, "num_local": 10},
         "sparsity-4": {"num_chunks": 32, "num_transition": 4, "num_local": 20},
+        # At 1024 behaviors, 16 blocks of 64 are all of them.
+        "nsa_published": {
+            "attention": "nsa",
+            "nsa_block": 32,
+            "nsa_stride": 16,
+            "nsa_selected_block": 64,
+            "nsa_num_selected": 16,
+            "nsa_num_forced": 3,
+            "num_local": 512,
+        },
     }
 
     num_blocks: int = config_field(2, "Number of SparseBlocks.", minimum=1)
@@ -46,15 +56,12 @@ class SparseCTRRecipe(SparseAttentionRecipe):
     num_transition: int = config_field(
         2, "Transition behaviours m of a chunk.", minimum=1
     )
-    num_local: int = config_field(
-        5, "Behaviours w in the local window.", minimum=1
-    )
     attention: str = config_field(
         "evo",
         "evo for EvoAttention, full for full attention (variant A1), dilated "
         "for every s-th behavior, semi_local for the first and the last, "
-        "linformer for sums of all.",
-        choices=("evo", "full", "dilated", "semi_local", "linformer"),
+        "linformer for sums of all, nsa for native sparse attention.",
+        choices=("evo", "full", "dilated", "semi_local", "linformer", "nsa"),
     )
     encoding: str = config_field(
         "rel_temporal",

@@ -14,6 +14,9 @@ from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.attention.linformer_attention import LinformerAttention
+from sparsectr.layers.attention.native_sparse_attention import (
+    NativeSparseAttention,
+)
 from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.encoding import Encoding
@@ -41,6 +44,7 @@ SPARSE_ATTENTIONS: dict[str, type[Attention]] = {
     "dilated": DilatedAttention,
     "semi_local": SemiLocalAttention,
     "linformer": LinformerAttention,
+    "nsa": NativeSparseAttention,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsectr.config_fields import config_field, require
 from sparsectr.model_recipe import ModelRecipe
+from sparsectr.ops.compressed_blocks import num_compressed_blocks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,10 +22,13 @@ class SparseAttentionRecipe(ModelRecipe):
     num_heads: int = config_field(
         8, "Attention heads; must divide width.", minimum=1
     )
+    num_local: int = config_field(
+        5, "Behaviours w in the local window.", minimum=1
+    )
     longest_history: int = config_field(
         1024,
-        "Behaviors of the longest history, by which attention=dilated and "
-        "linformer are sized.",
+        "Behaviors of the longest history, by which attention=dilated, "
+        "linformer and nsa are sized.",
         minimum=1,
     )
     num_keys: int = config_field(
@@ -50,6 +54,25 @@ class SparseAttentionRecipe(ModelRecipe):
         choices=("budget", "all"),
     )
 
+    nsa_block: int = config_field(
+        64, "Behaviors of a compressed block of attention=nsa.", minimum=1
+    )
+    nsa_stride: int = config_field(
+        64, "From one compressed block of attention=nsa to the next.", minimum=1
+    )
+    nsa_selected_block: int = config_field(
+        16, "Behaviors of a block that attention=nsa selects.", minimum=1
+    )
+    nsa_num_selected: int = config_field(
+        2, "Blocks that a query of attention=nsa selects.", minimum=1
+    )
+    nsa_num_forced: int = config_field(
+        1,
+        "How many of a query's own block, the one before and the first are "
+        "among the selected ones of attention=nsa in any case.",
+        minimum=0,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
@@ -57,6 +80,13 @@ class SparseAttentionRecipe(ModelRecipe):
             "num_local_heads",
             f"be at most num_heads={self.num_heads}",
             self.num_local_heads,
+        )
+        most = min(3, self.nsa_num_selected)
+        require(
+            self.nsa_num_forced <= most,
+            "nsa_num_forced",
+            f"be at most {most}",
+            self.nsa_num_forced,
         )
 
     @property
@@ -85,6 +115,17 @@ class SparseAttentionRecipe(ModelRecipe):
                 "num_keys": self.num_keys,
                 "longest_history": self.longest_history,
             },
+            "nsa": {
+                "sizes": (
+                    self.nsa_block,
+                    self.nsa_stride,
+                    self.nsa_selected_block,
+                ),
+                "num_selected": self.nsa_num_selected,
+                "num_forced": self.nsa_num_forced,
+                "num_window": self.num_local,
+                "longest_history": self.longest_history,
+            },
         }
         return arguments[attention]
 
@@ -100,6 +141,8 @@ class SparseAttentionRecipe(ModelRecipe):
             keys = "L" if is_all else self.num_first + self.num_recent
         if attention == "linformer":
             return 0, self.num_keys
+        if attention == "nsa":
+            keys = f"L + {self._num_nsa_blocks + self.num_local}"
         return keys, keys
 
     def sparse_products(
@@ -120,6 +163,7 @@ class SparseAttentionRecipe(ModelRecipe):
             "dilated": self._dilated_products,
             "semi_local": self._semi_local_products,
             "linformer": self._linformer_products,
+            "nsa": self._nsa_products,
         }
         return products[attention](length, rows, num_candidates)
 
@@ -167,3 +211,27 @@ class SparseAttentionRecipe(ModelRecipe):
         read = min(length, self.longest_history)
         pairs = (read + rows + num_candidates) * self.num_keys
         return 2 * pairs * self.width + 2 * self.num_keys * self.width**2
+
+    @property
+    def _num_nsa_blocks(self) -> int:
+        """Returns the compressed blocks of native sparse attention."""
+        return num_compressed_blocks(
+            self.longest_history, self.nsa_block, self.nsa_stride
+        )
+
+    def _nsa_products(self, length: int, rows: int, num_candidates: int) -> int:
+        count, size = self._num_nsa_blocks, self.nsa_selected_block
+        reach = (count - 1) * self.nsa_stride + self.nsa_block
+        made = reach + count + length + self.num_local + rows
+        queries = rows + num_candidates
+        selected = min(self.nsa_num_selected * size, length)
+        if 4 * self.nsa_num_selected * size >= self.longest_history:
+            selected = length  # a mask of all pairs
+        block = max(self.num_local, 16)
+        window = math.ceil(rows / block) * block * 2 * block
+        pairs = queries * (count + selected) + window
+        pairs += num_candidates * self.num_local
+        importance = queries * count * math.ceil(length / size)
+        gates = queries * 3 * self.num_heads * self.width
+        total = 2 * made * self.width**2 + 2 * pairs * self.width
+        return total + importance + gates

@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 
 from sparsectr.layers.attention.attention import Attention
+from sparsectr.layers.attention.block_compression import BlockCompression
 from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.attention.linformer_attention import LinformerAttention
+from sparsectr.layers.attention.native_sparse_attention import (
+    NativeSparseAttention,
+)
 from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.attention.sequence_projection import SequenceProjection
 from sparsectr.layers.chunking.chunking import Chunks
@@ -104,6 +108,13 @@ SPARSE_ATTENTIONS = {
         "num_keys": 3,
         "longest_history": 11,
         "encoding": serialized(NoEncoding(name="encoding")),
+    },
+    NativeSparseAttention: {
+        "sizes": (4, 2, 2),
+        "num_selected": 2,
+        "num_forced": 1,
+        "num_window": 3,
+        "longest_history": 17,
     },
 }
 
@@ -232,6 +243,20 @@ def test_semi_local_attention() -> None:
 
 def test_linformer_attention() -> None:
     _check_sparse_attention(LinformerAttention)
+
+
+def test_native_sparse_attention() -> None:
+    _check_sparse_attention(NativeSparseAttention)
+
+
+@pytest.mark.parametrize("stride", [2, 5])
+def test_block_compression(stride: int) -> None:
+    check_layer(
+        BlockCompression,
+        {"num_blocks": 3, "block_size": 5, "block_stride": stride},
+        (_normal(BATCH, 11, WIDTH), _normal(BATCH, 11) > 0.0),
+        expected_output_shape=(BATCH, 3, WIDTH),
+    )
 
 
 @pytest.mark.parametrize("longest_history", [7, 17])

@@ -5,14 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from configs.models.sparse_ctr import SparseCTRRecipe
 from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.linformer_attention import LinformerAttention
+from sparsectr.layers.attention.native_sparse_attention import (
+    NativeSparseAttention,
+)
 from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
 from sparsectr.ops.places import places_of_history, places_of_request
+from sparsectr.ops.selected_blocks import (
+    BlockSizes,
+    block_importance,
+    select_blocks,
+)
 from sparsectr.schema import DatasetSchema
 from tests import reference
 from tests.keras_weights import (
@@ -44,6 +53,16 @@ RECIPES = {
     ),
     "linformer": dataclasses.replace(
         CONFIG, attention="linformer", encoding="none"
+    ),
+    "nsa": dataclasses.replace(CONFIG, attention="nsa"),
+    "nsa_in_steps": dataclasses.replace(
+        CONFIG, attention="nsa", nsa_block=7, nsa_stride=7, nsa_num_selected=3
+    ),
+    "nsa_by_mask": dataclasses.replace(
+        CONFIG, attention="nsa", nsa_num_selected=5, nsa_num_forced=3
+    ),
+    "nsa_unforced": dataclasses.replace(
+        CONFIG, attention="nsa", nsa_num_forced=0, num_local=17
     ),
 }
 
@@ -231,6 +250,100 @@ def test_linformer_refuses_an_encoding() -> None:
 def test_linformer_refuses(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LinformerAttention(3, NoEncoding(), **arguments)
+
+
+@pytest.mark.parametrize("num_valid", [[LENGTH, 0, 1, 6, 17]])
+def test_nsa_gathers_what_a_mask_of_all_pairs_lets_through(
+    num_valid: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(RECIPES["nsa"], num_blocks=3)
+    model = random_model(SCHEMA, recipe, 1)
+    inputs = make_requests(2, num_valid)
+    assert not model.blocks[0].attention._reads_by_mask
+    gathered = model(inputs).logits
+    monkeypatch.setattr(NativeSparseAttention, "_reads_by_mask", True)
+    np.testing.assert_allclose(
+        model(inputs).logits, gathered, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("length", [64, 1024])
+def test_nsa_reads_a_budget_of_53_keys(length: int) -> None:
+    recipe = SparseCTRRecipe(
+        attention="nsa", num_heads=2, width=4, embedding_dim=2, num_blocks=1
+    )
+    assert recipe.sparse_keys("nsa") == ("L + 21", "L + 21")
+    keys = recipe.state_spec(SCHEMA).tensors[0]
+    assert keys.sizes(1024) == [1, 1024 + 21, 4]
+    model = random_model(SCHEMA, recipe, 1)
+    trace = model(make_requests(1, [length], length=length), trace=True).trace
+    found = {
+        name: np.count_nonzero(trace[f"block_0/{name}/weights"][0, 0, 0] > 0)
+        for name in ("compressed", "selected", "window")
+    }
+    compressed = length // 64
+    assert found == {"compressed": compressed, "selected": 32, "window": 5}
+
+
+def test_published_nsa_selects_everything_of_1024() -> None:
+    recipe = SparseCTRRecipe(
+        num_heads=2, width=4, embedding_dim=2, num_blocks=1
+    ).with_preset("nsa_published")
+    model = random_model(SCHEMA, recipe, 1)
+    assert model.blocks[0].attention._reads_by_mask
+    trace = model(make_requests(1, [1024], length=1024), trace=True).trace
+    weights = trace["block_0/selected/weights"].numpy()
+    assert weights.shape == (1, 5, 2, 1024)
+    assert np.count_nonzero(weights[0, 0, 0] > 0) == 1024
+
+
+def test_selection_has_no_gradient() -> None:
+    probabilities = tf.constant([[[0.3, 0.5, 0.2]]])
+    sizes = BlockSizes(4, 4, 2)
+    with tf.GradientTape() as tape:
+        tape.watch(probabilities)
+        importance = block_importance(probabilities, 5, sizes)
+        loss = tf.reduce_sum(importance)
+    # The five newest of six halves.
+    np.testing.assert_allclose(
+        importance[0, 0], np.array([0.3, 0.5, 0.5, 0.2, 0.2]) / 2
+    )
+    assert tape.gradient(loss, probabilities) is None
+
+
+def test_forced_blocks_come_first_and_then_the_newer_of_equals() -> None:
+    importance = tf.constant([[[0.0, 0.5, 0.5, 0.1, 0.0, 0.9]] * 2])
+    position = tf.constant([[0, 4]])  # a candidate, and a row of block 4
+    count = tf.constant([[11]])
+    index, found = select_blocks(importance, position, count, 2, 4, 3)
+    assert np.all(found)
+    np.testing.assert_array_equal(index[0], [[5, 4, 0, 2], [4, 3, 0, 2]])
+    index, _ = select_blocks(importance, position, count, 2, 4, 0)
+    np.testing.assert_array_equal(index[0], [[5, 2, 1, 3], [2, 1, 3, 4]])
+    _, found = select_blocks(importance, position, tf.constant([[3]]), 2, 4, 1)
+    np.testing.assert_array_equal(found[0].numpy().sum(axis=1), [2, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sizes": (4, 0, 2)}, "`sizes` must be at least 1"),
+        ({"num_selected": 0}, "`num_selected` must be at least 1"),
+        ({"num_window": 0}, "`num_window` must be at least 1"),
+        ({"longest_history": 0}, "`longest_history` must be at least 1"),
+        ({"num_forced": 3}, "`num_forced` must be from 0 to 3 and to num_sel"),
+    ],
+)
+def test_nsa_refuses(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NativeSparseAttention(3, NoEncoding(), **arguments)
+
+
+def test_recipes_refuse_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="`num_local_heads` must be at most n"):
+        SparseCTRRecipe(num_local_heads=9)
+    with pytest.raises(ValueError, match="`nsa_num_forced` must be at most 2"):
+        SparseCTRRecipe(nsa_num_forced=3)
 
 
 @every_causal_attention

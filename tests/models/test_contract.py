@@ -55,6 +55,10 @@ RECIPES = {
     "linformer": sized_recipe(
         "sparse_ctr", attention="linformer", encoding="none"
     ),
+    "nsa": sized_recipe("sparse_ctr", attention="nsa"),
+    "nsa_by_mask": sized_recipe(
+        "sparse_ctr", attention="nsa", nsa_num_selected=5, nsa_num_forced=3
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
@@ -80,7 +84,7 @@ SCHEMAS = {name: TIMED_SCHEMA if name in TIMED else SCHEMA for name in RECIPES}
 BY_DEFAULT = {
     *model_names(),
     "full_attention",
-    "dilated",
+    "semi_local",
     "bst_faithful",
     "din_with_dice",
     *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),

@@ -39,6 +39,7 @@ from tests.reference.attention import (
 from tests.reference.sparse_attention import (
     dilated_attention,
     linformer_attention,
+    native_sparse_attention,
     semi_local_attention,
 )
 from tests.reference.time_fields import behavior_ids, embed_times, request_ids
@@ -49,6 +50,7 @@ OTHERS = {
     "dilated": dilated_attention,
     "semi_local": semi_local_attention,
     "linformer": linformer_attention,
+    "nsa": native_sparse_attention,
 }
 """Attentions that do not read the user."""
 
