@@ -62,12 +62,14 @@ _NUM_QUADRATIC = {"inference": 7, "training": 9}
 
 _MODES = ("inference", "training")
 
+_SPARSITIES = tuple(n for n in SparseCTRRecipe.presets if "sparsity" in n)
+
 # Of every flag that is a list: what it is by default, and what it may name.
 _LISTS = {
     "scopes": (("model",), ("model", "block", "attention")),
     "modes": (_MODES, _MODES),
     "memory_modes": (("training",), _MODES),
-    "presets": (tuple(SparseCTRRecipe.presets), tuple(SparseCTRRecipe.presets)),
+    "presets": (_SPARSITIES, _SPARSITIES),
 }
 _HELP = {
     "scopes": "What is run: model, block, attention",

@@ -49,15 +49,16 @@ def _size_of(axis: int | str, length: int) -> int:
     found = _AXIS.fullmatch(axis)
     if found is None:
         raise ValueError(
-            '`shape` must have numbers, "L", "L/4" or "min(L, 100)" and the '
-            f"like. Received: {axis!r}"
+            '`shape` must have numbers, "L", "L/4", "min(L, 100)" or "L + 21" '
+            f"and the like. Received: {axis!r}"
         )
     count = -(-length // int(found["part"] or 1))
-    return min(count, int(found["most"] or count))
+    return min(count, int(found["most"] or count)) + int(found["more"] or 0)
 
 
 _AXIS = re.compile(
     r"(?P<min>min\()?L(/(?P<part>[1-9]\d*))?(?(min), (?P<most>\d+)\))"
+    r"( \+ (?P<more>[1-9]\d*))?"
 )
 
 
@@ -70,7 +71,8 @@ class StateTensor(NamedTuple):
             the model's own precision.
         shape: Sizes behind the batch axis: numbers, or "L" where there is one
             for each column of a history, padding included; "L/4" for one of
-            every four, rounded up, and "min(L/4, 100)" for at most so many.
+            every four, rounded up, "min(L/4, 100)" for at most so many, and
+            "L + 21" for so many more.
         meaning: What it is, in a sentence.
     """
 

@@ -107,7 +107,7 @@ def block_weights(block: Any) -> dict[str, Any]:
 
 
 def attention_weights(attention: Any) -> dict[str, Any]:
-    """Returns the weights of an EvoAttention or a FullAttention."""
+    """Returns the weights of an attention of any kind."""
     weights: dict[str, Any] = {
         name: _array(getattr(attention, f"{name}_projection").kernel)
         for name in ("query", "key", "value", "output")
@@ -116,6 +116,20 @@ def attention_weights(attention: Any) -> dict[str, Any]:
         weights["gate"] = _array(attention.gate.kernel)
         weights["key_aggregate"] = _mlp(*attention.key_aggregate)
         weights["value_aggregate"] = _mlp(*attention.value_aggregate)
+    for name in ("key_sums", "value_sums"):
+        if hasattr(attention, name):
+            weights[name] = _array(getattr(attention, name).kernel)
+    if hasattr(attention, "branch_gates"):
+        weights["branch_gates"] = _dense(attention.branch_gates)
+        for name in ("key", "value"):
+            projection = getattr(attention, f"window_{name}_projection")
+            weights[f"window_{name}"] = _array(projection.kernel)
+            layer = getattr(attention, f"{name}_compression")
+            weights[f"{name}_compression"] = {
+                "hidden": _array(layer.hidden.kernel),
+                "row_positions": _array(layer.row_positions),
+                "output": _array(layer.output_projection.kernel),
+            }
     if not hasattr(attention.encoding, "slopes_time"):
         unused = np.full(attention.num_heads, np.nan)
         slopes = {"time": unused, "hour": unused, "weekend": unused}

@@ -85,6 +85,13 @@ CONFIG = SparseCTRRecipe(
     num_transition=2,
     num_local=11,
     head_units=(19,),
+    longest_history=LENGTH,
+    num_keys=7,
+    num_first=5,
+    num_recent=13,
+    nsa_block=8,
+    nsa_stride=4,
+    nsa_selected_block=2,
 )
 
 SMALL_CONFIG = SparseCTRRecipe(

@@ -203,7 +203,7 @@ def test_a_value_against_a_rule(argument, message):
         ("--model.preset=sparse", "should be one of <sparsity-1|sparsity-2"),
         ("--model.num_head=4", "Did you mean: model.num_heads ?"),
         ("--batchsize=4", "Did you mean: batch_size ?"),
-        ("--model.attention=half", "should be one of <evo|full>"),
+        ("--model.attention=half", "should be one of <evo|full|"),
         ("--model.name=sparse", "should be one of <"),
         ("--model.name", "Missing value for flag --model.name"),
     ],

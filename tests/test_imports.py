@@ -48,7 +48,7 @@ MAY_IMPORT = {
     # For the type of what it builds alone.
     "sparsectr.model_recipe": (*TYPES, "sparsectr.models.ranking_model"),
     "sparsectr.model_registry": TYPES,
-    "sparsectr.recipes": TYPES,
+    "sparsectr.recipes": (*TYPES, "sparsectr.ops.compressed_blocks"),
     "sparsectr.config_flags": (*TYPES, "configs"),
     "sparsectr.process.command": ("sparsectr.errors",),
     "sparsectr.process.progress": (),

@@ -25,7 +25,10 @@ from sparsectr.training.devices import make_strategy
 from sparsectr.training.train_step import TrainStep
 
 FULL, ALL_PAIRS, PAPER = BASELINES = ("full", "all_pairs", "paper")
-CONTENDERS = (*BASELINES, *SparseCTRRecipe.presets)
+SPARSITIES = tuple(n for n in SparseCTRRecipe.presets if "sparsity" in n)
+"""The paper's own presets."""
+
+CONTENDERS = (*BASELINES, *SPARSITIES)
 SCOPES = ("model", "block", "attention")
 MODES = ("inference", "training")
 EXECUTIONS = ("graph", "xla")

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from sparsectr.config_fields import config_field, require
 from sparsectr.model_recipe import (
-    ModelRecipe,
     Preset,
     RequestShape,
     StateSpec,
@@ -21,6 +20,7 @@ from sparsectr.model_recipe import (
     user_width,
 )
 from sparsectr.ops.query_blocks import query_block_bounds
+from sparsectr.recipes.sparse_attention_recipe import SparseAttentionRecipe
 from sparsectr.schema import DatasetSchema
 
 FEED_FORWARD_MULTIPLIER = 3
@@ -31,34 +31,40 @@ ROTARY = ("rope", "t_rope_relative", "t_rope_published")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SparseCTRRecipe(ModelRecipe):
+class SparseCTRRecipe(SparseAttentionRecipe):
     """SparseBlocks over chunk summaries, transition and local behaviours."""
 
     network = "sparsectr.models.sparse_ctr:SparseCTR"
 
-    # The four configurations of the paper's Figure 3.
+    # The four configurations of the paper's Figure 3, and a competitor's own.
     presets: ClassVar[Mapping[str, Preset]] = {
         "sparsity-1": {"num_chunks": 8, "num_transition": 1, "num_local": 2},
         "sparsity-2": {"num_chunks": 16, "num_transition": 2, "num_local": 5},
         "sparsity-3": {"num_chunks": 16, "num_transition": 3, "num_local": 10},
         "sparsity-4": {"num_chunks": 32, "num_transition": 4, "num_local": 20},
+        # At 1024 behaviors, 16 blocks of 64 are all of them.
+        "nsa_published": {
+            "attention": "nsa",
+            "nsa_block": 32,
+            "nsa_stride": 16,
+            "nsa_selected_block": 64,
+            "nsa_num_selected": 16,
+            "nsa_num_forced": 3,
+            "num_local": 512,
+        },
     }
 
     num_blocks: int = config_field(2, "Number of SparseBlocks.", minimum=1)
-    num_heads: int = config_field(
-        8, "Attention heads; must divide width.", minimum=1
-    )
     num_chunks: int = config_field(16, "Chunks |P| of a history.", minimum=1)
     num_transition: int = config_field(
         2, "Transition behaviours m of a chunk.", minimum=1
     )
-    num_local: int = config_field(
-        5, "Behaviours w in the local window.", minimum=1
-    )
     attention: str = config_field(
         "evo",
-        "evo for EvoAttention, full for full attention (variant A1).",
-        choices=("evo", "full"),
+        "evo for EvoAttention, full for full attention (variant A1), dilated "
+        "for every s-th behavior, semi_local for the first and the last, "
+        "linformer for sums of all, nsa for native sparse attention.",
+        choices=("evo", "full", "dilated", "semi_local", "linformer", "nsa"),
     )
     chunking: str = config_field(
         "time",
@@ -116,13 +122,13 @@ class SparseCTRRecipe(ModelRecipe):
         require(
             self.attention == "evo" or not self.num_registers,
             "num_registers",
-            "be 0 with attention=full, which has no local branch",
+            "be 0 without attention=evo, which alone has a local branch",
             self.num_registers,
         )
         require(
             self.attention == "evo" or not self.boundary_sinks,
             "boundary_sinks",
-            "be false with attention=full, which has no chunks",
+            "be false without attention=evo, which alone has chunks",
             self.boundary_sinks,
         )
         head_width = self.width // self.num_heads
@@ -141,18 +147,39 @@ class SparseCTRRecipe(ModelRecipe):
             "boundary sinks, whose keys do not turn with them",
             self.encoding,
         )
+        is_plain = self.attention in ("evo", "full")
+        require(
+            is_plain or self.encoding not in ROTARY,
+            "encoding",
+            f"not turn queries with attention={self.attention}",
+            self.encoding,
+        )
+        require(
+            is_plain or self.sink != "key_value",
+            "sink",
+            f"not be key_value with attention={self.attention}",
+            self.sink,
+        )
+        require(
+            self.attention != "linformer" or self.encoding == "none",
+            "encoding",
+            "be none for attention=linformer, whose keys stand at no time",
+            self.encoding,
+        )
 
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
         """Returns keys and values of every block, beside the profile.
 
         EvoAttention has as many keys for every history; full attention has
-        one for each behaviour.
+        one for each behaviour. For the others see `sparse_keys`.
         """
         times: int | str = "L"
         keys: int | str = "L"
         if self.attention == "evo":
             times = self._num_selected + self.num_local
             keys = times + 1 + self.num_registers  # 1 is that of the user
+        elif self.attention != "full":
+            times, keys = self.sparse_keys(self.attention)
         rows = (self.num_blocks, keys, self.width)
         return StateSpec(
             (
@@ -224,6 +251,9 @@ class SparseCTRRecipe(ModelRecipe):
             scores = (0 if is_last else pairs) + shape.num_candidates * length
             scores += queries * own_keys
             return total + 2 * scores * width
+        if self.attention != "evo":
+            sizes = (self.attention, length, shape.num_candidates)
+            return total + self.sparse_products(*sizes, is_last=is_last)
         keys = self._num_selected + self.num_local + 1 + self.num_registers
         total += 2 * (keys + rows) * width**2
         # Means of chunks, and two layers each for keys and values.

@@ -10,9 +10,15 @@ import keras
 from keras import ops
 
 from sparsectr.layers.attention.attention import Attention
+from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.linformer_attention import LinformerAttention
+from sparsectr.layers.attention.native_sparse_attention import (
+    NativeSparseAttention,
+)
 from sparsectr.layers.attention.output_gate import OutputGate
+from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
 from sparsectr.layers.chunking.chunking import Chunking
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
@@ -50,6 +56,14 @@ if TYPE_CHECKING:
 
 _LOG_GAP_OF_SINK = 16
 """floor(log2(86400)), that of a day in seconds (Eq. 12)."""
+
+
+SPARSE_ATTENTIONS: dict[str, type[Attention]] = {
+    "dilated": DilatedAttention,
+    "semi_local": SemiLocalAttention,
+    "linformer": LinformerAttention,
+    "nsa": NativeSparseAttention,
+}
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -121,6 +135,9 @@ class SparseCTR(RankingModel):
         }
         if recipe.attention == "full":
             return FullAttention(**shared)
+        if recipe.attention in SPARSE_ATTENTIONS:
+            arguments = recipe.sparse_arguments(recipe.attention)
+            return SPARSE_ATTENTIONS[recipe.attention](**shared, **arguments)
         return EvoAttention(
             **shared,
             num_local=recipe.num_local,

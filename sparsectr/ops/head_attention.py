@@ -78,7 +78,8 @@ def attend(
         That of the form.
     """
     num_keys = keys.shape[1]
-    is_few = num_keys is not None and num_keys < _MANY_KEYS
+    # Of no keys, those of all heads cannot be laid out side by side.
+    is_few = num_keys is not None and 0 < num_keys < _MANY_KEYS
     form = attend_block_diagonal if is_few else attend_by_head
     return form(query, keys, values, bias, mask, num_heads, numerators, trace)
 

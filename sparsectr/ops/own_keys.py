@@ -7,7 +7,7 @@ d_h = d / H.
 from keras import ops
 
 from sparsectr.ops.gather_rows import gather_rows
-from sparsectr.ops.masked_softmax import masked_exponentials
+from sparsectr.ops.masked_softmax import Numerators, masked_exponentials
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
 
@@ -35,6 +35,8 @@ def attend_own_keys(
     mask: Tensor,
     num_heads: int,
     trace: Trace | None = None,
+    bias: Tensor | None = None,
+    numerators: Numerators | None = None,
 ) -> Tensor:
     """Multi-head attention, scaled by the root of d_h.
 
@@ -45,6 +47,8 @@ def attend_own_keys(
         mask: bool `[B, C, k]`; True = keep.
         num_heads: H.
         trace: Gets `weights`, float32 `[B, C, H, k]`.
+        bias: float32 added to the logits, broadcasts to `[B, C, H, k]`.
+        numerators: Of a sink; without one, a softmax.
 
     Returns:
         float `[B, C, d]`, exactly 0 where a query may read nothing.
@@ -63,7 +67,13 @@ def attend_own_keys(
     logits = ops.sum(split(ops.expand_dims(query, 2) * keys), axis=-1)
     logits = ops.transpose(logits, (0, 1, 3, 2))  # [B, C, H, k]
     logits = logits * (width // num_heads) ** -0.5
-    weights, total = masked_exponentials(logits, ops.expand_dims(mask, 2))
+    if bias is not None:
+        logits = logits + bias
+    mask = ops.expand_dims(mask, 2)
+    if numerators is None:
+        weights, total = masked_exponentials(logits, mask)
+    else:
+        weights, total = numerators(logits, mask, 2)
     weights = weights / total
     if trace is not None:
         trace.record("weights", weights)

@@ -310,6 +310,28 @@ def test_full_attention(tmp_path):
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"attention": "dilated", "num_local_heads": 2},
+        {"attention": "linformer", "encoding": "none"},
+        {"attention": "nsa"},
+    ],
+    ids=lambda values: values["attention"],
+)
+def test_sparse_attentions(values, tmp_path):
+    """A state of fixed size, one without places, and a longer one than L."""
+    config = dataclasses.replace(CONFIG, **values)
+    model = random_model(SCHEMA, config)
+    ids, raw = requests(6, [29, 0, 3], length=31)
+    state, answers = _both_ways(model, raw, tmp_path)
+    (keys,) = {t for t in config.state_spec(SCHEMA).tensors if t.name == "keys"}
+    assert state["state_keys"].shape == (3, *keys.sizes(31))
+    for found in answers:
+        expected = tf.sigmoid(model(ids).logits)
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
 def test_mixed_precision(tmp_path):
     model = random_model(SCHEMA, CONFIG, dtype="mixed_bfloat16")
     ids, raw = requests(6, [29, 0, 3])

@@ -15,10 +15,18 @@ import numpy as np
 import pytest
 
 from sparsectr.layers.attention.attention import Attention
+from sparsectr.layers.attention.block_compression import BlockCompression
 from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.dilated_attention import DilatedAttention
 from sparsectr.layers.attention.evo_attention import EvoAttention
 from sparsectr.layers.attention.full_attention import FullAttention
+from sparsectr.layers.attention.linformer_attention import LinformerAttention
+from sparsectr.layers.attention.native_sparse_attention import (
+    NativeSparseAttention,
+)
 from sparsectr.layers.attention.output_gate import OutputGate
+from sparsectr.layers.attention.semi_local_attention import SemiLocalAttention
+from sparsectr.layers.attention.sequence_projection import SequenceProjection
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
@@ -105,6 +113,26 @@ ATTENTIONS = {
         "sink": SINK,
         "num_query_blocks": 2,
         "output_gate": GATE,
+    },
+}
+SPARSE_ATTENTIONS = {
+    DilatedAttention: {"num_keys": 3, "stride": 5, "num_local_heads": 2},
+    SemiLocalAttention: {
+        "num_first": 2,
+        "num_recent": 5,
+        "candidates": "budget",
+    },
+    LinformerAttention: {
+        "num_keys": 3,
+        "longest_history": 11,
+        "encoding": serialized(NoEncoding(name="encoding")),
+    },
+    NativeSparseAttention: {
+        "sizes": (4, 2, 2),
+        "num_selected": 2,
+        "num_forced": 1,
+        "num_window": 3,
+        "longest_history": 17,
     },
 }
 
@@ -232,6 +260,55 @@ def test_attention_with_a_sink(attention: type[Attention], sink: Sink) -> None:
         {**ATTENTIONS[kind], "sink": serialized(sink)},
         WHOLE_INPUTS,
         expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+def _check_sparse_attention(attention: type[Attention]) -> None:
+    whole = keras.saving.register_keras_serializable("contract_test")(
+        type(f"Whole{attention.__name__}", (_WholeAttention, attention), {})
+    )
+    shared = {"num_heads": HEADS, "encoding": ENCODING, "sink": SINK}
+    check_layer(
+        whole,
+        {**shared, **SPARSE_ATTENTIONS[attention]},
+        WHOLE_INPUTS,
+        expected_output_shape=WHOLE_SHAPE,
+    )
+
+
+def test_dilated_attention() -> None:
+    _check_sparse_attention(DilatedAttention)
+
+
+def test_semi_local_attention() -> None:
+    _check_sparse_attention(SemiLocalAttention)
+
+
+def test_linformer_attention() -> None:
+    _check_sparse_attention(LinformerAttention)
+
+
+def test_native_sparse_attention() -> None:
+    _check_sparse_attention(NativeSparseAttention)
+
+
+@pytest.mark.parametrize("stride", [2, 5])
+def test_block_compression(stride: int) -> None:
+    check_layer(
+        BlockCompression,
+        {"num_blocks": 3, "block_size": 5, "block_stride": stride},
+        (_normal(BATCH, 11, WIDTH), _normal(BATCH, 11) > 0.0),
+        expected_output_shape=(BATCH, 3, WIDTH),
+    )
+
+
+@pytest.mark.parametrize("longest_history", [7, 17])
+def test_sequence_projection(longest_history: int) -> None:
+    check_layer(
+        SequenceProjection,
+        {"num_sums": 3, "longest_history": longest_history},
+        (_normal(BATCH, 11, WIDTH), _normal(BATCH, 11) > 0.0),
+        expected_output_shape=(BATCH, 3, WIDTH),
     )
 
 

@@ -84,6 +84,20 @@ RECIPES = {
     "t_rope_published": sized_recipe(
         "sparse_ctr", width=42, encoding="t_rope_published"
     ),
+    "dilated": sized_recipe(
+        "sparse_ctr", attention="dilated", num_local_heads=1
+    ),
+    "semi_local": sized_recipe("sparse_ctr", attention="semi_local"),
+    "semi_local_all": sized_recipe(
+        "sparse_ctr", attention="semi_local", semi_local_candidates="all"
+    ),
+    "linformer": sized_recipe(
+        "sparse_ctr", attention="linformer", encoding="none"
+    ),
+    "nsa": sized_recipe("sparse_ctr", attention="nsa"),
+    "nsa_by_mask": sized_recipe(
+        "sparse_ctr", attention="nsa", nsa_num_selected=5, nsa_num_forced=3
+    ),
     "bst_mean": sized_recipe("bst", pool="mean"),
     "bst_faithful": sized_recipe("bst", mode="faithful", pool="mean"),
     "din_with_dice": sized_recipe(
@@ -111,6 +125,7 @@ BY_DEFAULT = {
     "full_attention",
     "learned_sink",
     "similar_chunks",
+    "semi_local",
     "bst_faithful",
     "din_with_dice",
     *(f"{n}_with_times" for n in ("sparse_ctr", "din", "mean_pooling")),

@@ -67,9 +67,22 @@ def _is_quadratic(shape: tf.TensorShape) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
-@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize(
+    "attention", ["evo", "full", "dilated", "semi_local", "linformer", "nsa"]
+)
 def test_only_full_attention_has_quadratic_tensors(attention: str) -> None:
-    config = dataclasses.replace(SMALL_CONFIG, attention=attention)
+    config = dataclasses.replace(
+        SMALL_CONFIG,
+        attention=attention,
+        encoding="none" if attention == "linformer" else "rel_temporal",
+        longest_history=LONG,
+        num_keys=11,
+        num_first=3,
+        num_recent=5,
+        nsa_block=32,
+        nsa_stride=32,
+        nsa_selected_block=4,
+    )
     model = random_model(SCHEMA, config, 1)
     inputs = make_requests(
         3, [LONG], length=LONG, num_candidates=NUM_CANDIDATES

@@ -36,8 +36,23 @@ from tests.reference.attention import (
     full_attention,
     mlp,
 )
+from tests.reference.sparse_attention import (
+    dilated_attention,
+    linformer_attention,
+    native_sparse_attention,
+    semi_local_attention,
+)
 from tests.reference.time_fields import behavior_ids, embed_times, request_ids
 from tests.reference.times import zone_of
+
+OTHERS = {
+    "full": full_attention,
+    "dilated": dilated_attention,
+    "semi_local": semi_local_attention,
+    "linformer": linformer_attention,
+    "nsa": native_sparse_attention,
+}
+"""Attentions that do not read the user."""
 
 
 def sigmoid(inputs: Array) -> Array:
@@ -83,8 +98,8 @@ def sparse_block(
     """
     normalized = rms_norm(sequence, block["attention_norm"])
     times = (behavior_times, request_time, config, zone)
-    if config.attention == "full":
-        attended = full_attention(block, normalized, *times)
+    if config.attention != "evo":
+        attended = OTHERS[config.attention](block, normalized, *times)
     else:
         # The user goes through the block like an element of the sequence.
         if user is not None:

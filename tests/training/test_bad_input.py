@@ -17,7 +17,7 @@ from tests.tiny_run import FINISHED_FLAGS, FLAGS
     ("flag", "said"),
     [
         ("--dataset=taobao", "--dataset=taobao"),
-        ("--model.attention=sparse", "should be one of <evo|full>"),
+        ("--model.attention=sparse", "should be one of <evo|full|"),
         ("--model.name=din2", "should be one of <"),
         ("--model.num_heads=3", "--model.num_heads must divide width=8"),
         ("--batch_size=0", "--batch_size must be at least 1"),
