@@ -103,7 +103,7 @@ BAD = [
         SparseCTRRecipe,
         "attention",
         "half",
-        "must be one of evo, full.",
+        "must be one of evo, full, ",
     ),
     (
         SparseCTRRecipe,
