@@ -248,7 +248,7 @@ def test_rejects_fewer_registers_than_none() -> None:
 
 
 def test_registers_are_of_the_local_branch_alone() -> None:
-    with pytest.raises(ValueError, match="`num_registers` must be 0 without att"):
+    with pytest.raises(ValueError, match="`num_registers` must be 0"):
         SparseCTRRecipe(attention="full", num_registers=1)
 
 
