@@ -30,6 +30,7 @@ class DINRecipe(ModelRecipe):
     network = "sparsectr.models.din:DIN"
     reads_gap_in_score = True
 
+    # From memory of the paper, not checked against its text:
     # The head of the paper's Figure 2, with its Dice. An activation unit of 80
     # and 40 is that of the authors' later code and of other libraries (EasyRec,
     # DeepCTR, FuxiCTR); the figure has one of 36.

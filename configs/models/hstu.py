@@ -5,13 +5,10 @@ Measured: not yet under the leaderboard's protocol.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar
 
 from sparsectr.config_fields import config_field, require
 from sparsectr.model_recipe import (
     ModelRecipe,
-    Preset,
     RequestShape,
     StateSpec,
     StateTensor,
@@ -29,10 +26,6 @@ class HSTURecipe(ModelRecipe):
     """Causal attention without a softmax, gated by its own query."""
 
     network = "sparsectr.models.hstu:HSTU"
-
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "published": {"head_units": (512, 128, 64), "block_dropout_rate": 0.2},
-    }
 
     num_blocks: int = config_field(2, "Number of HSTU blocks.", minimum=1)
     num_heads: int = config_field(
