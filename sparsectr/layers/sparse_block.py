@@ -86,7 +86,13 @@ class SparseBlock(keras.layers.Layer):
         self.built = True
 
     def encode(
-        self, behaviors: Tensor, user: Tensor, plan: Plan, *, is_last: bool
+        self,
+        behaviors: Tensor,
+        user: Tensor,
+        plan: Plan,
+        *,
+        is_last: bool,
+        trace: Trace | None = None,
     ) -> tuple[Tensor | None, Encoded]:
         """Passes the behaviours through the block.
 
@@ -96,6 +102,7 @@ class SparseBlock(keras.layers.Layer):
             plan: What `attention.plan` returned.
             is_last: Whether no later block will read the behaviours: their
                 rows are not computed then.
+            trace: Gets what the attention of the behaviors records.
 
         Returns:
             The behaviours' rows `[B, L, d]` (`None` if `is_last`), and the
@@ -106,7 +113,9 @@ class SparseBlock(keras.layers.Layer):
         encoded = self.attention.encode(hidden, self.attention_norm(user), plan)
         if is_last:
             return None, encoded
-        attended = self.attention.read_history(hidden, encoded, plan)
+        attended = self.attention.read_history(
+            hidden, encoded, plan, trace=trace
+        )
         return self._feed_forward(behaviors + attended), encoded
 
     def call(

@@ -244,6 +244,7 @@ class SparseCTR(RankingModel):
             for_history=len(self.blocks) > 1,
         )
 
+        found = Trace() if trace else None
         keys, values = [], []
         for index, block in enumerate(self.blocks):
             hidden, encoded = block.encode(
@@ -251,6 +252,7 @@ class SparseCTR(RankingModel):
                 user_token,
                 plan,
                 is_last=index == len(self.blocks) - 1,
+                trace=within(within(found, "history"), block.name),
             )
             keys.append(encoded.keys)
             values.append(encoded.values)
@@ -266,8 +268,10 @@ class SparseCTR(RankingModel):
         }
         if user is not None:
             state["user"] = user
-        if trace:
+        if found is not None:
+            found.record("behavior_mask", inputs["behavior_time"] > 0)
             state |= self._traced(plan)
+            state |= {f"trace/{k}": v for k, v in found.tensors.items()}
         return state
 
     def _traced(self, plan: Any) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def attend(
         mask: bool, broadcasts to `[B, Q, S]`; True = keep.
         num_heads: H.
         numerators: Of the sink: turns logits into weights.
-        trace: Gets `weights`, float32 `[B, Q, H, S]`.
+        trace: Gets `weights`, float32 `[B, Q, H, S]`, and `logits` likewise,
+            any number for a masked key.
 
     Returns:
         float `[B, Q, d]`, exactly 0 where a query may read nothing.
@@ -118,6 +119,7 @@ def attend_block_diagonal(
     weights, total = numerators(logits, ops.expand_dims(mask, 2), 2)
     if trace is not None:
         trace.record("weights", weights / total)
+        trace.record("logits", logits)
     weights = ops.reshape(
         ops.cast(weights, values.dtype),
         (-1, num_queries, num_heads * num_keys),
@@ -157,6 +159,7 @@ def attend_by_head(
     weights, total = numerators(logits, ops.expand_dims(mask, 1), 1)
     if trace is not None:
         trace.record("weights", ops.transpose(weights / total, (0, 2, 1, 3)))
+        trace.record("logits", ops.transpose(logits, (0, 2, 1, 3)))
     sums = ops.matmul(
         ops.cast(weights, values.dtype), split_heads(values, num_heads)
     )

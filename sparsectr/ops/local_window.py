@@ -10,6 +10,7 @@ from keras import ops
 from sparsectr.ops.head_attention import head_indicator
 from sparsectr.ops.masked_softmax import Numerators
 from sparsectr.ops.tensor import Tensor
+from sparsectr.ops.trace import Trace
 
 
 def shift(sequence: Tensor, steps: int) -> Tensor:
@@ -56,6 +57,7 @@ def attend_window(
     mask: Tensor,
     num_heads: int,
     numerators: Numerators,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Eq. 8 with Eq. 16 for behaviours: itself, the w - 1 before, and others.
 
@@ -73,6 +75,8 @@ def attend_window(
         mask: bool `[B, L, w + U]`, in the same order; True = keep.
         num_heads: H.
         numerators: Of the sink: turns logits into weights.
+        trace: Gets `weights`, float32 `[B, L, H, w + U]`, in the same order,
+            and `logits` likewise.
 
     Returns:
         float `[B, L, d]`.
@@ -100,7 +104,11 @@ def attend_window(
     if bias is not None:
         logits = logits + bias
     weights, total = numerators(logits, ops.expand_dims(mask, 2), 2)
-    weights = ops.cast(weights / total, values.dtype)
+    weights = weights / total
+    if trace is not None:
+        trace.record("weights", weights)
+        trace.record("logits", logits)
+    weights = ops.cast(weights, values.dtype)
     to_columns = ops.transpose(indicator)  # [H, d]
     others = [shared_values[:, n : n + 1] for n in range(num_shared)]
     outputs = [

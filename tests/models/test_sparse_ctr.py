@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,6 +23,7 @@ from tests.make_requests import (
     SMALL_CONFIG,
     WEEK,
     make_requests,
+    pad_left,
 )
 
 NUM_VALID = [LENGTH, 0, 1, 6, 17]
@@ -204,6 +206,7 @@ def test_the_trace_holds_what_the_sink_took(
     sink: str, attention: str, inputs: Inputs
 ) -> None:
     config = dataclasses.replace(CONFIG, attention=attention, sink=sink)
+    keras.utils.set_random_seed(1)
     trace = config.build(SCHEMA)(inputs, trace=True).trace
     places = ["block_0", "block_1"]
     if attention == "evo":
@@ -220,6 +223,43 @@ def test_the_trace_holds_what_the_sink_took(
             assert np.all(share[1] == 1.0)  # an empty history
         assert np.all(share >= 0.0)
         assert np.any((share[0] > 0.01) & (share[0] < 0.99))
+
+
+@every_attention
+def test_the_trace_of_histories_knows_no_padding(
+    name: str, models: Models, inputs: Inputs
+) -> None:
+    # Of the longer ones, full attention reads two blocks of queries.
+    columns = 64 - LENGTH // 2
+    trace = models[name](inputs, trace=True).trace
+    padded = models[name](pad_left(inputs, columns), trace=True).trace
+    valid = trace["behavior_mask"].numpy()
+    np.testing.assert_array_equal(padded["behavior_mask"][:, columns:], valid)
+    places = ["global/", "transition/", "local/"] if name == "evo" else [""]
+    keys = columns if name == "full" else 0
+    for place in places:
+        expected, found = (
+            {
+                kind: of[f"history/block_0/{place}{kind}"].numpy()[rows]
+                for kind in ("weights", "logits", "mask")
+            }
+            for of, rows in (
+                (trace, valid),
+                (padded, np.pad(valid, ((0, 0), (columns, 0)))),
+            )
+        )
+        mask = expected["mask"]
+        np.testing.assert_array_equal(found["mask"][:, keys:], mask)
+        assert not np.any(found["mask"][:, :keys])
+        for kind in ("weights", "logits"):
+            np.testing.assert_allclose(
+                np.where(mask[:, None], found[kind][..., keys:], 0.0),
+                np.where(mask[:, None], expected[kind], 0.0),
+                rtol=1e-4,
+                atol=1e-4,
+            )
+    # Behaviors are not computed in the last block.
+    assert not any(key.startswith("history/block_1") for key in trace)
 
 
 @pytest.mark.parametrize("output_gate", ["head", "element"])

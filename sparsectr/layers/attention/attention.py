@@ -77,8 +77,10 @@ class Attention(keras.layers.Layer):
         features: What `relate` returns.
         key_mask: bool `[B, S]`, from the plan; True = keep.
         places: Places `[B, 1]`, the same for all candidates.
-        trace: Gets of every branch `weights`, float32 `[B, Q, H, S']`, and
-            if there is a sink, its share of them, `sink` `[B, Q, H]`.
+        trace: Gets of every branch `weights` and `logits`, float32
+            `[B, Q, H, S']`, which keys may be read, `mask`, bool `[B, Q, S']`
+            or `[B, 1, S']`, and if there is a sink, its share of the weights,
+            `sink` `[B, Q, H]`.
 
     Returns:
         float `[B, Q, d]`.
@@ -95,6 +97,10 @@ class Attention(keras.layers.Layer):
 
     picks_rows = False
     """Whether it gathers rows by index, so that there has to be one."""
+
+    traced_branches: tuple[str, ...] = ()
+    """Names of its branches, `""` for a single one; none where a trace does not
+    tell all that behaviours and candidates read."""
 
     def __init__(
         self,
@@ -156,13 +162,21 @@ class Attention(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def read_history(self, rows: Tensor, encoded: Encoded, plan: Any) -> Tensor:
+    def read_history(
+        self,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: Any,
+        trace: Trace | None = None,
+    ) -> Tensor:
         """Attention of behaviours, each to what lies at or before itself.
 
         Args:
             rows: float `[B, L, d]`, normalized rows of behaviours.
             encoded: What `encode` returned for them.
             plan: One that was made for the history.
+            trace: Gets what it gets of candidates, if there are
+                `traced_branches`.
 
         Returns:
             float `[B, L, d]`.
@@ -199,6 +213,19 @@ class Attention(keras.layers.Layer):
     ) -> Tensor:
         raise NotImplementedError
 
+    def key_groups(self, branch: str, mask: Tensor) -> dict[str, Tensor]:
+        """Tells the keys of a branch apart.
+
+        Args:
+            branch: One of `traced_branches`.
+            mask: bool `[B, Q, S']`, from the trace.
+
+        Returns:
+            Names of groups, and bool `[B, Q, S']` which keys are in each:
+            together `mask`, and no key in two.
+        """
+        raise NotImplementedError
+
     def _read(
         self,
         form: Callable[..., Tensor],
@@ -218,7 +245,7 @@ class Attention(keras.layers.Layer):
             values: float `[B, S, d]`.
             bias: float32, broadcasts to `[B, Q, H, S]`; `None` for none.
             mask: bool, broadcasts to `[B, Q, S]`.
-            trace: Gets `weights` and `sink`.
+            trace: Gets `weights`, `logits`, `mask` and `sink`.
 
         Returns:
             float `[B, Q, d]`, the heads side by side.
@@ -232,13 +259,27 @@ class Attention(keras.layers.Layer):
             found,
         )
         if trace is not None and found is not None:
-            # Without that of the sink's own key.
-            weights = found.tensors["weights"][..., : ops.shape(keys)[1]]
-            trace.record("weights", weights)
-            if self.sink.takes_weight:
-                share = ops.maximum(1.0 - ops.sum(weights, axis=-1), 0.0)
-                trace.record("sink", share)  # [B, Q, H]
+            self._record(trace, found, mask)
         return outputs
+
+    def _record(self, trace: Trace, found: Trace, mask: Tensor) -> None:
+        """Keeps what was found of the keys, without the sink's own.
+
+        Args:
+            trace: Gets `weights`, `logits`, `mask` and `sink`.
+            found: Has `weights` and, but for some forms, `logits`.
+            mask: bool `[B, Q, S]`, without the sink's own key.
+        """
+        own = {
+            name: tensor[..., : ops.shape(mask)[-1]]
+            for name, tensor in found.tensors.items()
+        }
+        for name, tensor in own.items():
+            trace.record(name, tensor)
+        trace.record("mask", mask)
+        if self.sink.takes_weight:
+            share = 1.0 - ops.sum(own["weights"], axis=-1)
+            trace.record("sink", ops.maximum(share, 0.0))  # [B, Q, H]
 
     def _output(
         self, attended: Tensor, rows: Tensor, trace: Trace | None = None

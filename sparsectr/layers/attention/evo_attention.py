@@ -20,6 +20,7 @@ from sparsectr.layers.sink.boundary_sinks import BoundarySinks
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend
+from sparsectr.ops.key_groups import in_columns, last_key, share_out
 from sparsectr.ops.local_window import attend_window, shift, windows
 from sparsectr.ops.places import Places
 from sparsectr.ops.tensor import Tensor
@@ -115,6 +116,7 @@ class EvoAttention(Attention):
 
     reads_user = True
     picks_rows = True
+    traced_branches = ("global", "transition", "local")
 
     def __init__(
         self,
@@ -343,9 +345,13 @@ class EvoAttention(Attention):
         return self._output(self.gate(outputs, trace=trace), query, trace)
 
     def read_history(
-        self, rows: Tensor, encoded: Encoded, plan: EvoPlan
+        self,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: EvoPlan,
+        trace: Trace | None = None,
     ) -> Tensor:
-        """Attention of the behaviours.
+        """Attention of the behaviours. See `Attention`.
 
         Raises:
             ValueError: If the plan was made for candidates only.
@@ -359,7 +365,12 @@ class EvoAttention(Attention):
         branches = self._branches()
         outputs = [
             self._attend(
-                query, encoded, history.features, history.mask, branches[name]
+                query,
+                encoded,
+                history.features,
+                history.mask,
+                branches[name],
+                within(trace, name),
             )
             for name in ("global", "transition")
         ]
@@ -369,6 +380,7 @@ class EvoAttention(Attention):
             self.encoding.bias(history.window_features),
             history.window_mask,
         )
+        own = None if trace is None else Trace()
         outputs.append(
             attend_window(
                 query,
@@ -387,9 +399,38 @@ class EvoAttention(Attention):
                 mask,
                 self.num_heads,
                 self.sink.numerators,
+                own,
             )
         )
-        return self._output(self.gate(outputs), rows)
+        if trace is not None and own is not None:
+            self._record(trace.within("local"), own, history.window_mask)
+        return self._output(self.gate(outputs, trace=trace), rows, trace)
+
+    def key_groups(self, branch: str, mask: Tensor) -> dict[str, Tensor]:
+        """Tells the oldest chunk, the newest behaviour and others apart."""
+
+        def columns(first: int, last: int | None = None) -> Tensor:
+            return in_columns(mask, slice(first, last))
+
+        if branch == "global":
+            return share_out(mask, {"oldest": columns(0, 1)})
+        if branch == "transition":
+            size = self.chunking.num_transition
+            behaviors = size * self.chunking.num_chunks
+            groups = {
+                "newest": last_key(columns(0, behaviors)),
+                "oldest": columns(0, size),
+            }
+            if self.boundary_sinks is not None:
+                groups["boundary_sinks"] = columns(behaviors)
+            return share_out(mask, groups)
+        user = self.num_local
+        groups = {"newest": last_key(columns(0, user))}
+        if self.has_user:
+            groups["user"] = columns(user, user + 1)
+        if self.num_registers:
+            groups["registers"] = columns(user + 1)
+        return share_out(mask, groups)
 
     def _branches(self) -> dict[str, slice]:
         """Returns which keys each branch reads."""

@@ -14,6 +14,7 @@ from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.causal_blocks import QueryBlock, causal_blocks
 from sparsectr.ops.head_attention import attend_by_head
+from sparsectr.ops.key_groups import first_key, last_key, share_out
 from sparsectr.ops.places import Places
 from sparsectr.ops.query_blocks import NUM_QUERY_BLOCKS
 from sparsectr.ops.tensor import Tensor
@@ -56,10 +57,13 @@ class FullAttention(Attention):
         output_gate: What closes heads of the output.
 
     Call arguments, returns and errors are those of `Attention`, with S = L.
+    The trace of the history is of all pairs, O(L^2 H).
 
     Cost:
         O(L^2 d) for the history, at best 17 of 32 pairs.
     """
+
+    traced_branches = ("",)
 
     def __init__(
         self,
@@ -94,9 +98,13 @@ class FullAttention(Attention):
         return Encoded(keys, self.value_projection(rows))
 
     def read_history(
-        self, rows: Tensor, encoded: Encoded, plan: FullPlan
+        self,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: FullPlan,
+        trace: Trace | None = None,
     ) -> Tensor:
-        """Causal attention of the behaviours to themselves.
+        """Causal attention of the behaviours to themselves. See `Attention`.
 
         Raises:
             ValueError: If the plan was made for candidates only.
@@ -106,6 +114,7 @@ class FullAttention(Attention):
         query = self.encoding.turn(
             self.query_projection(rows), plan.keys, is_query=True
         )
+        parts = [None if trace is None else Trace() for _ in plan.query_blocks]
         attended = [
             self._attend(
                 query[:, block.start : block.end],
@@ -113,10 +122,13 @@ class FullAttention(Attention):
                 encoded.values[:, : block.end],
                 block.features,
                 block.mask,
+                part,
             )
-            for block in plan.query_blocks
+            for block, part in zip(plan.query_blocks, parts, strict=True)
         ]
-        return self._output(ops.concatenate(attended, axis=1), rows)
+        if trace is not None:
+            _record_joined(trace, parts, ops.shape(rows)[1])
+        return self._output(ops.concatenate(attended, axis=1), rows, trace)
 
     def call(
         self,
@@ -139,6 +151,13 @@ class FullAttention(Attention):
             trace,
         )
         return self._output(attended, query, trace)
+
+    def key_groups(self, branch: str, mask: Tensor) -> dict[str, Tensor]:
+        """Tells the oldest and the newest behaviours apart."""
+        del branch  # There is one.
+        return share_out(
+            mask, {"newest": last_key(mask), "oldest": first_key(mask)}
+        )
 
     def _attend(
         self,
@@ -164,3 +183,30 @@ class FullAttention(Attention):
             **super().get_config(),
             "num_query_blocks": self.num_query_blocks,
         }
+
+
+def _record_joined(
+    trace: Trace, parts: list[Trace | None], length: Tensor | int
+) -> None:
+    """Records of the whole history what blocks of queries have recorded.
+
+    Args:
+        trace: Gets it.
+        parts: One for each block.
+        length: L; a block has not read the keys behind it.
+    """
+    found = [part.tensors for part in parts if part is not None]
+    for name in found[0]:
+        blocks = [tensors[name] for tensors in found]
+        if name != "sink":  # It has no axis of keys.
+            nothing = [(0, 0)] * (len(blocks[0].shape) - 1)
+            value = False if blocks[0].dtype == "bool" else 0.0
+            blocks = [
+                ops.pad(
+                    x,
+                    [*nothing, (0, length - ops.shape(x)[-1])],
+                    constant_values=value,
+                )
+                for x in blocks
+            ]
+        trace.record(name, ops.concatenate(blocks, axis=1))

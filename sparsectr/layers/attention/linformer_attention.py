@@ -117,10 +117,14 @@ class LinformerAttention(Attention):
         )
 
     def read_history(
-        self, rows: Tensor, encoded: Encoded, plan: LinformerPlan
+        self,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: LinformerPlan,
+        trace: Trace | None = None,
     ) -> Tensor:
         """Attention of the behaviors to all of them, later ones too."""
-        return self._attend(rows, encoded, plan.key_mask)
+        return self._attend(rows, encoded, plan.key_mask, trace)
 
     def call(
         self,

@@ -283,13 +283,18 @@ class NativeSparseAttention(Attention):
         )
 
     def read_history(
-        self, rows: Tensor, encoded: Encoded, plan: NSAPlan
+        self,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: NSAPlan,
+        trace: Trace | None = None,
     ) -> Tensor:
-        """Attention of the behaviors.
+        """Attention of the behaviors. Nothing is traced.
 
         Raises:
             ValueError: If the plan was made for candidates only.
         """
+        del trace
         history = plan.history
         if history is None:
             raise ValueError("`plan` must be made with for_history=True.")

@@ -220,13 +220,18 @@ class SemiLocalAttention(Attention):
         return Encoded(self.key_projection(rows), self.value_projection(rows))
 
     def read_history(
-        self, rows: Tensor, encoded: Encoded, plan: SemiLocalPlan
+        self,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: SemiLocalPlan,
+        trace: Trace | None = None,
     ) -> Tensor:
-        """Attention of the behaviors.
+        """Attention of the behaviors. Nothing is traced.
 
         Raises:
             ValueError: If the plan was made for candidates only.
         """
+        del trace
         if plan.history is None:
             raise ValueError("`plan` must be made with for_history=True.")
         query = row_blocks(self.query_projection(rows), self.num_recent)
