@@ -33,6 +33,7 @@ COMMANDS = (
     "sparsectr.evaluate",
     "sparsectr.predict",
     "sparsectr.compare",
+    "sparsectr.inspect_attention",
     "sparsectr.recalibrate",
 )
 
