@@ -95,6 +95,14 @@ def test_equals_the_reference(name: str) -> None:
     _check(recipe, [LENGTH, 0, 1, 6, 17, LENGTH - 1], LENGTH)
 
 
+@pytest.mark.parametrize(
+    "name", ["dilated_and_local", "semi_local", "linformer", "nsa"]
+)
+def test_output_gates(name: str) -> None:
+    recipe = dataclasses.replace(RECIPES[name], output_gate="head")
+    _check(recipe, [LENGTH, 0, 6], LENGTH)
+
+
 @every_attention
 def test_histories_longer_than_said(name: str) -> None:
     schema = without_user_fields(SCHEMA)

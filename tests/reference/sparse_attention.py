@@ -16,6 +16,7 @@ from tests.reference.attention import (
     Array,
     Weights,
     attend,
+    output_gate,
     query_times_of,
     rel_temporal,
     softmax,
@@ -78,7 +79,8 @@ def dilated_attention(
     head_width = sequence.shape[1] // config.num_heads
     split = config.num_local_heads * head_width
     merged = np.concatenate([heads[0][:, :split], heads[1][:, split:]], axis=1)
-    return merged @ block["output"]
+    opened = output_gate(block, merged, sequence, config)
+    return opened @ block["output"]
 
 
 def semi_local_attention(
@@ -117,7 +119,8 @@ def semi_local_attention(
         rel_temporal(block, config, zone),
         config.num_heads,
     )
-    return heads @ block["output"]
+    opened = output_gate(block, heads, sequence, config)
+    return opened @ block["output"]
 
 
 def linformer_attention(
@@ -159,7 +162,8 @@ def linformer_attention(
         lambda query_time, key_time: np.zeros(config.num_heads),
         config.num_heads,
     )
-    return heads @ block["output"]
+    opened = output_gate(block, heads, sequence, config)
+    return opened @ block["output"]
 
 
 def native_sparse_attention(
@@ -250,7 +254,8 @@ def native_sparse_attention(
             fused[:, columns] += (
                 gates[:, h, branch, None] * outputs[branch][:, columns]
             )
-    return fused @ block["output"]
+    opened = output_gate(block, fused, sequence, config)
+    return opened @ block["output"]
 
 
 def compressed_members(

@@ -261,10 +261,10 @@ class DilatedAttention(Attention):
         ):
             if not count:
                 continue
-            rows = (query, keys[:, part], values[:, part])
+            projected = (query, keys[:, part], values[:, part])
             outputs.append(
                 self._attend(
-                    *self._columns(rows, is_local),
+                    *self._columns(projected, is_local),
                     tuple(x[..., part] for x in features),
                     mask[..., part],
                     is_local,
