@@ -46,7 +46,8 @@ def check_traced(model: RankingModel) -> SparseCTR:
     if not model.blocks[0].attention.traced_branches:
         raise InputError(
             f"--model.attention={model.recipe.attention} cannot be inspected: "
-            "only evo and full record all that behaviors and candidates read."
+            "only evo, full and semi_local record all that behaviors and "
+            "candidates read."
         )
     return model
 

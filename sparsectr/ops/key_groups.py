@@ -24,14 +24,15 @@ def in_columns(mask: Tensor, part: slice) -> Tensor:
     return ops.logical_and(mask, is_in)
 
 
-def first_key(mask: Tensor) -> Tensor:
-    """Returns which key is the first of each query, bool `[B, Q, S]`.
+def first_keys(mask: Tensor, count: int = 1) -> Tensor:
+    """Returns which keys are the first of each query, bool `[B, Q, S]`.
 
     Args:
         mask: bool `[B, Q, S]`.
+        count: How many.
     """
-    count = ops.cumsum(ops.cast(mask, "int32"), axis=-1)
-    return ops.logical_and(mask, count == 1)
+    number = ops.cumsum(ops.cast(mask, "int32"), axis=-1)
+    return ops.logical_and(mask, number <= count)
 
 
 def last_key(mask: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def last_key(mask: Tensor) -> Tensor:
     Args:
         mask: bool `[B, Q, S]`.
     """
-    return ops.flip(first_key(ops.flip(mask, axis=-1)), axis=-1)
+    return ops.flip(first_keys(ops.flip(mask, axis=-1)), axis=-1)
 
 
 def share_out(mask: Tensor, groups: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -39,9 +39,12 @@ from tests.make_requests import (
     sized_recipe,
 )
 from tests.reference import attention as equations
+from tests.reference import sparse_attention as sparse_equations
 
 NUM_VALID = [LENGTH, 0, 1, 23]
 HEADS = SMALL_CONFIG.num_heads
+
+SEMI_LOCAL = {"attention": "semi_local", "num_first": 3, "num_recent": 5}
 
 
 class Read(NamedTuple):
@@ -81,7 +84,7 @@ def _reads_of_reference(
     def recorded_attend(*given: Any) -> np.ndarray:
         logits.clear()
         outputs = attend(*given)
-        visible, sink = given[5], given[8]
+        visible, sink = given[5], (*given, None)[8]
         left = iter(logits)
         reads = []
         for keys in visible:
@@ -100,13 +103,14 @@ def _reads_of_reference(
         return outputs
 
     patch.setattr(equations, "softmax", recorded_softmax)
-    patch.setattr(equations, "attend", recorded_attend)
+    for module in (equations, sparse_equations):
+        patch.setattr(module, "attend", recorded_attend)
     patch.setattr(equations, "gate", recorded_gate)
     reference.forward(*arguments)
     return calls, gates
 
 
-def _group(branch: str, key: int, read: Read, first_chunk: range) -> str:
+def _group(branch: str, key: int, read: Read, first: range) -> str:
     """Names what a key of the reference is."""
     if branch == "global":
         return "oldest" if key == 0 else "other"
@@ -117,12 +121,8 @@ def _group(branch: str, key: int, read: Read, first_chunk: range) -> str:
         return "user" if key == LENGTH else "registers"
     if key == max(behaviors):
         return "newest"
-    is_oldest = {
-        "transition": key in first_chunk,
-        "": key == min(behaviors),
-        "local": False,
-    }
-    return "oldest" if is_oldest[branch] else "other"
+    is_oldest = branch != "local" and key in first
+    return "oldest" if is_oldest else "other"
 
 
 def _expected(
@@ -133,12 +133,12 @@ def _expected(
         lambda: np.zeros(HEADS)
     )
     entropies, relative = [], []
-    kept = [(read, chunk) for read, chunk in reads if read.keys]
-    for read, chunk in kept:
+    kept = [(read, first) for read, first in reads if read.keys]
+    for read, first in kept:
         for head, weights in enumerate(read.weights):
             assert len(weights) == len(read.keys) + has_sink
             for key, weight in zip(read.keys, weights, strict=False):
-                mass[_group(branch, key, read, chunk)][head] += weight
+                mass[_group(branch, key, read, first)][head] += weight
             if has_sink:
                 mass["sink"][head] += weights[-1]
         own = [-np.sum(w * np.log(np.maximum(w, 1e-300))) for w in read.weights]
@@ -176,11 +176,16 @@ def _check(report: BranchReport, expected: dict[str, Any]) -> None:
         )
 
 
-def _first_chunk(times: np.ndarray, config: SparseCTRRecipe) -> range:
-    chunks = reference.time_chunks(
-        [int(time) for time in times], config.num_chunks
-    )
-    return range(*chunks[0]) if chunks else range(0)
+def _first_behaviors(times: np.ndarray, config: SparseCTRRecipe) -> range:
+    """Returns the behaviors that are called the oldest of a history."""
+    if config.attention == "evo":
+        chunks = reference.time_chunks(
+            [int(time) for time in times], config.num_chunks
+        )
+        return range(*chunks[0]) if chunks else range(0)
+    first = int(np.sum(times == 0))
+    is_one = config.attention == "full"
+    return range(first, first + (1 if is_one else config.num_first))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,8 @@ def _first_chunk(times: np.ndarray, config: SparseCTRRecipe) -> range:
         ),
         (True, {"attention": "full"}),
         (True, {"attention": "full", "sink": "off_by_one"}),
+        (True, SEMI_LOCAL),
+        (True, {**SEMI_LOCAL, "semi_local_candidates": "all"}),
     ],
 )
 def test_equals_the_reference(
@@ -246,9 +253,9 @@ def test_equals_the_reference(
         for request, mask in enumerate(real[branch.queries]):
             block = request * num_blocks + branch.block
             call = calls[block * len(names) + names.index(branch.name)]
-            chunk = _first_chunk(inputs["behavior_time"][request], config)
+            first = _first_behaviors(inputs["behavior_time"][request], config)
             reads += [
-                (read, chunk)
+                (read, first)
                 for read, is_real in zip(call[part], mask, strict=True)
                 if is_real
             ]
@@ -257,8 +264,8 @@ def test_equals_the_reference(
                 weights.append(own[..., names.index(branch.name)])
         if "user" not in report.mass:  # its number, which nobody has
             reads = [
-                (r._replace(keys=[k + (k >= LENGTH) for k in r.keys]), chunk)
-                for r, chunk in reads
+                (r._replace(keys=[k + (k >= LENGTH) for k in r.keys]), first)
+                for r, first in reads
             ]
         _check(report, _expected(reads, branch.name, config.sink != "none"))
         if gates:

@@ -14,7 +14,7 @@ from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.causal_blocks import QueryBlock, causal_blocks
 from sparsectr.ops.head_attention import attend_by_head
-from sparsectr.ops.key_groups import first_key, last_key, share_out
+from sparsectr.ops.key_groups import first_keys, last_key, share_out
 from sparsectr.ops.places import Places
 from sparsectr.ops.query_blocks import NUM_QUERY_BLOCKS
 from sparsectr.ops.tensor import Tensor
@@ -156,7 +156,7 @@ class FullAttention(Attention):
         """Tells the oldest and the newest behaviours apart."""
         del branch  # There is one.
         return share_out(
-            mask, {"newest": last_key(mask), "oldest": first_key(mask)}
+            mask, {"newest": last_key(mask), "oldest": first_keys(mask)}
         )
 
     def _attend(

@@ -14,6 +14,7 @@ from sparsectr.layers.encoding.encoding import Encoding, Features
 from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend
+from sparsectr.ops.key_groups import first_keys, last_key, share_out
 from sparsectr.ops.places import Places
 from sparsectr.ops.row_groups import (
     flat_groups,
@@ -95,6 +96,8 @@ class SemiLocalAttention(Attention):
         A softmax, as in every attention here, where HSTU has SiLU. A stack
         does not go on with the newest rows alone.
     """
+
+    traced_branches = ("",)
 
     def __init__(
         self,
@@ -226,12 +229,11 @@ class SemiLocalAttention(Attention):
         plan: SemiLocalPlan,
         trace: Trace | None = None,
     ) -> Tensor:
-        """Attention of the behaviors. Nothing is traced.
+        """Attention of the behaviors. See `Attention`.
 
         Raises:
             ValueError: If the plan was made for candidates only.
         """
-        del trace
         if plan.history is None:
             raise ValueError("`plan` must be made with for_history=True.")
         query = row_blocks(self.query_projection(rows), self.num_recent)
@@ -245,16 +247,35 @@ class SemiLocalAttention(Attention):
             )
             for x in encoded
         )
+        own = None if trace is None else Trace()
         found = self._attend(
             flat_groups(query),
             keys,
             values,
             plan.history.features,
             plan.history.mask,
+            own,
         )
         found = ops.reshape(found, ops.shape(query))
-        found = joined_blocks(found, ops.shape(rows)[1])
-        return self._output(found, rows)
+        length = ops.shape(rows)[1]
+        found = joined_blocks(found, length)
+        if trace is not None and own is not None:
+            blocks = ops.shape(query)[:3]
+            for name, tensor in own.tensors.items():
+                tensor = ops.reshape(tensor, (*blocks, *tensor.shape[2:]))
+                trace.record(name, joined_blocks(tensor, length))
+        return self._output(found, rows, trace)
+
+    def key_groups(self, branch: str, mask: Tensor) -> dict[str, Tensor]:
+        """Tells the newest behavior and the first ones apart."""
+        del branch  # There is one.
+        return share_out(
+            mask,
+            {
+                "newest": last_key(mask),
+                "oldest": first_keys(mask, self.num_first),
+            },
+        )
 
     def call(
         self,
@@ -286,14 +307,13 @@ class SemiLocalAttention(Attention):
         mask: Tensor,
         trace: Trace | None = None,
     ) -> Tensor:
-        return attend(
+        return self._read(
+            attend,
             query,
             keys,
             values,
             self.encoding.bias(features),
             mask,
-            self.num_heads,
-            self.sink.numerators,
             trace,
         )
 
