@@ -23,7 +23,9 @@ again; with `--folder` the run that was stopped goes on too. Runs of other
 flags, data (by digest) or another part are refused. Beside it stand a table
 in Markdown, which is printed as well, and a picture: AUC, its difference to
 the first variant with a 95 % interval (over seeds; of a single seed over
-users), and what a variant costs. `--norun` shows what is there.
+users), and what a variant costs. `--sweep=scaling_law` also fits AUC as a power
+law of operations, says whether the data know its constants and what to grow,
+and draws it as .law.png. `--norun` shows what is there.
 
 Needs SciPy and, unless --noplot, matplotlib: pip install
 'sparsectr[leaderboard]'.
@@ -48,7 +50,7 @@ from benchmarks.sweeps.sweep_plan import (
     read_sweep,
     sweep_names,
 )
-from benchmarks.sweeps.sweep_table import markdown
+from benchmarks.sweeps.sweep_table import heading, markdown
 from configs.sweep import COSTS, Sweep
 from data_pipelines.stores.store import Store
 from sparsectr.config_flags import DATASETS
@@ -259,7 +261,8 @@ def _cost_of(file: SweepFile) -> str:
 
 def _write(file: SweepFile, cost: str) -> str:
     """Writes table and picture beside the file; returns the table."""
-    report = {**file.report, "summary": file.summary()}
+    law = file.scaling_law()
+    report = {**file.report, "summary": file.summary(), "scaling_law": law}
     text = markdown(report, cost)
     table = file.path.with_suffix(".md")
     write_whole(table, lambda path: path.write_text(f"{text}\n", "utf-8"))
@@ -267,6 +270,11 @@ def _write(file: SweepFile, cost: str) -> str:
         from benchmarks.sweeps.sweep_picture import draw, picture
 
         draw(picture(report, cost), file.path.with_suffix(".png"))
+        if law:
+            from benchmarks.sweeps.scaling_picture import scaling_picture
+
+            figure = scaling_picture(law, heading(report).replace("**", ""))
+            draw(figure, file.path.with_suffix(".law.png"))
     return text
 
 

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.text import say
-from benchmarks.sweeps.sweep_plan import PlannedVariant
+from benchmarks.sweeps.scaling_law import scaling_law
+from benchmarks.sweeps.sweep_plan import (
+    PlannedVariant,
+    read_sweep,
+    sweep_names,
+)
 from benchmarks.sweeps.sweep_summary import summary
 from benchmarks.sweeps.variant_run import KEPT, read_json, write_json
 from sparsectr.errors import InputError
@@ -147,12 +152,23 @@ class SweepFile:
     def save(self) -> None:
         """Writes the file, whole or not at all."""
         self.report["summary"] = self.summary()
+        self.report["scaling_law"] = self.scaling_law()
         write_json(self.path, self.report)
 
     def summary(self) -> dict[str, Any]:
         """Returns means, deviations and differences to the base."""
+        return summary(self._runs_by_variant())
+
+    def scaling_law(self) -> dict[str, Any] | None:
+        """Returns the law of a sweep that fits one and has enough points."""
+        name = self.report.get("sweep")
+        if name not in sweep_names() or not read_sweep(name).fits_power_law:
+            return None
+        return scaling_law(self._runs_by_variant())
+
+    def _runs_by_variant(self) -> dict[str, Any]:
         names = self.report.get("variants", {})
-        return summary({name: self.runs_of(name) for name in names})
+        return {name: self.runs_of(name) for name in names}
 
 
 def _in_this_form(report: dict[str, Any]) -> dict[str, Any]:

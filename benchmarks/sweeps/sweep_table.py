@@ -48,6 +48,9 @@ def markdown(report: Mapping[str, Any], cost: str) -> str:
             )
         )
     lines += ["", _notes(report)]
+    law = report.get("scaling_law")
+    if law:
+        lines += ["", *law["sentences"]]
     return "\n".join(lines)
 
 
