@@ -826,6 +826,7 @@ def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
         "attention",
         "chunking",
         "encoding",
+        "evo_plan",
         "rotary",
         "serialization",
         "sink",
