@@ -93,7 +93,8 @@ def _notes(report: Mapping[str, Any]) -> str:
         "single seed: without what another seed would change",
     }
     told = [text for name, text in meanings.items() if name in over]
-    text = (
+    text = "".join(f"Base: {name}. " for name in list(report["summary"])[:1])
+    text += (
         "AUC: mean and standard deviation over seeds; differences are those "
         "of the same seeds."
     )

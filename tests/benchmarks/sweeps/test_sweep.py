@@ -158,6 +158,7 @@ def test_table_and_picture(
     costs = {v.name: v.flops for v in variants}
     assert costs["full"] > 2 * costs["evo"] > 0
     assert f"| {costs['full'] / 1e6:,.0f} |" in full
+    assert "\nBase: evo. AUC: mean and" in text
     report["variants"]["nsa"] = []
     assert "**Not there**: nsa." in markdown(report, "flops")
 
