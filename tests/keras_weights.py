@@ -89,7 +89,7 @@ def reference_weights(model: Any) -> dict[str, Any]:
     }
     if model.schema.user_fields:
         weights["head"]["user"] = _array(head.user_projection.kernel)
-        if model.recipe.attention == "evo":
+        if model.blocks[0].attention.reads_user:
             weights["user_mlp"] = _mlp(*model.user_mlp.layers)
     return weights
 
@@ -114,6 +114,7 @@ def attention_weights(attention: Any) -> dict[str, Any]:
     }
     if hasattr(attention, "gate"):
         weights["gate"] = _array(attention.gate.kernel)
+    if hasattr(attention, "key_aggregate"):
         weights["key_aggregate"] = _mlp(*attention.key_aggregate)
         weights["value_aggregate"] = _mlp(*attention.value_aggregate)
     for name in ("key_sums", "value_sums"):
@@ -130,14 +131,11 @@ def attention_weights(attention: Any) -> dict[str, Any]:
                 "row_positions": _array(layer.row_positions),
                 "output": _array(layer.output_projection.kernel),
             }
-    if not hasattr(attention.encoding, "slopes_time"):
-        unused = np.full(attention.num_heads, np.nan)
-        slopes = {"time": unused, "hour": unused, "weekend": unused}
-    else:
-        slopes = {
-            kind: _array(getattr(attention.encoding, f"slopes_{kind}"))
-            for kind in ("time", "hour", "weekend")
-        }
+    unused = np.full(attention.num_heads, np.nan)
+    slopes = {}
+    for kind in ("time", "hour", "weekend"):
+        weight = getattr(attention.encoding, f"slopes_{kind}", None)
+        slopes[kind] = unused if weight is None else _array(weight)
     for name in ("logit", "key", "value"):
         if hasattr(attention.sink, name):
             weights[f"sink_{name}"] = _array(getattr(attention.sink, name))

@@ -30,7 +30,10 @@ def matrix_products(model: Any, inputs: dict[str, Any]) -> int:
             .graph
         )
     heads = getattr(model.recipe, "num_heads", 1)
-    return sum(2 * _size(operation, heads) for operation in _operations(graph))
+    gated = heads * len(getattr(model.recipe, "branches", ())) or heads
+    return sum(
+        2 * _size(operation, heads, gated) for operation in _operations(graph)
+    )
 
 
 def _operations(graph: Any) -> Iterator[Any]:
@@ -39,8 +42,14 @@ def _operations(graph: Any) -> Iterator[Any]:
             yield operation
 
 
-def _size(operation: Any, heads: int) -> int:
-    """Returns the products of numbers that one operation needs."""
+def _size(operation: Any, heads: int, gated: int) -> int:
+    """Returns the products of numbers that one operation needs.
+
+    Args:
+        operation: Of the graph.
+        heads: H.
+        gated: Columns of the gate of the branches.
+    """
     left, right = (tuple(x.shape) for x in operation.inputs)
     if operation.type == "Einsum":
         equation = operation.get_attr("equation").decode()
@@ -54,5 +63,5 @@ def _size(operation: Any, heads: int) -> int:
     size = int(np.prod(tuple(operation.outputs[0].shape))) * inner
     # Of a product that gathers columns by head, or spreads heads to columns,
     # a head needs its own columns alone.
-    is_wide = heads > 1 and {heads, 3 * heads} & set(right) and len(right) == 2
+    is_wide = heads > 1 and {heads, gated} & set(right) and len(right) == 2
     return size // heads if is_wide else size

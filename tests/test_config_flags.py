@@ -37,6 +37,8 @@ GIVEN = {
         "chunking": ("fixed", "fixed"),
         "max_history": ("97", 97),
         "encoding": ("none", "none"),
+        "branches": ("global,local", ("global", "local")),
+        "temporal_biases": ("time,hour", ("time", "hour")),
         "boundary_sinks": ("true", True),
         "num_registers": ("3", 3),
         "output_gate": ("head", "head"),

@@ -1,6 +1,7 @@
 """The flags --output and --plot of a benchmark, and what they write."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,21 @@ def write(result: Mapping[str, Any]) -> None:
     if flags.FLAGS.output:
         path = Path(flags.FLAGS.output)
         RunDirectory(path.parent).write_json(path.name, result)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+        path: The file, replaced if it exists.
+        write: Writes it, to a name that it is given.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

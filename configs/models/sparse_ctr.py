@@ -29,6 +29,12 @@ FEED_FORWARD_MULTIPLIER = 3
 ROTARY = ("rope", "t_rope_relative", "t_rope_published")
 """Encodings that turn pairs of columns."""
 
+BRANCHES = ("global", "transition", "local")
+"""Those of EvoAttention."""
+
+TEMPORAL_BIASES = ("time", "hour", "weekend")
+"""Those of RelTemporal."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseCTRRecipe(SparseAttentionRecipe):
@@ -87,6 +93,16 @@ class SparseCTRRecipe(SparseAttentionRecipe):
         "t_rope_relative and t_rope_published do; or none (variant B1).",
         choices=("rel_temporal", "hstu", "t5", "alibi", *ROTARY, "none"),
     )
+    branches: tuple[str, ...] = config_field(
+        BRANCHES,
+        "Branches of attention=evo, two at least: without global (variant A2), "
+        "transition (A3) or local (A4), which has the user's key.",
+    )
+    temporal_biases: tuple[str, ...] = config_field(
+        TEMPORAL_BIASES,
+        "Biases of encoding=rel_temporal: without time (variant B2), hour (B3) "
+        "or weekend (B4).",
+    )
     sink: str = config_field(
         "none",
         "What a query may read beside its keys: none, off_by_one for a logit "
@@ -131,6 +147,7 @@ class SparseCTRRecipe(SparseAttentionRecipe):
             "be false without attention=evo, which alone has chunks",
             self.boundary_sinks,
         )
+        self._check_parts()
         head_width = self.width // self.num_heads
         require(
             self.encoding not in ROTARY or head_width % 2 == 0,
@@ -167,6 +184,46 @@ class SparseCTRRecipe(SparseAttentionRecipe):
             self.encoding,
         )
 
+    def _check_parts(self) -> None:
+        """Checks which branches and biases there are."""
+        for name, known, least in (
+            ("branches", BRANCHES, 2),
+            ("temporal_biases", TEMPORAL_BIASES, 1),
+        ):
+            values = getattr(self, name)
+            in_order = tuple(part for part in known if part in values)
+            require(
+                values == in_order and len(values) >= least,
+                name,
+                f"be {least} or more of {', '.join(known)}, in this order",
+                values,
+            )
+        require(
+            self.attention == "evo" or self.branches == BRANCHES,
+            "branches",
+            "be all without attention=evo, which alone has branches",
+            self.branches,
+        )
+        require(
+            self.encoding == "rel_temporal"
+            or self.temporal_biases == TEMPORAL_BIASES,
+            "temporal_biases",
+            "be all without encoding=rel_temporal, which alone has them",
+            self.temporal_biases,
+        )
+        require(
+            "local" in self.branches or not self.num_registers,
+            "num_registers",
+            "be 0 without the local branch",
+            self.num_registers,
+        )
+        require(
+            "transition" in self.branches or not self.boundary_sinks,
+            "boundary_sinks",
+            "be false without the transition branch",
+            self.boundary_sinks,
+        )
+
     def state_spec(self, schema: DatasetSchema) -> StateSpec:
         """Returns keys and values of every block, beside the profile.
 
@@ -176,8 +233,10 @@ class SparseCTRRecipe(SparseAttentionRecipe):
         times: int | str = "L"
         keys: int | str = "L"
         if self.attention == "evo":
-            times = self._num_selected + self.num_local
-            keys = times + 1 + self.num_registers  # 1 is that of the user
+            has_local = "local" in self.branches
+            times = self._num_selected + has_local * self.num_local
+            # 1 is that of the user.
+            keys = times + has_local * (1 + self.num_registers)
         elif self.attention != "full":
             times, keys = self.sparse_keys(self.attention)
         rows = (self.num_blocks, keys, self.width)
@@ -221,7 +280,7 @@ class SparseCTRRecipe(SparseAttentionRecipe):
             for index in range(self.num_blocks)
         )
         user = user_width(self, schema)
-        if self.attention == "evo" and user:
+        if self.attention == "evo" and "local" in self.branches and user:
             blocks += user * self.width + self.width**2
         return (
             embedding_flops(self, schema, shape)
@@ -232,7 +291,10 @@ class SparseCTRRecipe(SparseAttentionRecipe):
     @property
     def _num_selected(self) -> int:
         """Keys of the global and the transition branch."""
-        return self.num_chunks * (1 + self.num_transition + self.boundary_sinks)
+        keys = int("global" in self.branches)
+        if "transition" in self.branches:
+            keys += self.num_transition + self.boundary_sinks
+        return self.num_chunks * keys
 
     def _block_products(self, shape: RequestShape, *, is_last: bool) -> int:
         """Returns products of one SparseBlock for one request."""
@@ -254,12 +316,16 @@ class SparseCTRRecipe(SparseAttentionRecipe):
         if self.attention != "evo":
             sizes = (self.attention, length, shape.num_candidates)
             return total + self.sparse_products(*sizes, is_last=is_last)
-        keys = self._num_selected + self.num_local + 1 + self.num_registers
-        total += 2 * (keys + rows) * width**2
-        # Means of chunks, and two layers each for keys and values.
-        total += self.num_chunks * length * width
-        total += 4 * self.num_chunks * width**2
-        # Three weights a query and head from its three outputs: the gate.
-        total += queries * 3 * 3 * width
+        keys, branches = self._num_selected, len(self.branches)
+        if "local" in self.branches:
+            keys += self.num_local + 1 + self.num_registers
+            total += 2 * rows * width**2  # keys and values of windows
+        total += 2 * keys * width**2
+        if "global" in self.branches:
+            # Means of chunks, and two layers each for keys and values.
+            total += self.num_chunks * length * width
+            total += 4 * self.num_chunks * width**2
+        # A weight for each branch, from the outputs of all: the gate.
+        total += queries * branches**2 * width
         # One of the sink's own in each branch.
-        return total + 2 * queries * (keys + 3 * own_keys) * width
+        return total + 2 * queries * (keys + branches * own_keys) * width

@@ -147,6 +147,7 @@ class SparseCTR(RankingModel):
             boundary_sinks=BoundarySinks(name="boundary_sinks")
             if recipe.boundary_sinks
             else None,
+            branches=recipe.branches,
         )
 
     def _make_chunking(self) -> Chunking:
@@ -182,7 +183,10 @@ class SparseCTR(RankingModel):
         if recipe.encoding == "alibi":
             return ALiBi(recipe.num_heads, name="encoding")
         return RelTemporal(
-            recipe.num_heads, self.schema.time_zone, name="encoding"
+            recipe.num_heads,
+            self.schema.time_zone,
+            recipe.temporal_biases,
+            name="encoding",
         )
 
     def _make_sink(self) -> Sink:
@@ -194,7 +198,9 @@ class SparseCTR(RankingModel):
         if recipe.sink == "learned":
             # It starts as what a key of a day ago gets from its encoding:
             # from 0, heads that are steep in time would begin unread.
-            log_gap = -_LOG_GAP_OF_SINK * (recipe.encoding == "rel_temporal")
+            has_time = "time" in recipe.temporal_biases
+            has_time &= recipe.encoding == "rel_temporal"
+            log_gap = -_LOG_GAP_OF_SINK * has_time
             slopes = initial_slopes(recipe.num_heads)
             return LearnedSink([log_gap * s for s in slopes], name="sink")
         return NoSink(name="sink")

@@ -12,6 +12,7 @@ from sparsectr.layers.attention.full_attention import FullAttention
 from sparsectr.layers.chunking.time_chunking import TimeChunking
 from sparsectr.layers.encoding.no_encoding import NoEncoding
 from sparsectr.layers.encoding.rel_temporal import RelTemporal
+from sparsectr.layers.sink.boundary_sinks import BoundarySinks
 from sparsectr.layers.sparse_block import SparseBlock
 from sparsectr.ops.places import places_of_history, places_of_request
 from sparsectr.ops.query_blocks import query_block_bounds
@@ -240,6 +241,30 @@ def test_rejects_heads_that_do_not_divide(attention: str) -> None:
 def test_rejects_an_empty_window() -> None:
     with pytest.raises(ValueError, match="`num_local` must be at least 1"):
         EvoAttention(2, 0, TimeChunking(2, 2), NoEncoding())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"branches": ("local",)}, "`branches` must be two or three"),
+        (
+            {"branches": ("global", "transition"), "num_registers": 1},
+            "`num_registers` must be 0 without the local branch",
+        ),
+        (
+            {
+                "branches": ("global", "local"),
+                "boundary_sinks": BoundarySinks(),
+            },
+            "`boundary_sinks` must be None without the transition",
+        ),
+    ],
+)
+def test_rejects_parts_of_branches_that_are_not_there(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvoAttention(2, 1, TimeChunking(2, 2), NoEncoding(), **given)
 
 
 def test_rejects_fewer_registers_than_none() -> None:

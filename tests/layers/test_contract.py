@@ -106,6 +106,7 @@ ATTENTIONS = {
         "output_gate": GATE,
         "num_registers": 2,
         "boundary_sinks": serialized(BoundarySinks(name="boundary_sinks")),
+        "branches": ["global", "transition", "local"],
     },
     "full": {
         "num_heads": HEADS,
@@ -363,7 +364,7 @@ def test_similarity_chunking() -> None:
 def test_rel_temporal() -> None:
     check_layer(
         RelTemporal,
-        {"num_heads": HEADS, "time_zone": ZONE},
+        {"num_heads": HEADS, "time_zone": ZONE, "biases": ["time", "weekend"]},
         tuple(np.abs(_normal(2, 3, keys)) for keys in (5, 5, 5)),
         expected_output_shape=(2, 3, HEADS, 5),
         pinned_float32=True,
@@ -513,8 +514,8 @@ def test_swiglu() -> None:
 def test_branch_gate() -> None:
     check_layer(
         BranchGate,
-        {"num_heads": HEADS},
-        [_normal(2, 3, WIDTH), _normal(2, 3, WIDTH) + 1, _normal(2, 3, WIDTH)],
+        {"num_heads": HEADS, "num_branches": 2},
+        [_normal(2, 3, WIDTH), _normal(2, 3, WIDTH) + 1],
         expected_output_shape=(2, 3, WIDTH),
     )
 
@@ -825,6 +826,7 @@ def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
         "attention",
         "chunking",
         "encoding",
+        "evo_plan",
         "rotary",
         "serialization",
         "sink",

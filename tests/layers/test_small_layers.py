@@ -24,7 +24,7 @@ from sparsectr.schema import (
     DenseField,
     Table,
 )
-from sparsectr.time_zone import TimeZone
+from sparsectr.time_zone import UTC, TimeZone
 from tests import reference
 from tests.keras_weights import randomize
 
@@ -279,6 +279,8 @@ def test_request_embedding_needs_sizes() -> None:
         (BranchGate, [0], "`num_heads` must be at least 1"),
         (OutputGate, [0], "`num_heads` must be at least 1"),
         (RelTemporal, [0], "`num_heads` must be at least 1"),
+        (RelTemporal, [2, UTC, ["hour", "time"]], "`biases` must be one or"),
+        (BranchGate, [2, 0], "`num_branches` must be at least 1"),
         (EmbeddingTable, [1, 3], "`num_rows` must be at least 2"),
         (EmbeddingTable, [2, 0], "`width` must be at least 1"),
         (PredictionLayer, [0, (1,)], "`width` must be at least 1"),

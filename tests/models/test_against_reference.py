@@ -4,12 +4,13 @@ The sizes of `SCHEMA` and `CONFIG` are a different prime for every axis.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
-from configs.models.sparse_ctr import SparseCTRRecipe
+from configs.models.sparse_ctr import BRANCHES, SparseCTRRecipe
 from sparsectr.schema import DatasetSchema
 from sparsectr.time_fields import TIME_FIELDS
 from sparsectr.time_zone import TimeZone
@@ -64,6 +65,39 @@ def test_variants(attention: str, encoding: str, has_user: bool) -> None:
     schema = SCHEMA if has_user else without_user_fields(SCHEMA)
     config = dataclasses.replace(CONFIG, attention=attention, encoding=encoding)
     _check(schema, config, 4, [LENGTH, 3, 11])
+
+
+@pytest.mark.parametrize("has_user", [True, False])
+@pytest.mark.parametrize(
+    "branches", list(itertools.combinations(BRANCHES, 2)), ids="-".join
+)
+def test_without_a_branch(branches: tuple[str, ...], has_user: bool) -> None:
+    """Variants A2 to A4, with what may stand beside the other branches."""
+    schema = SCHEMA if has_user else without_user_fields(SCHEMA)
+    config = dataclasses.replace(
+        CONFIG,
+        branches=branches,
+        sink="key_value",
+        num_registers=2 if "local" in branches else 0,
+        boundary_sinks="transition" in branches,
+    )
+    _check(schema, config, 13, [LENGTH, 0, 1, 7])
+
+
+@pytest.mark.parametrize("attention", ["evo", "full"])
+@pytest.mark.parametrize(
+    "biases",
+    [("hour", "weekend"), ("time", "weekend"), ("time", "hour"), ("hour",)],
+    ids="-".join,
+)
+def test_without_a_temporal_bias(
+    biases: tuple[str, ...], attention: str
+) -> None:
+    """Variants B2 to B4."""
+    config = dataclasses.replace(
+        CONFIG, temporal_biases=biases, attention=attention
+    )
+    _check(SCHEMA, config, 14, [LENGTH, 3, 11])
 
 
 @pytest.mark.parametrize("has_user", [True, False])

@@ -1,6 +1,7 @@
 """What SparseCTR promises beyond the contract of all models."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.models.sparse_ctr import SparseCTRRecipe
+from configs.models.sparse_ctr import BRANCHES, SparseCTRRecipe
+from sparsectr.model_recipe import RequestShape
 from sparsectr.models.ranking_model import RankingModel
 from sparsectr.models.sparse_ctr import SparseCTR
 from sparsectr.ops.places import places_of_history
@@ -25,6 +27,7 @@ from tests.make_requests import (
     make_requests,
     pad_left,
 )
+from tests.matrix_products import matrix_products
 
 NUM_VALID = [LENGTH, 0, 1, 6, 17]
 
@@ -129,6 +132,70 @@ def test_the_state_does_not_grow_with_the_history(
     state = model.encode_user(make_requests(4, [5, 0], length=length))
     assert tuple(state["keys"].shape) == (2, 1, keys, 4)
     assert tuple(state["key_time"].shape) == (2, keys - 1)
+
+
+@pytest.mark.parametrize(
+    "branches", list(itertools.combinations(BRANCHES, 2)), ids="-".join
+)
+def test_a_branch_that_is_not_there_costs_nothing(
+    branches: tuple[str, ...],
+) -> None:
+    """Variants A2 to A4: operations, state, and no weight of the branch."""
+    recipe = dataclasses.replace(CONFIG, branches=branches)
+    whole, model = (random_model(SCHEMA, x) for x in (CONFIG, recipe))
+    requests = make_requests(3, [5, LENGTH])
+    shape = RequestShape(2, LENGTH, NUM_CANDIDATES)
+    said = recipe.flops(SCHEMA, shape)
+    assert said < CONFIG.flops(SCHEMA, shape)
+    assert 0.97 * said <= matrix_products(model, requests) <= 1.03 * said
+    state = model.encode_user(requests)
+    for spec in recipe.state_spec(SCHEMA).tensors:
+        assert list(state[spec.name].shape[1:]) == spec.sizes(LENGTH)
+    assert state["keys"].shape[2] < whole.encode_user(requests)["keys"].shape[2]
+    names = " ".join(weight.path for weight in model.weights)
+    assert ("aggregate" in names) == ("global" in branches)
+    assert ("user_mlp" in names) == ("local" in branches)
+
+
+def test_a_temporal_bias_that_is_not_there_has_no_slopes() -> None:
+    recipe = dataclasses.replace(SMALL_CONFIG, temporal_biases=("hour",))
+    names = [weight.name for weight in recipe.build(SCHEMA).weights]
+    assert {n for n in names if n.startswith("slopes")} == {"slopes_hour"}
+    # The sink begins as a key of a day ago, whose bias is that of the time.
+    recipe = dataclasses.replace(recipe, sink="learned")
+    sink: Any = recipe.build(SCHEMA)
+    assert not np.any(sink.blocks[0].attention.sink.logit)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"branches": ("local",)}, "be 2 or more of global, transition"),
+        ({"branches": ("local", "global")}, "in this order"),
+        ({"temporal_biases": ()}, "be 1 or more of time, hour, weekend"),
+        (
+            {"branches": ("global", "local"), "attention": "full"},
+            "`branches` must be all without attention=evo",
+        ),
+        (
+            {"temporal_biases": ("time",), "encoding": "none"},
+            "`temporal_biases` must be all without",
+        ),
+        (
+            {"branches": ("global", "transition"), "num_registers": 1},
+            "`num_registers` must be 0 without the local branch",
+        ),
+        (
+            {"branches": ("global", "local"), "boundary_sinks": True},
+            "`boundary_sinks` must be false without the transition",
+        ),
+    ],
+)
+def test_refuses_parts_that_do_not_fit(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **values)
 
 
 def test_dropout_moves_no_cut() -> None:

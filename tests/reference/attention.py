@@ -46,8 +46,14 @@ def rel_temporal(
     """The bias of Eq. 15, with the block's own coefficients.
 
     It is 0 for a key without a time, which is the user, and everywhere in
-    variant B1.
+    variant B1. Variants B2, B3 and B4 lack one of its three terms.
     """
+    slopes = {
+        kind: block[f"slopes_{kind}"]
+        if kind in config.temporal_biases
+        else np.zeros(config.num_heads)
+        for kind in ("time", "hour", "weekend")
+    }
 
     def bias(query_time: int, key_time: Time | None) -> Array:
         if key_time is None or config.encoding == "none":
@@ -55,9 +61,9 @@ def rel_temporal(
         return temporal_bias(
             query_time,
             key_time,
-            block["slopes_time"],
-            block["slopes_hour"],
-            block["slopes_weekend"],
+            slopes["time"],
+            slopes["hour"],
+            slopes["weekend"],
             zone,
         )
 
@@ -324,12 +330,12 @@ def local_attention(
 
 
 def gate(branches: Sequence[Array], weights: Array, num_heads: int) -> Array:
-    """Mixes the three branches inside each head (Eqs. 9 and 10).
+    """Mixes the branches inside each head (Eqs. 9 and 10).
 
     Args:
         branches: Outputs of global, transition and local attention, each
-            `[N, d]`.
-        weights: `[H, 3 d_h, 3]`.
+            `[N, d]`; variants A2, A3 and A4 lack one of them.
+        weights: `[H, 3 d_h, 3]`, or `[H, 2 d_h, 2]`.
         num_heads: H.
 
     Returns:
@@ -401,13 +407,19 @@ def evo_attention(
     user_key = None if user is None else user @ block["key"]
     user_value = None if user is None else user @ block["value"]
     times = (behavior_times, request_time, config, zone)
-    branches = [
-        global_attention(block, queries, keys, values, *times),
-        transition_attention(block, queries, keys, values, *times),
-        local_attention(
-            block, queries, keys, values, user_key, user_value, *times
-        ),
-    ]
+    branches = []
+    if "global" in config.branches:
+        branches.append(global_attention(block, queries, keys, values, *times))
+    if "transition" in config.branches:
+        branches.append(
+            transition_attention(block, queries, keys, values, *times)
+        )
+    if "local" in config.branches:
+        branches.append(
+            local_attention(
+                block, queries, keys, values, user_key, user_value, *times
+            )
+        )
     fused = gate(branches, block["gate"], config.num_heads)
     fused = output_gate(block, fused, sequence, config)
     return fused @ block["output"]  # Eq. 11

@@ -248,7 +248,8 @@ def forward(
         row = {name: values[b] for name, values in inputs.items()}
         sequence, user_embeddings = input_layer(weights, row, schema)
         user = None
-        if schema.user_fields and config.attention == "evo":
+        reads_user = config.attention == "evo" and "local" in config.branches
+        if schema.user_fields and reads_user:
             user = mlp(weights["user_mlp"], user_embeddings)
         behavior_times = [int(time) for time in row["behavior_time"]]
         for block in weights["blocks"]:

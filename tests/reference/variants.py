@@ -133,6 +133,8 @@ def attention(
             if user is not None:
                 rows = user @ block["key"], user @ block["value"]
                 branches[2].append(Key(*rows, None))
+            if "local" not in config.branches:
+                branches, outputs = branches[:2], outputs[:2]
         is_padding = row < length and request.times[row] == 0
         for branch, output in zip(branches, outputs, strict=True):
             output.append(

@@ -1,6 +1,6 @@
-"""The gate that fuses the three branches of EvoAttention.
+"""The gate that fuses the branches of EvoAttention.
 
-Axes: B batch, Q queries, H heads, d width, d_h = d / H.
+Axes: B batch, Q queries, H heads, d width, d_h = d / H, n branches.
 """
 
 from typing import Any
@@ -21,33 +21,43 @@ class BranchGate(keras.layers.Layer):
 
     Args:
         num_heads: H.
+        num_branches: n, the paper's 3 or fewer.
 
     Call arguments:
-        branches: Three float tensors `[B, Q, d]`, the heads side by side.
-        trace: Gets `gate`, the weights a, float32 `[B, Q, H, 3]`.
+        branches: n float tensors `[B, Q, d]`, the heads side by side.
+        trace: Gets `gate`, the weights a, float32 `[B, Q, H, n]`.
 
     Returns:
         float `[B, Q, d]`.
 
     Raises:
-        ValueError: If `num_heads` is below 1 or does not divide d.
+        ValueError: If `num_heads` is below 1 or does not divide d, or
+            `num_branches` is below 1.
 
     Numerics:
         The softmax is float32 under every policy.
 
     Differs from the paper:
         Eq. 9 writes one `W_gate` of `[3 d, 3]`; Eq. 11 fuses inside each
-        head, so there is one `[3 d_h, 3]` a head.
+        head, so there is one `[n d_h, n]` a head.
     """
 
-    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_heads: int, num_branches: int = 3, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if num_heads < 1:
             raise ValueError(
                 "`num_heads` must be at least 1. "
                 f"Received: num_heads={num_heads}"
             )
+        if num_branches < 1:
+            raise ValueError(
+                "`num_branches` must be at least 1. "
+                f"Received: num_branches={num_branches}"
+            )
         self.num_heads = num_heads
+        self.num_branches = num_branches
 
     def build(self, branches_shape: Any) -> None:
         width = branches_shape[0][-1]
@@ -58,7 +68,11 @@ class BranchGate(keras.layers.Layer):
             )
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(self.num_heads, 3 * width // self.num_heads, 3),
+            shape=(
+                self.num_heads,
+                self.num_branches * width // self.num_heads,
+                self.num_branches,
+            ),
             initializer="glorot_uniform",
         )
         self.built = True
@@ -75,7 +89,9 @@ class BranchGate(keras.layers.Layer):
                 branches, self._wide_kernels(width), strict=True
             )
         )
-        logits = ops.reshape(logits, (batch, queries, self.num_heads, 3))
+        logits = ops.reshape(
+            logits, (batch, queries, self.num_heads, self.num_branches)
+        )
         weights = ops.softmax(ops.cast(logits, "float32"), axis=-1)
         if trace is not None:
             trace.record("gate", weights)
@@ -87,24 +103,30 @@ class BranchGate(keras.layers.Layer):
         return ops.reshape(fused, (batch, queries, width))
 
     def _wide_kernels(self, width: int) -> list[Tensor]:
-        """Lays the heads out block-diagonally, `[d, 3 H]` for each branch.
+        """Lays the heads out block-diagonally, `[d, n H]` for each branch.
 
         One dense product a branch then: a batch of products as narrow as a
         head is slower, most of all its gradient.
         """
-        heads = self.num_heads
-        kernel = ops.reshape(self.kernel, (heads, 3, width // heads, 1, 3))
+        heads, count = self.num_heads, self.num_branches
+        kernel = ops.reshape(
+            self.kernel, (heads, count, width // heads, 1, count)
+        )
         own = ops.reshape(
             ops.eye(heads, dtype=kernel.dtype), (heads, 1, 1, heads, 1)
         )
-        wide = kernel * own  # [H, 3, d_h, H, 3]
+        wide = kernel * own  # [H, n, d_h, H, n]
         return [
-            ops.reshape(wide[:, branch], (width, 3 * heads))
-            for branch in range(3)
+            ops.reshape(wide[:, branch], (width, count * heads))
+            for branch in range(count)
         ]
 
     def compute_output_shape(self, branches_shape: Any) -> Any:
         return branches_shape[0]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_heads": self.num_heads}
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_branches": self.num_branches,
+        }

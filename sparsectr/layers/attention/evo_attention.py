@@ -5,13 +5,15 @@ m transition behaviours a chunk, w local window, r registers,
 S = P + m P + w + 1 + r keys.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from sparsectr.layers.attention.attention import Attention, Encoded
 from sparsectr.layers.attention.branch_gate import BranchGate
+from sparsectr.layers.attention.evo_plan import EvoPlan, HistoryPlan
 from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.encoding.encoding import Encoding, Features
@@ -26,46 +28,8 @@ from sparsectr.ops.places import Places
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace, within
 
-
-class HistoryPlan(NamedTuple):
-    """What behaviours read of each other.
-
-    Attributes:
-        features: Of the encoding, of behaviours against chunks and transition
-            behaviours, `[B, L, P + m P]` each.
-        mask: bool `[B, L, P + m P]`.
-        window_features: Those against their own window, the user and the
-            registers, `[B, L, w + 1 + r]` each.
-        window_mask: bool `[B, L, w + 1 + r]`.
-    """
-
-    features: Features
-    mask: Tensor
-    window_features: Features
-    window_mask: Tensor
-
-
-class EvoPlan(NamedTuple):
-    """What all blocks of EvoAttention share.
-
-    Attributes:
-        chunks: The `Chunks` of the histories.
-        behaviors: Places of the behaviours, `[B, L]`.
-        newest_index: int32 `[B, w]`, indices of the newest behaviours.
-        keys: Places of every key but the user's and the registers', which
-            have none, `[B, S - 1 - r]`.
-        key_mask: bool `[B, S]`.
-        gap: int32 `[B, P]`, rows of the boundary sinks; `None` without.
-        history: `None` where only candidates will ask.
-    """
-
-    chunks: Chunks
-    behaviors: Places
-    newest_index: Tensor
-    keys: Places
-    key_mask: Tensor
-    gap: Tensor | None
-    history: HistoryPlan | None
+BRANCHES = ("global", "transition", "local")
+"""What a query reads by, in the order of the keys."""
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -89,10 +53,14 @@ class EvoAttention(Attention):
         num_registers: r.
         boundary_sinks: P keys more in the transition branch, behind those of
             m: each read from the first behaviour of its chunk on.
+        branches: Which of `BRANCHES` there are, two at least. The gate fuses
+            those, and keys of the others are nowhere: the paper's variants
+            A2, A3 and A4 lack one each.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
     P are global, m P transition, w + 1 + r local ones, the user's and the
-    registers' the last.
+    registers' the last. The user and the registers are of the local branch,
+    the boundary sinks of the transition branch.
 
     Masking:
         A query without a valid key in a branch gets 0 from that branch.
@@ -114,9 +82,7 @@ class EvoAttention(Attention):
         user's: what scores has one kind of key.
     """
 
-    reads_user = True
     picks_rows = True
-    traced_branches = ("global", "transition", "local")
 
     def __init__(
         self,
@@ -129,6 +95,7 @@ class EvoAttention(Attention):
         output_gate: OutputGate | None = None,
         num_registers: int = 0,
         boundary_sinks: BoundarySinks | None = None,
+        branches: Sequence[str] = BRANCHES,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
@@ -142,6 +109,9 @@ class EvoAttention(Attention):
                 "`num_registers` must be at least 0. "
                 f"Received: num_registers={num_registers}"
             )
+        _check_branches(branches, num_registers, boundary_sinks is not None)
+        self.branches = self.traced_branches = tuple(branches)
+        self.reads_user = "local" in branches
         self.num_local = num_local
         self.num_registers = num_registers
         self.chunking: Chunking = deserialized(chunking)
@@ -151,29 +121,17 @@ class EvoAttention(Attention):
     def build(self, query_shape: Any, *unused: Any, **unnamed: Any) -> None:
         super().build(query_shape)
         width = query_shape[-1]
-        self.key_aggregate = [
-            self._dense(
-                width,
-                "key_aggregate_hidden",
-                use_bias=True,
-                activation="relu",
-            ),
-            # A bias here would move all of a query's logits alike.
-            self._dense(width, "key_aggregate_output"),
-        ]
-        self.value_aggregate = [
-            self._dense(
-                width,
-                "value_aggregate_hidden",
-                use_bias=True,
-                activation="relu",
-            ),
-            self._dense(width, "value_aggregate_output", use_bias=True),
-        ]
+        if "global" in self.branches:
+            # A bias would move all of a query's logits alike.
+            self.key_aggregate = self._mlp(width, "key", ends_in_bias=False)
+            self.value_aggregate = self._mlp(width, "value", ends_in_bias=True)
         self.gate = BranchGate(
-            self.num_heads, name="gate", dtype=self.dtype_policy
+            self.num_heads,
+            len(self.branches),
+            name="gate",
+            dtype=self.dtype_policy,
         )
-        self.gate.build([(None, None, width)] * 3)
+        self.gate.build([(None, None, width)] * len(self.branches))
         if self.boundary_sinks is not None:
             self.boundary_sinks.build((None, None, width))
         if self.num_registers:
@@ -183,6 +141,22 @@ class EvoAttention(Attention):
                 # As large as the normalized rows that they stand among.
                 initializer=keras.initializers.RandomNormal(stddev=1.0),
             )
+
+    def _mlp(
+        self, width: int, name: str, *, ends_in_bias: bool
+    ) -> list[keras.layers.Dense]:
+        """Returns the two layers of Eq. 4 or 5."""
+        return [
+            self._dense(
+                width,
+                f"{name}_aggregate_hidden",
+                use_bias=True,
+                activation="relu",
+            ),
+            self._dense(
+                width, f"{name}_aggregate_output", use_bias=ends_in_bias
+            ),
+        ]
 
     def plan(
         self, history: Places, rows: Tensor, *, for_history: bool
@@ -200,11 +174,15 @@ class EvoAttention(Attention):
             newest_mask,
             ops.zeros_like(newest_mask),
         )
-        places, gap = [chunks.place, chunks.transition_place], None
+        places, gap = (
+            self._of_branches(chunks.place, chunks.transition_place),
+            None,
+        )
         if self.boundary_sinks is not None:
             place, gap = self.boundary_sinks.stand(history, chunks)
             places.append(place)
-        places.append(newest_place)
+        if "local" in self.branches:
+            places.append(newest_place)
         keys = Places(
             *(ops.concatenate(x, axis=1) for x in zip(*places, strict=True))
         )  # [B, S - 1 - r]
@@ -227,7 +205,7 @@ class EvoAttention(Attention):
         length = ops.shape(history.time)[1]
         index = ops.reshape(ops.arange(length, dtype="int32"), (1, -1, 1))
         # A chunk's key mixes its later members: it is read from its last on.
-        last = [chunks.end - 1, chunks.transition_index]
+        last = self._of_branches(chunks.end - 1, chunks.transition_index)
         if self.boundary_sinks is not None:
             last.append(chunks.start)
         last_read = ops.concatenate(last, axis=1)
@@ -237,6 +215,9 @@ class EvoAttention(Attention):
             ops.expand_dims(selected.valid, 1),
             ops.expand_dims(last_read, 1) <= index,
         )  # [B, L, P + m P]
+        features = self.encoding.relate(history, selected)
+        if "local" not in self.branches:
+            return HistoryPlan(features, mask, None, None)
         valid = index >= ops.expand_dims(chunks.start[:, :1], 1)  # [B, L, 1]
         steps = range(self.num_local)
         near_valid = ops.concatenate(
@@ -250,7 +231,7 @@ class EvoAttention(Attention):
             ops.zeros_like(near_valid),
         )  # [B, L, w]
         return HistoryPlan(
-            features=self.encoding.relate(history, selected),
+            features=features,
             mask=mask,
             window_features=self.encoding.relate(
                 history, near, self._num_unplaced
@@ -258,13 +239,20 @@ class EvoAttention(Attention):
             window_mask=self._with_unplaced(near.valid),
         )
 
+    def _of_branches(self, chunks: Any, transition: Any) -> list[Any]:
+        """Returns those that are of a branch which is there."""
+        found = {"global": chunks, "transition": transition}
+        return [x for name, x in found.items() if name in self.branches]
+
     @property
     def _num_unplaced(self) -> int:
         """How many keys stand nowhere: the user's and the registers'."""
-        return 1 + self.num_registers
+        return self.reads_user + self.num_registers
 
     def _with_unplaced(self, valid: Tensor) -> Tensor:
         """Adds to a mask `[..., S']` the keys that stand nowhere."""
+        if not self._num_unplaced:
+            return valid
         there = [self.has_user] + self.num_registers * [True]
         columns = ops.broadcast_to(
             ops.convert_to_tensor(there),
@@ -274,29 +262,35 @@ class EvoAttention(Attention):
 
     def encode(self, rows: Tensor, user: Tensor, plan: EvoPlan) -> Encoded:
         """Returns the S keys and values of every user. See `Attention`."""
-        means = ops.matmul(
-            ops.cast(plan.chunks.weights, rows.dtype), rows
-        )  # [B, P, d]
-        selected = ops.concatenate(
-            [
-                means,
-                gather_rows(rows, plan.chunks.transition_index),
-                *self._sink_rows(plan.gap, rows),
-                gather_rows(rows, plan.newest_index),
-                ops.expand_dims(user, 1),
-                *self._register_rows(user),
-            ],
-            axis=1,
-        )  # [B, S, d]
-        keys = self._aggregate(
-            self.key_projection(selected), self.key_aggregate
+        parts = []
+        if "global" in self.branches:
+            weights = ops.cast(plan.chunks.weights, rows.dtype)
+            parts.append(ops.matmul(weights, rows))  # [B, P, d]
+        if "transition" in self.branches:
+            parts.append(gather_rows(rows, plan.chunks.transition_index))
+            parts.extend(self._sink_rows(plan.gap, rows))
+        if "local" in self.branches:
+            parts.append(gather_rows(rows, plan.newest_index))
+            parts.append(ops.expand_dims(user, 1))
+            parts.extend(self._register_rows(user))
+        selected = ops.concatenate(parts, axis=1)  # [B, S, d]
+        keys = self.key_projection(selected)
+        values = self.value_projection(selected)
+        if "global" in self.branches:
+            keys = self._aggregate(keys, self.key_aggregate)
+            values = self._aggregate(values, self.value_aggregate)
+        keys = self.encoding.turn(
+            keys, plan.keys, num_unplaced=self._num_turned, is_query=False
         )
-        return Encoded(
-            self.encoding.turn(keys, plan.keys, num_unplaced=1, is_query=False),
-            self._aggregate(
-                self.value_projection(selected), self.value_aggregate
-            ),
-        )
+        return Encoded(keys, values)
+
+    @property
+    def _num_turned(self) -> int:
+        """How many keys of no place stand beside an encoding that turns.
+
+        The user's: a recipe refuses registers there.
+        """
+        return int(self.reads_user)
 
     def _sink_rows(self, gap: Tensor | None, rows: Tensor) -> list[Tensor]:
         """Returns those of the chunks' boundaries, if there are any."""
@@ -333,7 +327,8 @@ class EvoAttention(Attention):
         projected = self.encoding.turn(
             self.query_projection(query), places, is_query=True
         )
-        keys = self.encoding.turn_unplaced(keys, 1, places)
+        if self._num_turned:
+            keys = self.encoding.turn_unplaced(keys, self._num_turned, places)
         mask = ops.expand_dims(key_mask, 1)  # [B, 1, S]
         encoded = Encoded(keys, values)
         outputs = [
@@ -372,8 +367,25 @@ class EvoAttention(Attention):
                 branches[name],
                 within(trace, name),
             )
-            for name in ("global", "transition")
+            for name in self.branches
+            if name != "local"
         ]
+        if "local" in self.branches:
+            outputs.append(
+                self._read_window(query, rows, encoded, plan, trace)
+            )
+        return self._output(self.gate(outputs, trace=trace), rows, trace)
+
+    def _read_window(
+        self,
+        query: Tensor,
+        rows: Tensor,
+        encoded: Encoded,
+        plan: EvoPlan,
+        trace: Trace | None,
+    ) -> Tensor:
+        """Returns what behaviours read of their window and the user."""
+        history: Any = plan.history
         shared, shared_values, bias, mask = self.sink.with_own_key(
             encoded.keys[:, -self._num_unplaced :],
             encoded.values[:, -self._num_unplaced :],
@@ -381,30 +393,28 @@ class EvoAttention(Attention):
             history.window_mask,
         )
         own = None if trace is None else Trace()
-        outputs.append(
-            attend_window(
-                query,
-                self.encoding.turn(
-                    self.key_projection(rows), plan.behaviors, is_query=False
-                ),
-                self.value_projection(rows),
-                [
-                    self.encoding.turn_unplaced(
-                        shared[:, place : place + 1], 1, plan.behaviors
-                    )
-                    for place in range(shared.shape[1])
-                ],
-                shared_values,
-                bias,
-                mask,
-                self.num_heads,
-                self.sink.numerators,
-                own,
-            )
+        read = attend_window(
+            query,
+            self.encoding.turn(
+                self.key_projection(rows), plan.behaviors, is_query=False
+            ),
+            self.value_projection(rows),
+            [
+                self.encoding.turn_unplaced(
+                    shared[:, place : place + 1], 1, plan.behaviors
+                )
+                for place in range(shared.shape[1])
+            ],
+            shared_values,
+            bias,
+            mask,
+            self.num_heads,
+            self.sink.numerators,
+            own,
         )
         if trace is not None and own is not None:
             self._record(trace.within("local"), own, history.window_mask)
-        return self._output(self.gate(outputs, trace=trace), rows, trace)
+        return read
 
     def key_groups(self, branch: str, mask: Tensor) -> dict[str, Tensor]:
         """Tells the oldest chunk, the newest behaviour and others apart."""
@@ -435,13 +445,17 @@ class EvoAttention(Attention):
     def _branches(self) -> dict[str, slice]:
         """Returns which keys each branch reads."""
         chunks = self.chunking.num_chunks
-        local = chunks * (1 + self.chunking.num_transition)
-        local += chunks * (self.boundary_sinks is not None)
-        return {
+        rows_of_chunk = self.chunking.num_transition
+        rows_of_chunk += self.boundary_sinks is not None
+        transition = chunks * ("global" in self.branches)
+        local = transition
+        local += chunks * rows_of_chunk * ("transition" in self.branches)
+        found = {
             "global": slice(0, chunks),
-            "transition": slice(chunks, local),
+            "transition": slice(transition, local),
             "local": slice(local, None),
         }
+        return {name: found[name] for name in self.branches}
 
     def _attend(
         self,
@@ -477,4 +491,26 @@ class EvoAttention(Attention):
             "boundary_sinks": None
             if self.boundary_sinks is None
             else serialized(self.boundary_sinks),
+            "branches": list(self.branches),
         }
+
+
+def _check_branches(
+    branches: Sequence[str], num_registers: int, has_boundaries: bool
+) -> None:
+    """Raises ValueError if branches lack what others of the layer need."""
+    known = [name for name in BRANCHES if name in branches]
+    if list(branches) != known or len(known) < 2:
+        raise ValueError(
+            f"`branches` must be two or three of {', '.join(BRANCHES)}, in "
+            f"this order. Received: branches={branches!r}"
+        )
+    if "local" not in branches and num_registers:
+        raise ValueError(
+            "`num_registers` must be 0 without the local branch. "
+            f"Received: num_registers={num_registers}"
+        )
+    if "transition" not in branches and has_boundaries:
+        raise ValueError(
+            "`boundary_sinks` must be None without the transition branch."
+        )

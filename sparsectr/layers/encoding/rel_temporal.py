@@ -4,7 +4,9 @@ Axes: B batch, Q queries, S keys, H heads.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +17,9 @@ from sparsectr.ops.places import Places
 from sparsectr.ops.temporal_features import temporal_features
 from sparsectr.ops.tensor import Tensor
 from sparsectr.time_zone import UTC, TimeZone
+
+BIASES = ("time", "hour", "weekend")
+"""Those of Eqs. 12, 13 and 14."""
 
 
 def initial_slopes(num_heads: int) -> list[float]:
@@ -39,6 +44,8 @@ class RelTemporal(Encoding):
     Args:
         num_heads: H.
         time_zone: The data set's, for weekends, or its dict.
+        biases: Which of `BIASES` there are, one at least: the paper's
+            variants B2, B3 and B4 lack one each.
 
     Call arguments:
         log_gap: float32 `[B, Q, S]`, `floor(log2(dt))`, dt in seconds.
@@ -49,7 +56,7 @@ class RelTemporal(Encoding):
         float32 `[B, Q, H, S]`.
 
     Raises:
-        ValueError: If `num_heads` is below 1.
+        ValueError: If `num_heads` is below 1, or there are no such biases.
 
     Numerics:
         float32 under every policy: `log_gap * s1` reaches 30.
@@ -62,6 +69,7 @@ class RelTemporal(Encoding):
         self,
         num_heads: int,
         time_zone: TimeZone | Mapping[str, Any] = UTC,
+        biases: Sequence[str] = BIASES,
         **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
@@ -71,7 +79,14 @@ class RelTemporal(Encoding):
                 "`num_heads` must be at least 1. "
                 f"Received: num_heads={num_heads}"
             )
+        known = [name for name in BIASES if name in biases]
+        if not known or list(biases) != known:
+            raise ValueError(
+                f"`biases` must be one or more of {', '.join(BIASES)}, in "
+                f"this order. Received: biases={biases!r}"
+            )
         self.num_heads = num_heads
+        self.biases = tuple(biases)
         if not isinstance(time_zone, TimeZone):
             time_zone = TimeZone.from_dict(time_zone)
         self.time_zone = time_zone
@@ -79,18 +94,15 @@ class RelTemporal(Encoding):
     def build(self, *unused_shapes: Any, **unused: Any) -> None:
         slopes = initial_slopes(self.num_heads)
 
-        def add_slopes(name: str) -> Any:
-            return self.add_weight(
-                name=name,
+        for name in self.biases:
+            weight = self.add_weight(
+                name=f"slopes_{name}",
                 shape=(self.num_heads,),
                 initializer=lambda shape, dtype=None: ops.convert_to_tensor(
                     slopes, dtype
                 ),
             )
-
-        self.slopes_time = add_slopes("slopes_time")
-        self.slopes_hour = add_slopes("slopes_hour")
-        self.slopes_weekend = add_slopes("slopes_weekend")
+            setattr(self, f"slopes_{name}", weight)
         self.built = True
 
     def relate(
@@ -129,10 +141,14 @@ class RelTemporal(Encoding):
             rows = ops.reshape(rows, (batch, queries, self.num_heads, 1))
             return ops.expand_dims(feature, 2) * rows
 
-        return -(
-            spread(log_gap, self.slopes_time)
-            + spread(hour_wave, self.slopes_hour)
-            + spread(weekend_differs, self.slopes_weekend)
+        features = (log_gap, hour_wave, weekend_differs)
+        return -functools.reduce(
+            operator.add,
+            (
+                spread(feature, getattr(self, f"slopes_{name}"))
+                for name, feature in zip(BIASES, features, strict=True)
+                if name in self.biases
+            ),
         )  # [B, Q, H, S]
 
     def compute_output_shape(
@@ -149,4 +165,5 @@ class RelTemporal(Encoding):
             **super().get_config(),
             "num_heads": self.num_heads,
             "time_zone": dataclasses.asdict(self.time_zone),
+            "biases": list(self.biases),
         }

@@ -106,6 +106,13 @@ def test_chunkings(chunking: str) -> None:
     _check(dataclasses.replace(CONFIG, chunking=chunking, encoding="alibi"))
 
 
+@pytest.mark.parametrize("encoding", ["rope", "alibi"])
+def test_without_the_local_branch(encoding: str) -> None:
+    """Nothing stands nowhere then: no user's key that stays unturned."""
+    branches = ("global", "transition")
+    _check(dataclasses.replace(CONFIG, encoding=encoding, branches=branches))
+
+
 def test_t5_buckets() -> None:
     """As far as they differ, and a row behind the last for no place."""
     distances = np.arange(200, dtype="int32")

@@ -1,0 +1,1 @@
+"""What `benchmarks.sweep` is made of."""

@@ -1,0 +1,1 @@
+"""Sweeps: variants of one recipe that are compared; one file a sweep."""
