@@ -12,6 +12,7 @@ from sparsectr.ops.candidate_attention import attend_history_and_self
 from sparsectr.ops.causal_blocks import QueryBlock
 from sparsectr.ops.head_attention import attend_by_head
 from sparsectr.ops.masked_softmax import masked_exponentials
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.tensor import Tensor
 
 
@@ -139,9 +140,9 @@ class TransformerBlock(keras.layers.Layer):
         query = self.query_projection(behaviors)
         attended = [
             self._attend(
-                query[:, block.start : block.end],
-                keys[:, : block.end],
-                values[:, : block.end],
+                slice_axis(query, block.start, block.end),
+                slice_axis(keys, 0, block.end),
+                slice_axis(values, 0, block.end),
                 block.mask,
             )
             for block in queries

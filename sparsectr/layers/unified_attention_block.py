@@ -16,6 +16,7 @@ from sparsectr.ops.candidate_attention import attend_history_and_self
 from sparsectr.ops.causal_blocks import QueryBlock
 from sparsectr.ops.head_attention import attend, attend_by_head
 from sparsectr.ops.masked_softmax import masked_exponentials
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.tensor import Tensor
 
 
@@ -193,9 +194,9 @@ class UnifiedAttentionBlock(keras.layers.Layer):
         query = self.query_projection(x)
         attended = [
             attend_by_head(
-                query[:, block.start : block.end],
-                keys[:, : block.end],
-                values[:, : block.end],
+                slice_axis(query, block.start, block.end),
+                slice_axis(keys, 0, block.end),
+                slice_axis(values, 0, block.end),
                 self.encoding.bias(block.features),
                 block.mask,
                 self.num_heads,

@@ -6,6 +6,7 @@ Axes: B batch, C candidates, L history length, H heads, d width, d_h = d / H.
 from keras import ops
 
 from sparsectr.ops.masked_softmax import masked_exponentials
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.split_heads import join_heads, split_heads
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
@@ -69,11 +70,12 @@ def attend_history_and_self(
     )  # [B, H, C, L + 1]
     if trace is not None:
         trace.record("weights", ops.transpose(weights / total, (0, 2, 1, 3)))
+    length = ops.shape(weights)[-1] - 1
     sums = ops.matmul(
-        ops.cast(weights[..., :-1], values.dtype),
+        ops.cast(slice_axis(weights, 0, length, axis=3), values.dtype),
         split_heads(values, num_heads),
     )
-    own = weights[..., -1:] * ops.cast(
+    own = slice_axis(weights, length, axis=3) * ops.cast(
         split_heads(own_value, num_heads), "float32"
     )
     attended = (ops.cast(sums, "float32") + own) / total

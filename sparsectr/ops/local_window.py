@@ -9,6 +9,7 @@ from keras import ops
 
 from sparsectr.ops.head_attention import head_indicator
 from sparsectr.ops.masked_softmax import Numerators
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
 
@@ -29,7 +30,7 @@ def shift(sequence: Tensor, steps: int) -> Tensor:
     padding = [(0, 0)] * rank
     padding[1] = (steps, 0)
     length = ops.shape(sequence)[1]
-    return ops.pad(sequence, padding)[:, :length]
+    return slice_axis(ops.pad(sequence, padding), 0, length)
 
 
 def windows(sequence: Tensor, size: int) -> Tensor:
@@ -110,9 +111,13 @@ def attend_window(
         trace.record("logits", logits)
     weights = ops.cast(weights, values.dtype)
     to_columns = ops.transpose(indicator)  # [H, d]
-    others = [shared_values[:, n : n + 1] for n in range(num_shared)]
+    others = ops.split(shared_values, num_shared, axis=1)
     outputs = [
-        ops.matmul(weights[..., place], to_columns) * value
-        for place, value in enumerate([*own(values), *others])
+        ops.matmul(weight, to_columns) * value
+        for weight, value in zip(
+            ops.unstack(weights, size + num_shared, axis=-1),
+            [*own(values), *others],
+            strict=True,
+        )
     ]  # w + U times [B, L, d]
     return sum(outputs[1:], outputs[0])

@@ -10,6 +10,7 @@ Axes: B batch, L history length, n groups, c rows of a group, s stride.
 from keras import ops
 
 from sparsectr.ops.places import Places
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.tensor import Tensor
 
 
@@ -58,7 +59,7 @@ def with_previous(blocks: Tensor) -> Tensor:
         Tensor `[B, n, 2 c, ...]`.
     """
     count = ops.shape(blocks)[1]
-    previous = pad_rows(blocks, 1)[:, :count]
+    previous = slice_axis(pad_rows(blocks, 1), 0, count)
     return ops.concatenate([previous, blocks], axis=2)
 
 
@@ -87,7 +88,7 @@ def joined_blocks(blocks: Tensor, length: Tensor | int) -> Tensor:
     """Undoes `row_blocks`, `[B, n, c, ...]` to `[B, L, ...]`."""
     _, count, size = ops.shape(blocks)[:3]
     rows = ops.reshape(blocks, (-1, count * size, *blocks.shape[3:]))
-    return rows[:, count * size - length :]
+    return slice_axis(rows, count * size - length)
 
 
 def flat_groups(groups: Tensor) -> Tensor:

@@ -92,13 +92,12 @@ class BranchGate(keras.layers.Layer):
         logits = ops.reshape(
             logits, (batch, queries, self.num_heads, self.num_branches)
         )
-        weights = ops.softmax(ops.cast(logits, "float32"), axis=-1)
+        weights = _softmax_of_few(ops.cast(logits, "float32"))
         if trace is not None:
-            trace.record("gate", weights)
-        weights = ops.cast(weights, self.compute_dtype)
+            trace.record("gate", ops.concatenate(weights, axis=-1))
         fused = sum(
-            weights[..., index : index + 1] * ops.reshape(branch, heads)
-            for index, branch in enumerate(branches)
+            ops.cast(weight, self.compute_dtype) * ops.reshape(branch, heads)
+            for weight, branch in zip(weights, branches, strict=True)
         )  # [B, Q, H, d_h]
         return ops.reshape(fused, (batch, queries, width))
 
@@ -130,3 +129,18 @@ class BranchGate(keras.layers.Layer):
             "num_heads": self.num_heads,
             "num_branches": self.num_branches,
         }
+
+
+def _softmax_of_few(logits: Tensor) -> list[Tensor]:
+    """Returns the softmax `[..., n]` as n times `[..., 1]`.
+
+    On a CPU a softmax along so short an axis takes five times as long.
+    """
+    parts = ops.split(logits, logits.shape[-1], axis=-1)
+    highest = parts[0]
+    for part in parts[1:]:
+        highest = ops.maximum(highest, part)
+    highest = ops.stop_gradient(highest)
+    powers = [ops.exp(part - highest) for part in parts]
+    share = 1.0 / sum(powers[1:], powers[0])
+    return [power * share for power in powers]

@@ -25,6 +25,7 @@ from sparsectr.ops.head_attention import attend
 from sparsectr.ops.key_groups import in_columns, last_key, share_out
 from sparsectr.ops.local_window import attend_window, shift, windows
 from sparsectr.ops.places import Places
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace, within
 
@@ -309,10 +310,10 @@ class EvoAttention(Attention):
     def _aggregate(self, rows: Tensor, mlp: list[keras.layers.Dense]) -> Tensor:
         """Completes Eqs. 4 and 5: the MLP on the means of the chunks."""
         num_chunks = self.chunking.num_chunks
-        summary = rows[:, :num_chunks]
+        summary = slice_axis(rows, 0, num_chunks)
         for layer in mlp:
             summary = layer(summary)
-        return ops.concatenate([summary, rows[:, num_chunks:]], axis=1)
+        return ops.concatenate([summary, slice_axis(rows, num_chunks)], axis=1)
 
     def call(
         self,
@@ -371,9 +372,7 @@ class EvoAttention(Attention):
             if name != "local"
         ]
         if "local" in self.branches:
-            outputs.append(
-                self._read_window(query, rows, encoded, plan, trace)
-            )
+            outputs.append(self._read_window(query, rows, encoded, plan, trace))
         return self._output(self.gate(outputs, trace=trace), rows, trace)
 
     def _read_window(
@@ -474,8 +473,8 @@ class EvoAttention(Attention):
         return self._read(
             attend,
             query,
-            encoded.keys[:, part],
-            encoded.values[:, part],
+            slice_axis(encoded.keys, part.start, part.stop),
+            slice_axis(encoded.values, part.start, part.stop),
             self.encoding.bias(tuple(x[..., part] for x in features)),
             mask[..., part],
             trace,

@@ -17,6 +17,7 @@ from sparsectr.ops.head_attention import attend_by_head
 from sparsectr.ops.key_groups import first_keys, last_key, share_out
 from sparsectr.ops.places import Places
 from sparsectr.ops.query_blocks import NUM_QUERY_BLOCKS
+from sparsectr.ops.slice_axis import slice_axis
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace
 
@@ -117,9 +118,9 @@ class FullAttention(Attention):
         parts = [None if trace is None else Trace() for _ in plan.query_blocks]
         attended = [
             self._attend(
-                query[:, block.start : block.end],
-                encoded.keys[:, : block.end],
-                encoded.values[:, : block.end],
+                slice_axis(query, block.start, block.end),
+                slice_axis(encoded.keys, 0, block.end),
+                slice_axis(encoded.values, 0, block.end),
                 block.features,
                 block.mask,
                 part,

@@ -161,10 +161,13 @@ class ConsistentAttention(keras.layers.Layer):
         found = ops.reshape(
             gather_rows(rows, flat), (*sizes, 2 * head_width + 1)
         )
+        found_keys, found_values, found_bias = ops.split(
+            found, [head_width, 2 * head_width], axis=-1
+        )
         return (
-            ops.cast(found[..., :head_width], keys.dtype),
-            found[..., head_width:-1],
-            found[..., -1],
+            ops.cast(found_keys, keys.dtype),
+            found_values,
+            ops.squeeze(found_bias, -1),
         )
 
     def compute_output_shape(

@@ -100,8 +100,7 @@ class TargetAttention(keras.layers.Layer):
             both = gather_own_rows(
                 ops.concatenate([keys, values], axis=-1), index
             )  # [B, C, k, 2 d]
-            width = query.shape[-1]
-            keys, values = both[..., :width], both[..., width:]
+            keys, values = ops.split(both, 2, axis=-1)
             interest = attend_own_keys(
                 query, keys, values, mask, self.num_heads, trace
             )
