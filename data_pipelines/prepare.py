@@ -36,6 +36,15 @@ Of the requests before the test, the newest tenth are the validation, which
 `sparsectr.train --validation` chooses on; --validation_fraction and
 --validation_time move its begin.
 
+A store of alibaba or parquet that is prepared with --can_grow keeps what it
+needs for days to be added (docs/daily_updates.md):
+
+    python -m data_pipelines.prepare --update --dataset=alibaba \\
+        --raw_dir=NEW_DAYS --data_dir=data/alibaba
+
+All rows must be later than those of the store. What was its test is training
+then, and the last of the new days is the test, or what --test_start says.
+
 With --statistics a candidate also has impressions, clicks and smoothed rates
 of its values before its request's hour, counted over all users: those that
 the data set's module names, or the sections [statistics.NAME] of --schema,
@@ -43,7 +52,7 @@ which --nostatistics leaves out.
 """
 
 import contextlib
-import datetime
+import dataclasses
 import json
 import os
 import platform
@@ -56,14 +65,19 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.datasets.eleme import ElemeOptions
-from data_pipelines.datasets.eleme_history import TIMEDIFF_UNITS
+from data_pipelines.datasets.eleme_flags import (
+    date_of,
+    define_eleme_flags,
+    eleme_options,
+)
 from data_pipelines.datasets.open_dataset import (
     DATASETS,
     Options,
     open_dataset,
 )
-from data_pipelines.preparation import steps
+from data_pipelines.preparation import prepare_store, update
 from data_pipelines.preparation.engine import EmbeddedEngine, Engine
+from data_pipelines.preparation.plan import Plan
 from data_pipelines.raw.source_file import SourceFile
 from data_pipelines.raw.validation_rule import FRACTION, validation_rule
 from data_pipelines.stores.store import Store
@@ -108,8 +122,10 @@ def prepare(
     range_bytes: int = RANGE_BYTES,
     sample_requests: int = SAMPLE_REQUESTS,
     resume: bool = False,
+    can_grow: bool = False,
+    is_update: bool = False,
 ) -> Store:
-    """Reads raw files and writes a store.
+    """Reads raw files and writes a store, or adds them to one.
 
     Args:
         dataset: One of `DATASETS`.
@@ -125,15 +141,27 @@ def prepare(
             logged, at most.
         resume: Whether to go on with a preparation that was interrupted. One
             that is done already is left as it is.
+        can_grow: Whether the store keeps what it needs for days to be added.
+        is_update: Whether they are days that are added to the store that is
+            there.
 
     Returns:
-        The new store.
+        The store.
 
     Raises:
         InputError: If a file is not as documented, or `data_dir` is taken.
         OSError: If a file cannot be read or written.
     """
     options = options or Options()
+    if can_grow and dataset not in update.CAN_GROW:
+        raise InputError(
+            f"--can_grow does not apply to {dataset}; it does to "
+            f"{', '.join(update.CAN_GROW)}."
+        )
+    base = None
+    if is_update:
+        base = update.open_base(data_dir, resume=resume)
+        options = _options_of(base, dataset, options)
     raw = open_dataset(dataset, raw_dir, options)
     size = sum(
         source.size * (_PACKING_RATIO if _is_packed(source, dataset) else 1)
@@ -145,7 +173,7 @@ def prepare(
     if dataset == "eleme":
         details["options"] = (options.eleme or ElemeOptions()).to_dict()
     is_synthetic = (raw_dir / MARKER).exists()
-    plan = steps.Plan(
+    plan = Plan(
         dataset=raw,
         data_dir=data_dir.absolute(),
         num_shards=num_shards or min(-(-size // SHARD_BYTES), MAX_SHARDS),
@@ -156,6 +184,7 @@ def prepare(
             options.validation_fraction,
             raw.schema.time_zone,
         ),
+        can_grow=can_grow,
         details={
             **details,
             "dataset": dataset,
@@ -171,13 +200,32 @@ def prepare(
             },
         },
     )
+    run = prepare_store.run
+    if base is not None:
+        run = update.update
+        plan = update.as_update(
+            plan, base, has_test_start=options.test_start is not None
+        )
     if engine is not None:
-        return steps.run(plan, engine, resume=resume)
+        return run(plan, engine, resume=resume)
     if not num_workers:
         is_small = size < _SMALL_BYTES
         num_workers = 1 if is_small else len(os.sched_getaffinity(0))
     with EmbeddedEngine(num_workers) as embedded:
-        return steps.run(plan, embedded, resume=resume)
+        return run(plan, embedded, resume=resume)
+
+
+def _options_of(store: Store, dataset: str, options: Options) -> Options:
+    """Returns options with what a store says, where nothing else is asked."""
+    schema = store.schema
+    statistics, time_fields = options.statistics, options.time_fields
+    if statistics is None and dataset != "parquet":
+        statistics = bool(schema.statistics) or None
+    if time_fields is None and dataset != "parquet":
+        time_fields = schema.time_fields or None
+    return dataclasses.replace(
+        options, statistics=statistics, time_fields=time_fields
+    )
 
 
 def _is_packed(source: SourceFile, dataset: str) -> bool:
@@ -218,6 +266,18 @@ def define_flags() -> None:
         "verify",
         False,
         "Check the store in --data_dir, every byte of it, and stop.",
+    )
+    flags.DEFINE_boolean(
+        "can_grow",
+        False,
+        "Keep what is needed for days to be added: about the size of the raw "
+        "files, packed. alibaba and parquet alone.",
+    )
+    flags.DEFINE_boolean(
+        "update",
+        False,
+        "Add the days of --raw_dir, which must be later than all that is "
+        "there, to the store in --data_dir.",
     )
     flags.DEFINE_boolean(
         "statistics",
@@ -267,8 +327,9 @@ def define_flags() -> None:
         "test_start",
         None,
         "First day of the test split, as 2022-04-30, in the data set's own "
-        "time zone; the default is the last day. KuaiRand and EB-NeRD alone, "
-        "and of the latter a day begins at 07:00 UTC.",
+        "time zone; the default is the last day, and of parquet what --schema "
+        "says. alibaba, kuairand, ebnerd and parquet alone; a day of ebnerd "
+        "begins at 07:00 UTC.",
     )
     flags.DEFINE_float(
         "validation_fraction",
@@ -293,57 +354,7 @@ def define_flags() -> None:
         None,
         "Schema file (TOML) of one's own tables, for --dataset=parquet.",
     )
-    _define_eleme_flags()
-
-
-def _define_eleme_flags() -> None:
-    default = ElemeOptions()
-    for name, use in (("train_days", "train"), ("test_days", "test")):
-        days = ",".join(map(str, getattr(default, name)))
-        flags.DEFINE_list(
-            name,
-            None,
-            f"Days to {use} on, numbers from 1 to 8; the default is {days}. "
-            "Ele.me alone.",
-        )
-    flags.DEFINE_string(
-        "first_day",
-        None,
-        f"The date of day 1, UTC+8; the default is {default.first_day}. "
-        "Ele.me alone.",
-    )
-    flags.DEFINE_enum(
-        "timediff_unit",
-        None,
-        list(TIMEDIFF_UNITS),
-        "Unit of timediff_list, which is not documented; the default is "
-        f"{default.timediff_unit}. Ele.me alone.",
-    )
-    flags.DEFINE_boolean(
-        "drop_corrupted_rows",
-        None,
-        "Drop and count rows whose label, day or history is not as "
-        "documented, where the default is to refuse them. Ele.me alone.",
-    )
-
-
-def _eleme_options(values: Any) -> ElemeOptions | None:
-    """Returns what the flags say; `None` if none of them was given."""
-    given: dict[str, Any] = {
-        name: values[name].value
-        for name in ("timediff_unit", "drop_corrupted_rows")
-    }
-    given["first_day"] = _date("first_day", values.first_day)
-    for name in ("train_days", "test_days"):
-        days = values[name].value
-        if days is not None and not all(day.isdecimal() for day in days):
-            raise InputError(
-                f"--{name} must be numbers such as 6,7. "
-                f"Received: {','.join(days)}"
-            )
-        given[name] = None if days is None else tuple(map(int, days))
-    given = {name: value for name, value in given.items() if value is not None}
-    return ElemeOptions(**given) if given else None
+    define_eleme_flags()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -356,23 +367,29 @@ def main(argv: Sequence[str]) -> None:
     for name in ("dataset", "raw_dir"):
         if values[name].value is None:
             raise InputError(f"--{name} is missing.")
+    if values.update or values.can_grow:
+        _check_update(values)
     # Executors of Spark work in other folders: no relative paths.
     raw_dir = local_copy(values.raw_dir).absolute()
     with (
         _folder_of(values.data_dir, values.resume) as data_dir,
         _engine(values, data_dir) as engine,
     ):
-        was_finished = values.resume and steps.is_finished(data_dir)
+        was_finished = (
+            values.resume
+            and not values.update
+            and prepare_store.is_finished(data_dir)
+        )
         store = prepare(
             values.dataset,
             raw_dir,
             data_dir,
             options=Options(
-                test_start=_date("test_start", values.test_start),
+                test_start=date_of("test_start", values.test_start),
                 schema_file=Path(values.schema) if values.schema else None,
                 validation_time=values.validation_time,
                 validation_fraction=values.validation_fraction,
-                eleme=_eleme_options(values),
+                eleme=eleme_options(values),
                 time_fields=values.time_fields,
                 statistics=values.statistics,
             ),
@@ -382,6 +399,8 @@ def main(argv: Sequence[str]) -> None:
             range_bytes=values.range_mib << 20,
             sample_requests=values.sample_requests,
             resume=values.resume,
+            can_grow=values.can_grow,
+            is_update=values.update,
         )
     if was_finished:
         print(
@@ -391,6 +410,22 @@ def main(argv: Sequence[str]) -> None:
         return
     print(f"{values.data_dir}: a store of {values.dataset}")
     print(_summary(store.manifest))
+
+
+def _check_update(values: Any) -> None:
+    """Raises InputError if flags are given that an update cannot follow."""
+    if values.engine != "embedded":
+        raise InputError("--can_grow and --update need --engine=embedded.")
+    if not values.update:
+        return
+    if is_remote(values.data_dir):
+        raise InputError(
+            f"--update works on a store of this machine, and not on "
+            f"{values.data_dir}: copy it, and copy it back."
+        )
+    for name in ("can_grow", "num_shards"):
+        if values[name].present:
+            raise InputError(f"--update takes --{name} from the store.")
 
 
 @contextlib.contextmanager
@@ -437,17 +472,6 @@ def _engine(values: Any, data_dir: Path) -> Iterator[Engine | None]:
         ) from error
     with spark_session(values.spark_master) as session:
         yield SparkEngine(session, data_dir)
-
-
-def _date(flag: str, text: str | None) -> datetime.date | None:
-    if text is None:
-        return None
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(
-            f"--{flag} must be a date such as 2022-04-30. Received: {text}"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def write_served(store: Store, time: int, output: Path) -> dict[str, Any]:
         Progress("writing statistics", len(statistics), "table") as progress,
     ):
         for statistic in statistics:
-            served = ServedNumbers(store.path, statistic, time)
+            served = ServedNumbers(store.newest, statistic, time)
             name = f"{statistic.name}.parquet"
             num_values = 0
             with parquet_writer(folder / name, served.schema) as write:

@@ -1,5 +1,6 @@
 """Checks that a store is what its manifest says, and never leaks."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from data_pipelines.candidate_statistics.stored_counts import (
 from data_pipelines.preparation.encode_shard import count_ids, describe_files
 from data_pipelines.preparation.sampled_requests import check_samples
 from data_pipelines.stores.content_digest import digest, shard_content
+from data_pipelines.stores.growing_store import (
+    content_of,
+    count_all,
+    read_ids,
+)
 from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.shard import (
     SPLITS,
@@ -73,26 +79,30 @@ def verify_store(path: Path) -> str:
             f"{path}: the validation time {validation_time} is not before the "
             f"test time {test_time}."
         )
-    counts, longest_sets, ids, contents = [], [], [], []
-    for index, shard in enumerate(store.shards):
-        name = path / shard_name(index, len(store.shards))
-        check = _Check(shard, store.schema, name)
-        check.histories()
-        check.requests("train", 1, test_time)
-        check.requests("test", test_time, LATEST_TIME)
-        counts.append(count_rows(shard, validation_time))
-        longest_sets.append(shard.longest_sets())
-        ids.append(count_ids(shard))
-        contents.append(shard_content(shard))
-    statistics, counted = describe_counts(path, store.schema)
-    contents += counted
-    _check_bases(store, add_nested(counts))
+    parts = _check_shards(store)
+    contents = [[shard_content(shard) for shard in part] for part in parts]
+    shards = list(itertools.chain.from_iterable(parts))
+    statistics, counted = describe_counts(store.newest, store.schema)
+    if store.updates:
+        counts = count_all(parts, validation_time)
+        content = content_of(store.updates, counted, manifest["split"])
+        for update, own in zip(store.updates, contents, strict=True):
+            if digest(own) != update.content:
+                raise InputError(
+                    f"{path}: update {update.folder!r} does not hold the rows "
+                    "that it had."
+                )
+    else:
+        counts = add_nested([count_rows(s, validation_time) for s in shards])
+        content = digest([*contents[0], *counted], validation_time)
+    _check_bases(store, counts)
+    newest = store.shards[len(store.shards) - len(parts[-1]) :]
     for key, value in (
-        ("counts", add_nested(counts)),
-        ("longest_sets", longest_of(longest_sets)),
-        ("out_of_vocabulary", add_nested(ids)),
+        ("counts", counts),
+        ("longest_sets", longest_of(s.longest_sets() for s in shards)),
+        ("out_of_vocabulary", add_nested([count_ids(s) for s in newest])),
         *([("statistics", statistics)] if statistics else []),
-        ("content", digest(contents, validation_time)),
+        ("content", content),
     ):
         if manifest.get(key) != value:
             raise InputError(
@@ -110,10 +120,41 @@ def verify_store(path: Path) -> str:
     )
 
 
+def _check_shards(store: Store) -> list[list[Shard]]:
+    """Checks the rows of all shards.
+
+    Returns:
+        The shards of each update, their ids as they are stored.
+    """
+    sizes = {table.name: table.size or 0 for table in store.schema.tables}
+    num_shards = int(store.manifest["num_shards"])
+    spans = [(store.path, 1, store.manifest["split"]["test_time"], LATEST_TIME)]
+    if store.updates:
+        spans = [
+            (store.path / u.folder, u.begin_time, u.test_time, u.end_time)
+            for u in store.updates
+        ]
+        ids = read_ids(store.newest, store.schema)
+        sizes |= {name: len(own) for name, own in ids.items()}
+    parts = []
+    for folder, begin, test_time, end in spans:
+        part = []
+        for index in range(num_shards):
+            name = folder / shard_name(index, num_shards)
+            shard = Shard.open(name, store.schema)
+            check = _Check(shard, store.schema, name, sizes)
+            check.histories()
+            check.requests("train", begin, test_time)
+            check.requests("test", test_time, end)
+            part.append(shard)
+        parts.append(part)
+    return parts
+
+
 def _check_bases(store: Store, counts: Mapping[str, Any]) -> None:
     """Raises InputError if statistics count other candidates than there are."""
     for bucket in {s.bucket for s in store.schema.statistics}:
-        base = read_base(store.path, bucket)
+        base = read_base(store.newest, bucket)
         for what, column in (
             ("candidates", base.impressions),
             ("positives", base.clicks),
@@ -132,13 +173,20 @@ class _Check:
         shard: The shard.
         schema: Schema of the store.
         name: What messages call the shard.
+        sizes: By table, how many ids there are; of codes, how many codes.
     """
 
-    def __init__(self, shard: Shard, schema: DatasetSchema, name: Path) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        schema: DatasetSchema,
+        name: Path,
+        sizes: Mapping[str, int],
+    ) -> None:
         self.shard = shard
         self.name = name
         self.schema = schema
-        self.sizes = {table.name: table.size or 0 for table in schema.tables}
+        self.sizes = sizes
 
     def histories(self) -> None:
         """Raises InputError if users or behaviors contradict each other."""
@@ -233,6 +281,7 @@ class _Check:
                     "allows",
                 )
                 ids = ids.values
+            ids = np.asarray(ids)
             size = self.sizes[field.table]
             self._require(
                 ((ids >= 0) & (ids < size)).all(),

@@ -19,10 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.candidate_statistics.shard_pairs import HASH
+from data_pipelines.candidate_statistics.shard_pairs import (
+    HASH,
+    hash_together,
+)
 from data_pipelines.candidate_statistics.value_counts import Base, ValueCounts
 from data_pipelines.preparation.result_files import read_arrow, write_arrow
 from data_pipelines.preparation.tables import stable_order
+from data_pipelines.stores.hashing import hash_ids
 from sparsectr.statistic import Statistic
 
 Array = npt.NDArray[Any]
@@ -55,6 +59,13 @@ class HashRange:
         )
         return slice(start, end)
 
+    def holds(self, hashed: Array) -> Array:
+        """Returns which hashes, in any order, are in this part."""
+        is_in: Array = hashed >= self._first(self.index)
+        if self.index + 1 < self.count:
+            is_in &= hashed < self._first(self.index + 1)
+        return is_in
+
     def _first(self, index: int) -> np.uint64:
         """Returns the first hash of a part."""
         return np.uint64(-(-(index << 64) // self.count))
@@ -71,6 +82,8 @@ class MergeTask:
         base: Counts of all candidates.
         counts: The file for the merged counts.
         answers: The file for what the shards get.
+        earlier: The file of the counts before an update that has those of
+            these values among others.
     """
 
     statistic: Statistic
@@ -79,6 +92,7 @@ class MergeTask:
     base: Path
     counts: Path
     answers: Path
+    earlier: Path | None = None
 
 
 def merge_pairs(task: MergeTask) -> None:
@@ -86,6 +100,9 @@ def merge_pairs(task: MergeTask) -> None:
     if task.counts.exists():
         return
     parts = [_read(path, task.part) for path in task.shards]
+    lengths = [len(part) for part in parts]
+    if task.earlier is not None:
+        parts.append(_read_earlier(task.earlier, task, parts[0].schema))
     pairs = pa.concat_tables(parts).combine_chunks()
     values, value = _number_values(pairs.select(task.statistic.columns))
     bucket = pairs["bucket"].to_numpy().astype(np.int64)
@@ -115,7 +132,7 @@ def merge_pairs(task: MergeTask) -> None:
     _write_answers(
         task.answers,
         pa.table({name: column[asked] for name, column in numbers.items()}),
-        [len(part) for part in parts],
+        lengths,
     )
     write_arrow(
         task.counts,
@@ -139,6 +156,16 @@ def _read(path: Path, part: HashRange) -> pa.Table:
         pairs = pa.ipc.open_file(file).read_all()
         rows = part.rows(pairs[HASH].to_numpy())
         return pairs.slice(rows.start, rows.stop - rows.start)
+
+
+def _read_earlier(path: Path, task: MergeTask, schema: pa.Schema) -> pa.Table:
+    """Returns the counts of a part before an update, as pairs."""
+    counts = read_arrow(path)
+    hashed = hash_together(
+        [hash_ids(counts[name]) for name in task.statistic.columns]
+    )
+    counts = counts.add_column(0, HASH, pa.array(hashed))
+    return counts.filter(pa.array(task.part.holds(hashed))).cast(schema)
 
 
 def _number_values(columns: pa.Table) -> tuple[dict[str, pa.Array], Array]:

@@ -50,6 +50,8 @@ class StatisticsStep:
         coded: Folders of the coded shards.
         run_tasks: Runs a function on tasks; it gets them, the name of the
             step and what a task is called, and returns the results in order.
+        earlier: Folder that has the counts before an update; `None` where
+            nothing was counted before.
     """
 
     schema: DatasetSchema
@@ -57,6 +59,7 @@ class StatisticsStep:
     store: Path
     coded: Sequence[Path]
     run_tasks: Callable[[Callable[[Any], Any], Sequence[Any], str, str], Any]
+    earlier: Path | None = None
 
     def run(self, summaries: Sequence[ShardSummary]) -> list[ShardSummary]:
         """Adds the numbers to all shards, unless it was done before.
@@ -84,7 +87,13 @@ class StatisticsStep:
         for statistic in self.schema.statistics:
             name = statistic.name
             total = sum(summary.pairs[name] for summary in summaries)
-            num_parts[name] = max(1, -(-total // PAIRS_OF_PART))
+            before = self._files_before(name)
+            total += sum(map(_num_rows, before))
+            # A multiple, so that all of a part was in one part before.
+            multiple = max(len(before), 1)
+            num_parts[name] = multiple * max(
+                1, -(-total // (PAIRS_OF_PART * multiple))
+            )
             counts = self.store / "statistics" / name
             for folder in (counts, answers / name):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +107,11 @@ class StatisticsStep:
                         base=base_file(self.store, statistic.bucket),
                         counts=counts / part.file_name,
                         answers=answers / name / part.file_name,
+                        earlier=(
+                            before[index * len(before) // num_parts[name]]
+                            if before
+                            else None
+                        ),
                     )
                 )
         self.run_tasks(merge_pairs, tasks, "counting statistics", "part")
@@ -123,7 +137,23 @@ class StatisticsStep:
             total = read_arrow(base_file(self.coded[0], bucket))
             for shard in self.coded[1:]:
                 total = _add_up([total, read_arrow(base_file(shard, bucket))])
+            if self.earlier is not None:
+                total = pa.concat_tables(
+                    [total, read_arrow(base_file(self.earlier, bucket))]
+                )
             write_arrow(file, _add_up([total]))
+
+    def _files_before(self, statistic: str) -> list[Path]:
+        """Returns the files of the counts before an update, in order."""
+        if self.earlier is None:
+            return []
+        folder = self.earlier / "statistics" / statistic
+        return sorted(folder.glob("part-*.arrow"))
+
+
+def _num_rows(path: Path) -> int:
+    with pa.memory_map(str(path)) as file:
+        return len(pa.ipc.open_file(file).read_all())
 
 
 def _add_up(tables: Sequence[pa.Table]) -> pa.Table:

@@ -16,6 +16,7 @@ from data_pipelines.datasets.kuairand import open_kuairand
 from data_pipelines.datasets.movielens import open_movielens
 from data_pipelines.datasets.own_tables import open_own_tables
 from data_pipelines.raw.raw_dataset import RawDataset
+from data_pipelines.raw.split_rule import FromTime, describe_day
 from sparsectr.errors import InputError
 
 DATASETS = (
@@ -34,7 +35,8 @@ class Options:
     """What some data sets can be told.
 
     Args:
-        test_start: First day of the test split. KuaiRand and EB-NeRD alone.
+        test_start: First day of the test split. Not of Ele.me, MovieLens and
+            Complete Journey.
         schema_file: What the tables are. One's own tables alone.
         validation_time: First moment of the validation.
         validation_fraction: Share of the requests before the test that are
@@ -62,6 +64,11 @@ def open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
         InputError: If one is absent, or an option does not apply.
     """
     raw = _open_dataset(dataset, raw_dir, options)
+    if options.test_start is not None and dataset in ("alibaba", "parquet"):
+        time_zone = raw.schema.time_zone
+        time = time_zone.start_of_day(options.test_start)
+        split = FromTime(time=time, rule=describe_day(time, time_zone))
+        raw = dataclasses.replace(raw, split=split)
     raw = with_asked_statistics(dataset, raw, options.statistics)
     if options.time_fields is None:
         return raw
@@ -80,8 +87,6 @@ def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
         return open_kuairand(raw_dir, test_start=options.test_start)
     if dataset == "ebnerd":
         return open_ebnerd(raw_dir, test_start=options.test_start)
-    if options.test_start is not None:
-        raise InputError(f"--test_start does not apply to {dataset}.")
     if dataset == "parquet":
         if options.schema_file is None:
             raise InputError(
@@ -91,6 +96,8 @@ def _open_dataset(dataset: str, raw_dir: Path, options: Options) -> RawDataset:
         return open_own_tables(options.schema_file, raw_dir)
     if dataset == "alibaba":
         return open_alibaba(raw_dir)
+    if options.test_start is not None:
+        raise InputError(f"--test_start does not apply to {dataset}.")
     if dataset == "eleme":
         return open_eleme(raw_dir, options.eleme)
     if dataset == "movielens":

@@ -22,7 +22,7 @@ from data_pipelines.stores.shard import (
     stored_numbers,
 )
 from data_pipelines.stores.split_parts import PARTS, count_rows
-from data_pipelines.stores.store import Store, shard_name
+from data_pipelines.stores.store import Store
 from sparsectr.process.progress import Progress
 from sparsectr.schema import (
     OUT_OF_VOCABULARY_ID,
@@ -72,16 +72,15 @@ class FieldCounts:
         if isinstance(values, IdSets):
             self.missing += int((values.counts == 0).sum())
             unknown = np.repeat(np.arange(len(values)), values.counts)[
-                values.values == OUT_OF_VOCABULARY_ID
+                np.asarray(values.values) == OUT_OF_VOCABULARY_ID
             ]
             self.out_of_vocabulary += len(np.unique(unknown))
         elif values.dtype.kind == "f":
             self.missing += int(np.isnan(values).sum())
         else:
-            self.missing += int((values == PADDING_ID).sum())
-            self.out_of_vocabulary += int(
-                (values == OUT_OF_VOCABULARY_ID).sum()
-            )
+            ids = np.asarray(values)
+            self.missing += int((ids == PADDING_ID).sum())
+            self.out_of_vocabulary += int((ids == OUT_OF_VOCABULARY_ID).sum())
 
 
 @dataclasses.dataclass
@@ -214,8 +213,7 @@ class StoreStatistics:
             for index in range(num_shards):
                 # Opened anew, and closed after: what was read of a mapped file
                 # counts as memory of this process as long as it is open.
-                folder = store.path / shard_name(index, num_shards)
-                shard = Shard.open(folder, store.schema)
+                shard = store.open_shard(index)
                 for block in user_blocks(shard, block_rows):
                     self._add(block)
                     progress.advance(block.num_behaviors)

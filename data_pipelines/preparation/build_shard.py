@@ -19,28 +19,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from data_pipelines.candidate_statistics.shard_pairs import (
     ShardValues,
     write_pairs,
 )
+from data_pipelines.preparation.earlier_rows import EarlierRows
 from data_pipelines.preparation.exact_sum import exact_sum, exact_sum_of_squares
 from data_pipelines.preparation.field_values import field_values
 from data_pipelines.preparation.listwise import (
     Listwise,
-    RawShard,
     build_listwise,
+    without_idle_users,
+)
+from data_pipelines.preparation.read_shard_rows import (
+    ShardTask,
+    read_raw_shard,
 )
 from data_pipelines.preparation.result_files import write_arrow
 from data_pipelines.preparation.sampled_requests import sample_shard
-from data_pipelines.preparation.scan import (
-    ROW,
-    read_shard,
-    shard_files,
-    shard_folders,
-)
+from data_pipelines.preparation.scan import shard_folders
 from data_pipelines.raw.raw_dataset import RawDataset, earlier_impressions
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.stores.id_sets import Column
@@ -49,34 +48,11 @@ from data_pipelines.stores.shard import Shard, logged_numbers, stored_ids
 from data_pipelines.stores.store import SAMPLED_REQUESTS
 from data_pipelines.stores.vocabulary import arrow_type, id_dtype
 from sparsectr.errors import InputError
-from sparsectr.schema import DatasetSchema, DenseField, Prefix
+from sparsectr.schema import PREFIXES, DatasetSchema, DenseField, Prefix
 
 Array = npt.NDArray[Any]
 
 _SUMMARY = "summary.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """What is needed to build a shard.
-
-    Args:
-        dataset: The data set.
-        parts: Folder of the rows, by table, part and shard.
-        shard: Which shard.
-        test_time: Unix seconds; requests from then on are for test.
-        folder: Where the coded shard goes.
-        range_bytes: Bytes of a part, to find the line of a bad row.
-        sample_requests: Requests that the store keeps as they were logged.
-    """
-
-    dataset: RawDataset
-    parts: Path
-    shard: int
-    test_time: int
-    folder: Path
-    range_bytes: int
-    sample_requests: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,19 +96,30 @@ def build_shard(task: ShardTask) -> ShardSummary:
             json.dumps(dataclasses.asdict(summary)), "utf-8"
         )
         partial.rename(task.folder)
+    kept = kept_tables(task.dataset) if task.keeps_rows else ()
     for table in task.dataset.tables:
-        if table is not task.dataset.items:
+        if table is not task.dataset.items and table not in kept:
             for folder in shard_folders(task.parts / table.name, task.shard):
                 shutil.rmtree(folder)
     return ShardSummary(**json.loads(done.read_text("utf-8")))
+
+
+def kept_tables(dataset: RawDataset) -> tuple[RawTable, ...]:
+    """Returns the tables that later days need: all but what is only shown."""
+    is_shown_only = isinstance(dataset.behaviors, RawTable)
+    return tuple(
+        table
+        for table in dataset.tables
+        if table is not dataset.impressions or not is_shown_only
+    )
 
 
 def read_counts(folder: Path, table: str) -> pa.Table:
     """Returns the values of an embedding table that a shard has.
 
     Returns:
-        Columns `value` and `count`, its occurrences in training; the code of
-        the first row is 1.
+        Columns `value` and `count`, its occurrences in training, and in a
+        store that can grow `test_count`; the code of the first row is 1.
     """
     with pa.memory_map(str(folder / "values" / f"{table}.arrow")) as file:
         counts: pa.Table = pa.ipc.open_file(file).read_all()
@@ -141,12 +128,12 @@ def read_counts(folder: Path, table: str) -> pa.Table:
 
 def _build(task: ShardTask, folder: Path) -> ShardSummary:
     dataset = task.dataset
-    rows = build_listwise(dataset, _read(task))
+    rows = build_listwise(dataset, read_raw_shard(task))
     is_training = rows.request_time < task.test_time
     if task.sample_requests:
         sample = sample_shard(rows, ~is_training, task.sample_requests)
         pq.write_table(sample, folder / SAMPLED_REQUESTS)
-    groups = _groups(rows, task.test_time)
+    groups = _groups(rows, task)
     codes: dict[Prefix, dict[str, Column]] = {prefix: {} for prefix in groups}
     incomplete = dict(rows.incomplete)
     counted_elsewhere = _counted_elsewhere(dataset)
@@ -164,17 +151,28 @@ def _build(task: ShardTask, folder: Path) -> ShardSummary:
         )
         values_of[table.name] = values
         counts = np.zeros(len(values) + 1, np.int64)
+        test_counts = np.zeros_like(counts)
         for (prefix, field, raw), code in zip(found, coded, strict=True):
             codes[prefix][field.name] = raw.column_of(code)
             incomplete |= raw.incomplete(f"{prefix}_{field.name}")
             if (prefix, field.name, table.name) not in counted_elsewhere:
-                chosen = raw.of_each_value(groups[prefix].is_training)
-                counts += np.bincount(code[chosen], minlength=len(counts))
+                group = groups[prefix]
+                for total, rows_of in (
+                    (counts, group.is_training & group.is_new),
+                    (test_counts, ~group.is_training & group.is_new),
+                ):
+                    chosen = raw.of_each_value(rows_of)
+                    total += np.bincount(code[chosen], minlength=len(total))
+        columns = {"value": values, "count": counts[1:]}
+        if task.keeps_rows:
+            columns["test_count"] = test_counts[1:]
         write_arrow(
-            folder / "values" / f"{table.name}.arrow",
-            pa.table({"value": values, "count": counts[1:]}),
+            folder / "values" / f"{table.name}.arrow", pa.table(columns)
         )
     dense = _add_numbers(dataset.schema, groups, codes)
+    if task.earlier is not None:
+        rows, kept = without_idle_users(rows)
+        codes["behavior"] = {k: c[kept] for k, c in codes["behavior"].items()}
     _shard(rows, codes, is_training).save(folder)
     pairs = write_pairs(
         dataset.schema,
@@ -199,22 +197,41 @@ class _Group(NamedTuple):
     Attributes:
         columns: Their fields.
         is_training: bool, which are of the training period.
+        is_new: bool, which were not counted on days before.
     """
 
     columns: pa.Table
     is_training: Array
+    is_new: Array | np.bool_
 
 
-def _groups(rows: Listwise, test_time: int) -> dict[Prefix, _Group]:
+def _groups(rows: Listwise, task: ShardTask) -> dict[Prefix, _Group]:
+    test_time = task.test_time
     is_training = rows.request_time < test_time
     num_candidates = np.diff(rows.candidate_offset)
+    every = np.True_
     return {
-        "user": _Group(rows.profiles, is_training),
-        "behavior": _Group(rows.behaviors, rows.behavior_time < test_time),
+        "user": _Group(rows.profiles, is_training, every),
+        "behavior": _Group(
+            rows.behaviors,
+            rows.behavior_time < test_time,
+            every if task.earlier is None else _new_rows(rows, task.earlier),
+        ),
         "candidate": _Group(
-            rows.candidates, np.repeat(is_training, num_candidates)
+            rows.candidates, np.repeat(is_training, num_candidates), every
         ),
     }
+
+
+def _new_rows(rows: Listwise, earlier: EarlierRows) -> Array:
+    """Returns which behaviors no update before has counted.
+
+    Those of users without a request were none of the store's then.
+    """
+    known = earlier.known_users(rows.user_id.type)
+    is_known = pc.is_in(rows.user_id, value_set=known).to_numpy(False)
+    is_new: Array = rows.behavior_time >= earlier.begin_time
+    return is_new | ~is_known[rows.behavior_user]
 
 
 def _add_numbers(
@@ -261,73 +278,6 @@ def _counted_elsewhere(dataset: RawDataset) -> set[tuple[str, str, str]]:
         for f in schema.user_fields
         if f in counted and f.name not in users
     }
-
-
-def _read(task: ShardTask) -> RawShard:
-    dataset = task.dataset
-
-    def read(table: RawTable, shard: int = task.shard) -> pa.Table:
-        return read_shard(task.parts / table.name, shard, table.empty)
-
-    impressions = read(dataset.impressions)
-    users = items = behaviors = None
-    if isinstance(dataset.behaviors, RawTable):
-        behaviors = read(dataset.behaviors)
-    if dataset.users is not None:
-        users = read(dataset.users)
-        check_unique(dataset.users, users, "user_id", task.range_bytes)
-    if dataset.items is not None:
-        keys = [impressions[dataset.item_key]]
-        if behaviors is not None and dataset.item_key in behaviors.column_names:
-            keys.append(behaviors[dataset.item_key])
-        chunks = [chunk for column in keys for chunk in column.chunks]
-        items = _read_items(
-            task, pa.chunked_array(chunks, keys[0].type).unique()
-        )
-    return RawShard(
-        impressions=impressions, behaviors=behaviors, users=users, items=items
-    )
-
-
-def _read_items(task: ShardTask, keys: pa.Array) -> pa.Table:
-    """Reads the items with certain keys; there may be many others."""
-    dataset = task.dataset
-    if dataset.items is None:
-        raise ValueError("There are no items.")
-    files = list(map(str, shard_files(task.parts / dataset.items.name, 0)))
-    empty = dataset.items.empty
-    if not files:
-        return empty.append_column(ROW, pa.array([], pa.int64()))
-    file_format = "ipc" if files[0].endswith(".arrow") else "parquet"
-    return pyarrow.dataset.dataset(files, format=file_format).to_table(
-        columns=[*empty.column_names, ROW],
-        filter=pc.field(dataset.item_key).isin(keys),
-    )
-
-
-def check_unique(
-    table: RawTable, rows: pa.Table, key: str, range_bytes: int
-) -> None:
-    """Checks that no value of `key` repeats.
-
-    Args:
-        table: The raw table that the rows are of.
-        rows: The rows, with `key` and `ROW`, in the order of the files.
-        key: Name of the column.
-        range_bytes: Bytes of a part, to find the line of a row.
-
-    Raises:
-        InputError: If one does; the message names the later row.
-    """
-    keys = rows[key]
-    if len(pc.unique(keys)) == len(keys):
-        return
-    first = pc.index_in(keys, value_set=keys).to_numpy()
-    place = int(np.flatnonzero(first != np.arange(len(keys)))[0])
-    where = table.where(rows[ROW][place].as_py(), range_bytes)
-    raise InputError(
-        f"{where}: repeated id. Received: {key}={keys[place].as_py()!r}"
-    )
 
 
 def _encode(
@@ -420,3 +370,19 @@ def mean_and_scale(
     variance = float(square - mean * mean)
     # A constant feature says nothing; a scale of 1 leaves it at 0.
     return float(mean), variance**0.5 or 1.0
+
+
+def with_scales(
+    schema: DatasetSchema, summaries: Sequence[ShardSummary]
+) -> DatasetSchema:
+    """Returns a copy in which every number has its mean and scale."""
+    fields: dict[str, Any] = {}
+    for prefix in PREFIXES:
+        scaled = []
+        for field in schema.numbers(prefix):
+            mean, scale = mean_and_scale(
+                [s.dense[f"{prefix}_{field.name}"] for s in summaries]
+            )
+            scaled.append(dataclasses.replace(field, mean=mean, scale=scale))
+        fields[f"{prefix}_dense_fields"] = tuple(scaled)
+    return dataclasses.replace(schema, **fields)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from data_pipelines.preparation.build_shard import read_counts
 from data_pipelines.stores.content_digest import shard_content
+from data_pipelines.stores.growing_store import read_ids
 from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.shard import SPLITS, Shard, stored_ids
 from data_pipelines.stores.split_parts import count_rows
@@ -39,6 +40,8 @@ class EncodeTask:
         folder: Where the shard goes.
         summaries: Folder of what was found in each shard.
         validation_time: Unix seconds at which the validation begins.
+        ids: Folder of the ids of a store that can grow, whose vocabularies
+            here are all values that it knows; `None` for any other.
     """
 
     schema: DatasetSchema
@@ -47,6 +50,7 @@ class EncodeTask:
     folder: Path
     summaries: Path
     validation_time: int
+    ids: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,9 @@ def count_ids(shard: Shard) -> dict[str, dict[str, int]]:
         }
     # An empty set has no id that would say missing.
     ids = {
-        name: column.values if isinstance(column, IdSets) else column
+        name: np.asarray(
+            column.values if isinstance(column, IdSets) else column
+        )
         for name, column in columns.items()
     }
     return {
@@ -162,7 +168,13 @@ def _encode(task: EncodeTask, folder: Path) -> EncodedSummary:
     return EncodedSummary(
         counts=count_rows(shard, task.validation_time),
         longest_sets=shard.longest_sets(),
-        ids=count_ids(shard),
+        ids=count_ids(
+            shard
+            if task.ids is None
+            else Shard.open(
+                folder, task.schema, read_ids(task.ids, task.schema)
+            )
+        ),
         content=shard_content(shard),
         files=describe_files(folder, sorted(folder.rglob("*.npy"))),
     )

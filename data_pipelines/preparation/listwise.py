@@ -38,12 +38,18 @@ class RawShard:
             from the impressions.
         users: Rows of `RawDataset.users`, if there is such a table.
         items: Rows of `RawDataset.items`, at least those that occur.
+        earlier_impressions: Rows of days before, oldest first, where behaviors
+            are made of impressions.
+        idle_users: Ids of users without impressions that are kept all the
+            same, for their behaviors to be counted.
     """
 
     impressions: pa.Table
     behaviors: pa.Table | None
     users: pa.Table | None
     items: pa.Table | None
+    earlier_impressions: pa.Table | None = None
+    idle_users: pa.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +112,8 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     if behaviors is None:
         if not callable(dataset.behaviors):
             raise ValueError("`raw` lacks the behaviors of a raw table.")
-        made = dataset.behaviors(impressions)
+        shown = _with_earlier(dataset, raw, impressions)
+        made = dataset.behaviors(shown)
         behaviors = made.table
         dropped |= made.dropped
         incomplete |= made.incomplete
@@ -125,7 +132,10 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
     for name, table in (("behaviors", behaviors), ("impressions", impressions)):
         _check_times(name, table["time"])
 
-    user_id = pc.unique(impressions["user_id"]).sort()
+    user_id = pc.unique(impressions["user_id"])
+    if raw.idle_users is not None:
+        user_id = pa.concat_arrays([user_id, raw.idle_users])
+    user_id = user_id.sort()
     behaviors, behavior_user, counts = _sort_behaviors(
         behaviors, user_id, schema, dataset.unique_behaviors
     )
@@ -170,6 +180,43 @@ def build_listwise(dataset: RawDataset, raw: RawShard) -> Listwise:
         dropped=dropped,
         incomplete=incomplete,
     )
+
+
+def without_idle_users(rows: Listwise) -> tuple[Listwise, Array]:
+    """Leaves out users that have no request.
+
+    Returns:
+        The rest, and which behaviors are in it.
+    """
+    has_request = np.zeros(len(rows.user_id), bool)
+    has_request[rows.request_user] = True
+    number = np.cumsum(has_request) - 1
+    kept = has_request[rows.behavior_user]
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return dataclasses.replace(
+        rows,
+        user_id=rows.user_id.filter(pa.array(has_request)),
+        behaviors=rows.behaviors.filter(pa.array(kept)),
+        behavior_user=number[rows.behavior_user[kept]],
+        behavior_time=rows.behavior_time[kept],
+        request_user=number[rows.request_user],
+        history_end=before[rows.history_end],
+    ), kept
+
+
+def _with_earlier(
+    dataset: RawDataset, raw: RawShard, impressions: pa.Table
+) -> pa.Table:
+    """Returns impressions with those of the days before, oldest first."""
+    if raw.earlier_impressions is None:
+        return impressions
+    earlier = raw.earlier_impressions.drop_columns([ROW])
+    if dataset.unique_impressions:
+        earlier, _ = drop_duplicates(earlier, dataset.unique_impressions)
+    if raw.items is not None:
+        items = raw.items.drop_columns([ROW])
+        earlier, _ = look_up(earlier, dataset.item_key, items)
+    return pa.concat_tables([earlier, impressions])
 
 
 def history_ends(

@@ -211,7 +211,7 @@ def _encoded(
     found = raw.column_of(vocabularies[field.table].encode(raw.values))
     if isinstance(found, IdSets):
         return found.padded(max(like.shape[-1], found.longest))
-    return found
+    return np.asarray(found)
 
 
 def _lists(

@@ -15,7 +15,7 @@ its name need not be made again.
 
 import dataclasses
 import json
-from collections import Counter
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,21 @@ import pyarrow as pa
 
 from data_pipelines.candidate_statistics.statistics_step import StatisticsStep
 from data_pipelines.candidate_statistics.stored_counts import describe_counts
+from data_pipelines.preparation.added_days import (
+    add_counts,
+    check_test,
+    count_with,
+    earlier_rows,
+    earlier_splits,
+    manifest_with,
+    span_of,
+)
 from data_pipelines.preparation.build_shard import (
     ShardSummary,
-    ShardTask,
     build_shard,
-    check_unique,
-    mean_and_scale,
+    kept_tables,
     read_counts,
+    with_scales,
 )
 from data_pipelines.preparation.encode_shard import (
     EncodedSummary,
@@ -40,6 +48,9 @@ from data_pipelines.preparation.encode_shard import (
     encode_shard,
 )
 from data_pipelines.preparation.engine import Engine
+from data_pipelines.preparation.known_values import KnownValues
+from data_pipelines.preparation.plan import Plan
+from data_pipelines.preparation.read_shard_rows import ShardTask, check_unique
 from data_pipelines.preparation.result_files import (
     read_arrow,
     write_arrow,
@@ -55,168 +66,52 @@ from data_pipelines.preparation.value_counts import (
     merge_counts,
     sorted_counts,
 )
-from data_pipelines.preparation.working_folder import folder_of, working_folder
-from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_table import RawTable
 from data_pipelines.raw.source_file import SourceFile
-from data_pipelines.raw.split_rule import SplitRule, Times
+from data_pipelines.raw.split_rule import Times
 from data_pipelines.stores.content_digest import digest
-from data_pipelines.stores.new_folder import check_free
+from data_pipelines.stores.growing_store import (
+    Update,
+    content_of,
+    update_folder,
+)
 from data_pipelines.stores.shard import add_nested, longest_of
 from data_pipelines.stores.store import (
     SAMPLED_REQUESTS,
-    Store,
     manifest_of,
     shard_name,
 )
 from data_pipelines.stores.vocabulary import Vocabulary, arrow_type
 from sparsectr.errors import InputError
 from sparsectr.process.progress import Progress
-from sparsectr.schema import PREFIXES, DatasetSchema
+from sparsectr.schema import PREFIXES, DatasetSchema, Table
+
+_NUMBERS = tuple(f"{prefix}_dense_fields" for prefix in PREFIXES)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be prepared.
-
-    Args:
-        dataset: The raw tables.
-        data_dir: Folder of the store. It must not exist, or be empty.
-        num_shards: Into how many shards users are spread.
-        range_bytes: Bytes of raw files that are read at once by a process.
-        sample_requests: Requests that the store keeps as they were logged,
-            at most.
-        validation: Which requests before the test are the validation; `None`
-            for the newest tenth.
-        details: More entries of the manifest.
-    """
-
-    dataset: RawDataset
-    data_dir: Path
-    num_shards: int
-    range_bytes: int
-    sample_requests: int
-    validation: SplitRule | None = None
-    details: Mapping[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """Where the work is done."""
-        return folder_of(self.data_dir)
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What was asked for, as far as the store depends on it.
-
-        The manifest keeps it, with the digests of the raw files beside it.
-        """
-        details = {k: v for k, v in self.details.items() if k != "versions"}
-        return {
-            "num_shards": self.num_shards,
-            "sample_requests": self.sample_requests,
-            "details": details,
-            "schema": json.loads(self.dataset.schema.to_json()),
-            "split": repr(self.dataset.split),
-            "validation": repr(self.validation),
-        }
-
-    def to_dict(self, engine: Engine) -> dict[str, Any]:
-        """Returns what a resumed preparation must have in common with this."""
-        return {
-            "engine": engine.name,
-            "range_bytes": self.range_bytes,
-            **self.asked,
-            "details": dict(self.details),
-            "files": [
-                [str(source.path), *source.state()]
-                for source in self.dataset.sources
-            ],
-        }
-
-
-def run(plan: Plan, engine: Engine, *, resume: bool) -> Store:
-    """Prepares a store.
+class Steps:
+    """The steps, which share the plan and what the steps before have found.
 
     Args:
         plan: What is to be prepared.
         engine: Where the work is done.
-        resume: Whether to go on with a preparation that was interrupted. One
-            that is done already is left as it is.
-
-    Returns:
-        The new store.
-
-    Raises:
-        InputError: If a raw file is not as documented; nothing is left then.
-            Or if there is a store or an interrupted preparation already.
-        OSError: If the disk is full or not writable. `resume` goes on.
+        folder: Folder of the work.
     """
-    plan.dataset.check()
-    folder = plan.folder
-    if resume and is_finished(plan.data_dir):
-        _check_finished(plan)
-        return Store(plan.data_dir)
-    # Stopped after the rename below, it has only the folder left to remove.
-    is_done = (
-        resume
-        and folder.exists()
-        and not (folder / "store").exists()
-        and (plan.data_dir / "manifest.json").exists()
-    )
-    if not is_done:
-        check_free(plan.data_dir)
-    with working_folder(folder, plan.to_dict(engine), resume=resume):
-        if not is_done:
-            _Steps(plan, engine, folder).run()
-            # POSIX lets a folder replace an empty one and no other.
-            (folder / "store").rename(plan.data_dir)
-    return Store(plan.data_dir)
-
-
-def is_finished(data_dir: Path) -> bool:
-    """Whether there is a whole store, and no work left to do for it."""
-    return (data_dir / "manifest.json").exists() and not folder_of(
-        data_dir.absolute()
-    ).exists()
-
-
-def _check_finished(plan: Plan) -> None:
-    """Raises InputError if a whole store is not the one that is asked for."""
-    manifest = Store(plan.data_dir).manifest
-    if "asked" not in manifest:
-        raise InputError(
-            f"{plan.data_dir} is a whole store, but of an earlier version, "
-            "which does not say what was asked for. Keep it as it is, or "
-            "remove it to prepare anew."
-        )
-    found = {**manifest["asked"], "files": manifest.get("sources")}
-    asked = {
-        **json.loads(json.dumps(plan.asked)),
-        # Last, since it reads them.
-        "files": [SourceFile.describe(s) for s in plan.dataset.sources],
-    }
-    for key, value in asked.items():
-        if found.get(key) != value:
-            raise InputError(
-                f"{plan.data_dir} is a whole store, but its {key} differ from "
-                "what is asked for now. Name another --data_dir, or remove "
-                "that folder."
-            )
-
-
-class _Steps:
-    """The steps, which share the plan and what the steps before have found."""
 
     def __init__(self, plan: Plan, engine: Engine, folder: Path) -> None:
         self.plan = plan
         self.dataset = plan.dataset
         self.engine = engine
         self.folder = folder
-        self.parts = folder / "parts"
         self.coded = folder / "coded"
         self.store = folder / "store"
+        # Of a store that can grow, the rows stay.
+        self.parts = self.store / "rows" if plan.can_grow else folder / "parts"
+        self.base = plan.base
+        self.begin_time = self.end_time = 0
 
     def run(self) -> None:
+        """Does all that is not done yet."""
         if (self.store / "manifest.json").exists():
             return  # killed between the last file and the last rename
         for name in ("coded", "summaries", "vocabularies", "store"):
@@ -227,7 +122,11 @@ class _Steps:
         }
         if self.dataset.items is not None:
             self._check_items(self.dataset.items)
+        if self.plan.can_grow:
+            self._check_span()
         test_time, rule = self.dataset.split.resolve(self._times())
+        if self.base is not None:
+            check_test(self.base, test_time, rule)
         summaries = self._build(test_time, rule)
         split = {
             "rule": rule,
@@ -240,6 +139,7 @@ class _Steps:
             store=self.store,
             coded=[self._coded(n) for n in range(self.plan.num_shards)],
             run_tasks=self._map,
+            earlier=None if self.base is None else self.base.newest,
         ).run(summaries)
         schema = self._vocabularies(summaries)
         self._sample(summaries)
@@ -260,13 +160,13 @@ class _Steps:
                     }
                     for name, report in reports.items()
                 },
-                "dropped": _add(
+                "dropped": add_counts(
                     [
                         *(report.dropped for report in reports.values()),
                         *(summary.dropped for summary in summaries),
                     ]
                 ),
-                "incomplete": _add([s.incomplete for s in summaries]),
+                "incomplete": add_counts([s.incomplete for s in summaries]),
             },
         )
 
@@ -325,6 +225,20 @@ class _Steps:
             write_arrow(file, counts)
         return sorted_counts(read_arrow(file))
 
+    def _check_span(self) -> None:
+        """Finds the first and the last second of the rows.
+
+        Raises:
+            InputError: If they are not all after those that a store has.
+        """
+        file = self.folder / "span.json"
+        if not file.exists():
+            found = span_of(self.parts, self.dataset, self.plan.num_shards)
+            if self.base is not None:
+                found.check_after(self.base)
+            write_json(file, [found.begin_time, found.end_time])
+        self.begin_time, self.end_time = json.loads(file.read_text("utf-8"))
+
     def _build(self, test_time: int, rule: str) -> list[ShardSummary]:
         tasks = [
             ShardTask(
@@ -335,6 +249,12 @@ class _Steps:
                 folder=self._coded(shard),
                 range_bytes=self.plan.range_bytes,
                 sample_requests=self.plan.sample_requests,
+                keeps_rows=self.plan.can_grow,
+                earlier=(
+                    None
+                    if self.base is None
+                    else earlier_rows(self.base, shard)
+                ),
             )
             for shard in range(self.plan.num_shards)
         ]
@@ -345,7 +265,9 @@ class _Steps:
                 ("training", sum(s.num_train for s in found)),
                 ("test", sum(s.num_test for s in found)),
             ):
-                if not number:
+                # All that a store has already is training.
+                is_needed = split == "test" or self.base is None
+                if is_needed and not number:
                     raise InputError(
                         f"There is no {split} request: the split is {rule}, "
                         f"at Unix second {test_time}."
@@ -360,7 +282,12 @@ class _Steps:
         file = self.folder / "validation.json"
         if not file.exists():
             shards = map(self._coded, range(self.plan.num_shards))
-            found = find_validation(shards, self.plan.validation, test_time)
+            found = find_validation(
+                shards,
+                self.plan.validation,
+                test_time,
+                earlier_splits(self.base),
+            )
             write_json(file, found)
         described: dict[str, Any] = json.loads(file.read_text("utf-8"))
         return described
@@ -382,12 +309,12 @@ class _Steps:
                         read_counts(self._coded(shard), table.name)
                         for shard in range(self.plan.num_shards)
                     )
-                vocabulary = Vocabulary.from_counts(table, counts)
+                vocabulary, codes = self._vocabulary(table, counts)
                 sizes[table.name] = vocabulary.table.size or 0
                 if vocabulary.values is not None:
                     write_arrow(
                         self.folder / "vocabularies" / f"{table.name}.arrow",
-                        pa.table({"value": vocabulary.values}),
+                        pa.table({"value": codes}),
                     )
                     # In one line: indented, it takes Python ten times as long.
                     write_json(
@@ -396,9 +323,32 @@ class _Steps:
                         indent=None,
                     )
                 progress.advance(1)
-        schema = _with_scales(schema.with_table_sizes(sizes), summaries)
+        schema = schema.with_table_sizes(sizes)
+        schema = (
+            with_scales(schema, summaries)
+            if self.base is None
+            # A model that goes on has learned what a number means.
+            else dataclasses.replace(
+                schema,
+                **{n: getattr(self.base.schema, n) for n in _NUMBERS},
+            )
+        )
         write_json(file, json.loads(schema.to_json()))
         return schema
+
+    def _vocabulary(
+        self, table: Table, counts: pa.Table
+    ) -> tuple[Vocabulary, pa.Array]:
+        """Returns the vocabulary of a table, and the values to encode by."""
+        if table.kind == "hashed" or not self.plan.can_grow:
+            vocabulary = Vocabulary.from_counts(table, counts)
+            return vocabulary, vocabulary.values
+        known = KnownValues.none(table)
+        if self.base is not None:
+            known = KnownValues.read(self.base.newest, table)
+        known = known.with_counts(counts)
+        known.write(self.store)
+        return known.vocabulary, known.values["value"].combine_chunks()
 
     def _sample(self, summaries: Sequence[ShardSummary]) -> None:
         file = self.store / SAMPLED_REQUESTS
@@ -425,6 +375,7 @@ class _Steps:
                 folder=self.store / shard_name(shard, num_shards),
                 summaries=self.folder / "summaries",
                 validation_time=validation_time,
+                ids=self.store if self.plan.can_grow else None,
             )
             for shard in range(num_shards)
         ]
@@ -445,6 +396,7 @@ class _Steps:
                 *sorted((self.store / "vocabularies").iterdir()),
                 *self.store.glob(SAMPLED_REQUESTS),
                 *sorted(self.store.glob("statistics/**/*.arrow")),
+                *self._kept_files(),
             ],
         )
         for name, summary in zip(names, encoded, strict=True):
@@ -452,22 +404,63 @@ class _Steps:
         described, counted = describe_counts(self.store, schema)
         if described:
             details = {**details, "statistics": described}
+        validation_time = details["split"]["validation_time"]
+        contents = [summary.content for summary in encoded]
+        counts = add_nested([summary.counts for summary in encoded])
+        content = digest([*contents, *counted], validation_time)
+        if self.plan.can_grow:
+            updates = self._updates(details, digest(contents))
+            counts = count_with(
+                self.base, self.store, schema, len(encoded), validation_time
+            )
+            content = content_of(updates, counted, details["split"])
+            details = {**details, "updates": [u.to_dict() for u in updates]}
         manifest = manifest_of(
             schema=schema,
             num_shards=len(encoded),
-            counts=add_nested([summary.counts for summary in encoded]),
+            counts=counts,
             longest_sets=longest_of(s.longest_sets for s in encoded),
             details={
                 **details,
                 "out_of_vocabulary": add_nested([s.ids for s in encoded]),
-                "content": digest(
-                    [*(summary.content for summary in encoded), *counted],
-                    details["split"]["validation_time"],
-                ),
+                "content": content,
                 "files": files,
             },
         )
+        if self.base is not None:
+            manifest = manifest_with(self.base, manifest)
         write_json(self.store / "manifest.json", manifest)
+
+    def _kept_files(self) -> list[Path]:
+        """Returns the files of what a store needs to grow."""
+        if not self.plan.can_grow:
+            return []
+        kept = {table.name for table in kept_tables(self.dataset)}
+        for folder in self.parts.iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder)
+        return [
+            file
+            for name in ("rows", "values", "ids")
+            for file in sorted((self.store / name).rglob("*"))
+            if file.is_file()
+        ]
+
+    def _updates(
+        self, details: Mapping[str, Any], content: str
+    ) -> list[Update]:
+        earlier = self.base.updates if self.base is not None else ()
+        return [
+            *earlier,
+            Update(
+                folder=update_folder(len(earlier)),
+                begin_time=self.begin_time,
+                end_time=self.end_time,
+                test_time=details["split"]["test_time"],
+                content=content,
+                num_sources=len(details["sources"]),
+            ),
+        ]
 
     def _coded(self, shard: int) -> Path:
         return self.coded / f"shard-{shard:05d}"
@@ -489,26 +482,3 @@ class _Steps:
                 results.append(result)
                 progress.advance(weight)
         return results
-
-
-def _with_scales(
-    schema: DatasetSchema, summaries: Sequence[ShardSummary]
-) -> DatasetSchema:
-    """Returns a copy in which every number has its mean and scale."""
-    fields: dict[str, Any] = {}
-    for prefix in PREFIXES:
-        scaled = []
-        for field in schema.numbers(prefix):
-            mean, scale = mean_and_scale(
-                [s.dense[f"{prefix}_{field.name}"] for s in summaries]
-            )
-            scaled.append(dataclasses.replace(field, mean=mean, scale=scale))
-        fields[f"{prefix}_dense_fields"] = tuple(scaled)
-    return dataclasses.replace(schema, **fields)
-
-
-def _add(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for part in parts:
-        total.update(part)
-    return dict(total)

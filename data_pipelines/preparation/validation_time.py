@@ -1,6 +1,6 @@
 """Where the validation of a store begins."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from sparsectr.errors import InputError
 
 
 def find_validation(
-    shards: Iterable[Path], rule: SplitRule | None, test_time: int
+    shards: Iterable[Path],
+    rule: SplitRule | None,
+    test_time: int,
+    earlier: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Returns what the manifest says of the validation.
 
@@ -29,6 +32,8 @@ def find_validation(
             part without a request in a store that is tiny: the reader refuses
             the part then.
         test_time: Unix seconds at which the validation ends.
+        earlier: Folders of splits of the days before an update, which are all
+            before the test.
 
     Raises:
         InputError: If a rule that was asked for leaves a part empty.
@@ -36,7 +41,8 @@ def find_validation(
     Memory:
         As much as the distinct seconds of the requests before the test.
     """
-    distinct, counts = sorted_counts(merge_counts(map(_times, shards)))
+    folders = [*earlier, *(shard / "train" for shard in shards)]
+    distinct, counts = sorted_counts(merge_counts(map(_times, folders)))
     time, words = (rule or newest()).resolve((distinct, counts))
     time = min(time, test_time)
     older = int(counts[distinct < time].sum())
@@ -50,9 +56,9 @@ def find_validation(
     return {"validation_rule": words, "validation_time": time}
 
 
-def _times(shard: Path) -> pa.Table:
-    """Returns the distinct times of a shard's training requests."""
-    time = np.load(shard / "train" / "time.npy", mmap_mode="r")
+def _times(split: Path) -> pa.Table:
+    """Returns the distinct times of the requests of a shard's split."""
+    time = np.load(split / "time.npy", mmap_mode="r")
     values, counts = np.unique(time, return_counts=True)
     return pa.table({"value": values.astype(np.int64), "count": counts})
 

@@ -14,7 +14,8 @@ def merge_counts(parts: Iterable[pa.Table]) -> pa.Table:
     """Adds up the counts of equal values, a few shards at a time.
 
     Args:
-        parts: Columns `value`, distinct in each, and `count`.
+        parts: Columns `value`, distinct in each, and `count`, and more counts
+            with names of their own.
     """
     waiting: list[pa.Table] = []
     num_rows = num_merged = 0
@@ -37,7 +38,7 @@ def sorted_counts(
 
 def _sum_counts(parts: list[pa.Table]) -> pa.Table:
     table = pa.concat_tables(parts)
-    found = table.group_by("value").aggregate([("count", "sum")])
-    return found.rename_columns({"count_sum": "count"}).select(
-        ["value", "count"]
-    )
+    names = [name for name in table.column_names if name != "value"]
+    found = table.group_by("value").aggregate([(n, "sum") for n in names])
+    found = found.select(["value", *(f"{name}_sum" for name in names)])
+    return found.rename_columns(["value", *names])

@@ -16,7 +16,7 @@ from sparsectr.errors import InputError
 from sparsectr.file_systems.process_lock import ProcessLock
 
 PLAN = "plan.json"
-_LOCK = "lock"
+LOCK = "lock"
 
 
 def folder_of(data_dir: Path) -> Path:
@@ -45,12 +45,12 @@ def working_folder(
             for something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / _LOCK).exists():
+    if any(folder.iterdir()) and not (folder / LOCK).exists():
         raise InputError(
             f"{folder} is where the work is done, but it holds something "
             "else. Move it away."
         )
-    with contextlib.closing(ProcessLock(folder / _LOCK, str(folder))):
+    with contextlib.closing(ProcessLock(folder / LOCK, str(folder))):
         if (folder / PLAN).exists():
             _check_plan(folder, plan, resume=resume)
         else:
@@ -61,7 +61,7 @@ def working_folder(
         try:
             yield
         except InputError:
-            _remove(folder)
+            remove(folder)
             raise
         except (OSError, KeyboardInterrupt) as error:
             error.add_note("Go on with --resume.")
@@ -69,7 +69,7 @@ def working_folder(
                 # Arrow does not say where a disk is full.
                 error.filename = error.filename or str(folder)
             raise
-        _remove(folder)
+        remove(folder)
 
 
 def _check_plan(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
@@ -88,11 +88,12 @@ def _check_plan(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
             )
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
+    """Removes a working folder that this process has locked."""
     # First, so that nobody goes on with what is half removed.
-    (folder / PLAN).unlink()
+    (folder / PLAN).unlink(missing_ok=True)
     _empty(folder)
-    (folder / _LOCK).unlink()
+    (folder / LOCK).unlink()
     folder.rmdir()
 
 
@@ -100,5 +101,5 @@ def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != _LOCK:
+        elif path.name != LOCK:
             path.unlink()

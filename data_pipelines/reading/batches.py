@@ -72,6 +72,8 @@ class Batches:
         num_workers: How many there are.
         newest_share: Of the requests of the part, the share that is read,
             the newest ones.
+        between: Unix seconds of the first request that is read, and one past
+            those of the last; `None` for all of the part.
         frozen_history: Whether every request has the history that its user
             had at the first one of the split. Within a user, a click that is
             in the history leaves fewer to come, so that the AUC of a user is
@@ -115,6 +117,7 @@ class Batches:
         worker: int = 0,
         num_workers: int = 1,
         newest_share: float = 1.0,
+        between: tuple[int, int] | None = None,
         frozen_history: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -146,6 +149,7 @@ class Batches:
             split,
             config,
             newest_share=newest_share,
+            between=between,
             frozen_history=frozen_history,
         )
         self._split = self._part.split

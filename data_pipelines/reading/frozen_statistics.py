@@ -80,7 +80,7 @@ def _numbers(
         impressions=np.bincount(row),
         clicks=np.bincount(row, label).astype(np.int64),
     )
-    base = read_base(store.path, statistic.bucket)
+    base = read_base(store.newest, statistic.bucket)
     numbers = shown.numbers(statistic, base, asked, own_bucket)
     for column in numbers.values():
         column[own_value == PADDING_ID] = np.nan

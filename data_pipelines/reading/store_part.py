@@ -17,8 +17,11 @@ from data_pipelines.stores.split_parts import (
     newest_from,
     split_of,
 )
-from data_pipelines.stores.store import Store, shard_name
+from data_pipelines.stores.store import Store
 from sparsectr.config import DataConfig
+from sparsectr.errors import InputError
+from sparsectr.schema import LATEST_TIME
+from sparsectr.statistic import USER_ID
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +36,8 @@ class StorePart:
         config: How long histories are, and how many shards are held.
         newest_share: Of the requests of the part, the share that is read,
             the newest ones.
+        between: Unix seconds of the first that is read, and one past those of
+            the last; `None` for all.
         frozen_history: Whether every request has the history that its user
             had at the first one of the part.
 
@@ -42,7 +47,8 @@ class StorePart:
         shard: Returns a shard by its number. The columns of a few are mapped.
 
     Raises:
-        InputError: If the store has no validation time and the part needs it.
+        InputError: If the store has no validation time and the part needs it,
+            or if histories cannot be frozen.
     """
 
     def __init__(
@@ -52,8 +58,11 @@ class StorePart:
         config: DataConfig,
         *,
         newest_share: float = 1.0,
+        between: tuple[int, int] | None = None,
         frozen_history: bool = False,
     ) -> None:
+        if frozen_history:
+            _check_frozen(store, name)
         self.split = split_of(name)
         self._store = store
         self._name = name
@@ -61,14 +70,15 @@ class StorePart:
         self._frozen_history = frozen_history
         self._validation_time = store.validation_time if is_cut(name) else None
         self.shard = functools.lru_cache(2 * config.shuffle_shards)(self._open)
-        self.first_time = 0
+        self.first_time, self._end_time = between or (0, LATEST_TIME)
         if newest_share < 1.0:
             self.first_time = self._newest_from(newest_share)
 
     def is_read(self, shard: Shard) -> Array:
         """Returns which requests of the split are read."""
         columns = shard.splits[self.split]
-        is_read: Array = np.asarray(columns.time) >= self.first_time
+        time = np.asarray(columns.time)
+        is_read: Array = (time >= self.first_time) & (time < self._end_time)
         if self._validation_time is not None:
             is_read &= in_part(columns, self._name, self._validation_time)
         return is_read
@@ -98,9 +108,7 @@ class StorePart:
         The maps of `Store` live as long as the store, and what was once read
         through a map counts as held by the process until the map goes.
         """
-        name = shard_name(index, len(self._store.shards))
-        shard = Shard.open(self._store.path / name, self._store.schema)
-        return self._with_frozen_statistics(shard)
+        return self._with_frozen_statistics(self._store.open_shard(index))
 
     def _with_frozen_statistics(self, shard: Shard) -> Shard:
         """Returns a shard whose statistics are as old as the histories."""
@@ -138,3 +146,16 @@ class StorePart:
         first = np.searchsorted(columns.user[rows], columns.user[own])
         # What is behind the last is of a user without a request of the part.
         return rows[np.minimum(first, len(rows) - 1)]
+
+
+def _check_frozen(store: Store, part: str) -> None:
+    """Raises InputError if a user's requests are in several shards."""
+    if len(store.updates) < 2:
+        return
+    of_users = [s.name for s in store.schema.statistics if USER_ID in s.fields]
+    if part != "test" or of_users:
+        what = f"statistics.{of_users[0]}" if of_users else f"the {part} part"
+        raise InputError(
+            f"{store.path} has days that were added, so that {what} cannot be "
+            "frozen with the history. Prepare all days at once."
+        )

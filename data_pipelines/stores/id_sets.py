@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.stores.coded_ids import CodedIds
 from data_pipelines.stores.hashing import hash_rows
 
 Array = npt.NDArray[Any]
@@ -22,7 +23,7 @@ class IdSets:
     """
 
     offset: Array
-    values: Array
+    values: Array | CodedIds
 
     def __len__(self) -> int:
         return len(self.offset) - 1
@@ -56,7 +57,7 @@ class IdSets:
 
     def map(self, ids: Array) -> "IdSets":
         """Returns the sets with `ids[value]` for each value."""
-        return IdSets(self.offset, ids[self.values])
+        return IdSets(self.offset, ids[np.asarray(self.values)])
 
     def padded(self, width: int) -> Array:
         """Returns `[num_rows, width]`, 0 behind the ids of a row.
@@ -73,14 +74,15 @@ class IdSets:
         """Returns a uint64 for each row, of its ids in their order."""
         start, counts = self.offset.astype(np.int64), self.counts
         row = np.repeat(np.arange(len(self)), counts)
-        own = hash_rows([np.arange(len(row)) - start[row], self.values])
+        values = np.asarray(self.values)
+        own = hash_rows([np.arange(len(row)) - start[row], values])
         # Differences of a running total, which wraps round as its parts do.
         total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)])
         sums = total[start[1:]] - total[start[:-1]]
         return hash_rows([counts, sums])
 
 
-Column = Array | IdSets
+Column = Array | CodedIds | IdSets
 """One value a row, or one set of ids."""
 
 

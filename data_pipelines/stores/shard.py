@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data_pipelines.stores.coded_ids import CodedIds
 from data_pipelines.stores.id_sets import Column, IdSets
 from data_pipelines.stores.request_columns import RequestColumns
 from sparsectr.errors import InputError
@@ -108,15 +109,26 @@ class Shard:
         files: dict[str, Array] = {}
         for name, column in columns.items():
             if isinstance(column, IdSets):
-                files[name] = column.values
+                files[name] = np.asarray(column.values)
                 files[name + _OFFSET] = column.offset
             else:
-                files[name] = column
+                files[name] = np.asarray(column)
         return files
 
     @classmethod
-    def open(cls, folder: Path, schema: DatasetSchema) -> "Shard":
+    def open(
+        cls,
+        folder: Path,
+        schema: DatasetSchema,
+        ids: Mapping[str, Array] | None = None,
+    ) -> "Shard":
         """Memory-maps the columns under `folder`.
+
+        Args:
+            folder: Folder of the shard.
+            schema: Schema of the store.
+            ids: By table, the id of each code, where the columns hold codes
+                and are to be read as ids; see `CodedIds`.
 
         Raises:
             InputError: If a file is absent or damaged, or its length does
@@ -131,10 +143,11 @@ class Shard:
             behavior_offset=offset,
             behavior_time=_open_rows(folder, "behaviors/time", num_behaviors),
             behaviors=_open_fields(
-                folder, "behaviors/", schema, "behavior", num_behaviors
+                folder, "behaviors/", schema, "behavior", num_behaviors, ids
             ),
             splits={
-                split: _open_requests(folder, split, schema) for split in SPLITS
+                split: _open_requests(folder, split, schema, ids)
+                for split in SPLITS
             },
         )
 
@@ -211,7 +224,10 @@ def logged_names(schema: DatasetSchema, prefix: Prefix) -> list[str]:
 
 
 def _open_requests(
-    folder: Path, split: str, schema: DatasetSchema
+    folder: Path,
+    split: str,
+    schema: DatasetSchema,
+    ids: Mapping[str, Array] | None,
 ) -> RequestColumns:
     user = _open_column(folder, f"{split}/user")
     offset = _open_column(folder, f"{split}/candidate_offset")
@@ -220,20 +236,30 @@ def _open_requests(
     return RequestColumns(
         user=user,
         users=_open_fields(
-            folder, f"{split}/user_", schema, "user", num_requests
+            folder, f"{split}/user_", schema, "user", num_requests, ids
         ),
         time=_open_rows(folder, f"{split}/time", num_requests),
         history_end=_open_rows(folder, f"{split}/history_end", num_requests),
         candidate_offset=offset,
         candidates=_open_fields(
-            folder, f"{split}/candidate_", schema, "candidate", num_candidates
+            folder,
+            f"{split}/candidate_",
+            schema,
+            "candidate",
+            num_candidates,
+            ids,
         ),
         label=_open_rows(folder, f"{split}/candidate_label", num_candidates),
     )
 
 
 def _open_fields(
-    folder: Path, path: str, schema: DatasetSchema, prefix: Prefix, length: int
+    folder: Path,
+    path: str,
+    schema: DatasetSchema,
+    prefix: Prefix,
+    length: int,
+    ids: Mapping[str, Array] | None,
 ) -> dict[str, Column]:
     found: dict[str, Column] = {}
     for field in stored_ids(schema, prefix):
@@ -241,12 +267,20 @@ def _open_fields(
         if field.is_set:
             offset = _open_rows(folder, name + _OFFSET, length + 1)
             values = _open_rows(folder, name, int(offset[-1]))
-            found[field.name] = IdSets(offset, values)
+            found[field.name] = IdSets(offset, _as_ids(values, field, ids))
         else:
-            found[field.name] = _open_rows(folder, name, length)
+            values = _open_rows(folder, name, length)
+            found[field.name] = _as_ids(values, field, ids)
     for number in stored_numbers(schema, prefix):
         found[number] = _open_rows(folder, path + number, length)
     return found
+
+
+def _as_ids(
+    values: Array, field: CategoricalField, ids: Mapping[str, Array] | None
+) -> Array | CodedIds:
+    own = None if ids is None else ids.get(field.table)
+    return values if own is None else CodedIds(values, own)
 
 
 def _open_rows(folder: Path, name: str, length: int) -> Array:

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.stores.content_digest import digest, shard_content
+from data_pipelines.stores.growing_store import (
+    OpenedShards,
+    Update,
+    read_ids,
+    shard_views,
+)
 from data_pipelines.stores.new_folder import new_folder
 from data_pipelines.stores.shard import Shard, add_nested, longest_of
 from data_pipelines.stores.split_parts import count_rows
@@ -15,6 +21,10 @@ from sparsectr.schema import DatasetSchema
 
 FORMAT = "sparsectr-store"
 FORMAT_VERSION = 4
+
+GROWING_VERSION = 5
+"""Of a store that days can be added to; see `growing_store.py`."""
+
 _MANIFEST = "manifest.json"
 
 SAMPLED_REQUESTS = "sampled_requests.parquet"
@@ -33,7 +43,12 @@ class Store:
         manifest: What `manifest.json` says.
         schema: Schema with the size of every table.
         longest_sets: The most ids of a set, by the name of its tensor.
-        shards: The shards, in order.
+        updates: The preparation and what was added since, of a store that
+            days can be added to; none of any other.
+        newest: Folder of the newest update, or of the store: it has the
+            vocabularies, statistics and logged requests.
+        shards: The shards, in order. Those of a store that days were added to
+            are several for a user, and are opened when they are asked for.
         sampled_requests: The Parquet table of a few requests as they were
             logged; `None` if the preparation left them out.
 
@@ -46,7 +61,9 @@ class Store:
     manifest: Mapping[str, Any]
     schema: DatasetSchema
     longest_sets: Mapping[str, int]
-    shards: tuple[Shard, ...]
+    updates: tuple[Update, ...]
+    newest: Path
+    shards: Sequence[Shard]
     sampled_requests: Path | None
 
     def __init__(self, path: Path | str, leave_out: Sequence[str] = ()) -> None:
@@ -56,6 +73,9 @@ class Store:
             self.schema = DatasetSchema.from_dict(self.manifest["schema"])
             num_shards = int(self.manifest["num_shards"])
             self.longest_sets = self.manifest["longest_sets"]
+            self.updates = tuple(
+                Update(**each) for each in self.manifest.get("updates", ())
+            )
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(
                 f"{self.path / _MANIFEST} is damaged: {error}"
@@ -64,12 +84,36 @@ class Store:
             self.schema = self.schema.without(leave_out)
         except ValueError as error:
             raise InputError(f"{self.path}: {error}") from error
-        self.shards = tuple(
-            Shard.open(self.path / shard_name(index, num_shards), self.schema)
-            for index in range(num_shards)
+        names = [shard_name(index, num_shards) for index in range(num_shards)]
+        self.newest = self.path
+        self._ids: dict[str, Any] | None = None
+        self._folders = [self.path / name for name in names]
+        if self.updates:
+            self.newest = self.path / self.updates[-1].folder
+            self._ids = read_ids(self.newest, self.schema)
+            self._views = shard_views(self.path, self.updates, names)
+            self._folders = [view.folder for view in self._views]
+        self.shards = (
+            OpenedShards(len(self._folders), self.open_shard)
+            if len(self.updates) > 1
+            else tuple(map(self.open_shard, range(num_shards)))
         )
-        samples = self.path / SAMPLED_REQUESTS
+        samples = self.newest / SAMPLED_REQUESTS
         self.sampled_requests = samples if samples.exists() else None
+
+    def open_shard(self, index: int) -> Shard:
+        """Maps a shard anew.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        if self.updates:
+            return self._views[index].open(self.schema, self._ids)
+        return Shard.open(self._folders[index], self.schema)
+
+    def shard_folder(self, index: int) -> Path:
+        """Returns the folder of a shard's columns."""
+        return self._folders[index]
 
     def num_requests(self, split: str) -> int:
         """Returns the number of requests of "train" or "test"."""
@@ -102,7 +146,7 @@ class Store:
 
     def vocabulary_file(self, table: str) -> Path:
         """Returns the file of a vocabulary's values."""
-        return self.path / "vocabularies" / f"{table}.json"
+        return self.newest / "vocabularies" / f"{table}.json"
 
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Returns the vocabulary of every table, by its name."""
@@ -184,7 +228,7 @@ def manifest_of(
         raise ValueError("`schema` has a table without a size.")
     return {
         "format": FORMAT,
-        "version": FORMAT_VERSION,
+        "version": GROWING_VERSION if "updates" in details else FORMAT_VERSION,
         **details,
         "counts": counts,
         "longest_sets": longest_sets,
@@ -208,9 +252,10 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{file} is damaged: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{file} does not describe a store.")
-    if manifest.get("version") != FORMAT_VERSION:
+    if manifest.get("version") not in (FORMAT_VERSION, GROWING_VERSION):
         raise InputError(
             f"{file} has version {manifest.get('version')}; this code reads "
-            f"version {FORMAT_VERSION}. Prepare the data again."
+            f"versions {FORMAT_VERSION} and {GROWING_VERSION}. Prepare the "
+            "data again."
         )
     return manifest

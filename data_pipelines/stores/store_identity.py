@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines.stores.store import Store
@@ -19,12 +19,17 @@ class StoreIdentity:
         vocabularies: SHA-256 of the file of each vocabulary, by its table.
         content: Digest of all rows (`data_pipelines/stores/content_digest.py`).
         num_shards: Shards, which the order of the batches depends on.
+        updates: Digest of each update, of a store that days can be added to.
+        test_time: Unix seconds at which the test begins; `None` where the
+            store does not say.
     """
 
     schema: DatasetSchema
     vocabularies: Mapping[str, str]
     content: str
     num_shards: int
+    updates: Sequence[str] = ()
+    test_time: int | None = None
 
     @classmethod
     def of(cls, store: Store) -> "StoreIdentity":
@@ -55,6 +60,8 @@ class StoreIdentity:
             vocabularies=vocabularies,
             content=str(store.manifest["content"]),
             num_shards=len(store.shards),
+            updates=[update.content for update in store.updates],
+            test_time=store.manifest.get("split", {}).get("test_time"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +70,8 @@ class StoreIdentity:
             "content": self.content,
             "num_shards": self.num_shards,
             "vocabularies": dict(self.vocabularies),
+            "updates": list(self.updates),
+            "test_time": self.test_time,
         }
 
     def other_ids(self, other: "StoreIdentity") -> str | None:

@@ -74,4 +74,4 @@ def _older_columns(
 
 
 def _values(column: Column) -> Array:
-    return column.values if isinstance(column, IdSets) else column
+    return np.asarray(column.values if isinstance(column, IdSets) else column)

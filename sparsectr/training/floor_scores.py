@@ -96,7 +96,9 @@ def floors(
         fit_split: What the means are of; by default all before it.
 
     Returns:
-        None where the labels are of one class, or there are no means.
+        None where the labels are of one class, or there are no means: of
+        users in a store that days were added to, whose rows are in several
+        shards.
 
     Cost:
         Reads the labels and one column of both splits; no Python by rows.
@@ -128,7 +130,11 @@ def floors(
     scores["item_and_user_means"] = _logit(scores["item_mean"]) + _logit(
         scores["user_mean"]
     )
-    return {name: auc(label, score) for name, score in scores.items()}
+    has_users = len(store.updates) < 2
+    return {
+        name: auc(label, score) if has_users or name == "item_mean" else None
+        for name, score in scores.items()
+    }
 
 
 def item_field(schema: DatasetSchema) -> str:

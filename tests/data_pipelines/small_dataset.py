@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.preparation.engine import EmbeddedEngine, Engine
-from data_pipelines.preparation.steps import Plan, run
+from data_pipelines.preparation.plan import Plan
+from data_pipelines.preparation.prepare_store import run
 from data_pipelines.raw.parquet_reader import ParquetReader
 from data_pipelines.raw.raw_dataset import RawDataset
 from data_pipelines.raw.raw_table import RawTable, keep

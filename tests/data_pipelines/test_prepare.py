@@ -113,7 +113,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object) -> None:
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr("data_pipelines.preparation.steps._Steps.run", fail)
+    monkeypatch.setattr("data_pipelines.preparation.steps.Steps.run", fail)
 
 
 @pytest.mark.usefixtures("no_work")

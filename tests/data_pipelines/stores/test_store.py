@@ -151,7 +151,7 @@ def _column_short(path: Path) -> None:
         (shutil.rmtree, "is not a store"),
         (_no_manifest, "is not a store"),
         (_manifest_cut_off, "manifest.json is damaged"),
-        (_other_version, "has version 9; this code reads version 4"),
+        (_other_version, "has version 9; this code reads versions 4"),
         (_no_schema, "manifest.json is damaged"),
         (_half_seconds, "json is damaged: `offsets` must be pairs of whole"),
         (_other_json, "does not describe a store"),
