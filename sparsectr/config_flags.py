@@ -152,6 +152,21 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     return _with_all_flags(_recipe(flag_values["dataset"].value), flag_values)
 
 
+def config_with_flags(
+    config: Config, flag_values: flags.FlagValues = flags.FLAGS
+) -> Config:
+    """Returns a configuration with the given flags applied.
+
+    Args:
+        config: That of another run.
+        flag_values: Parsed flags of `define_config_flags`.
+
+    Raises:
+        InputError: If a flag breaks a rule.
+    """
+    return _with_all_flags(config, flag_values)
+
+
 def contradictions(
     config: Config, flag_values: flags.FlagValues = flags.FLAGS
 ) -> list[str]:

@@ -15,6 +15,11 @@ before it, evaluates on the newest part (`data_pipelines.prepare` says where it
 begins), keeps the best checkpoint too, exports nothing, and ends with the
 flags of the final run, on all of it and for a fixed number of steps.
 
+`--warm_start=RUN` begins with the weights, moments and average of a run that is
+done, and its configuration where no flag says otherwise, on the days that were
+added to its store since (docs/daily_updates.md). What RUN says of these days
+before training on them is in result.json, as `before_training`.
+
 Store and folder can be remote, such as s3://bucket/folder: the store is read
 from a copy, and the run is written on this machine and sent after each
 checkpoint. Both stay in SPARSECTR_CACHE (default: ~/.cache/sparsectr).
@@ -69,6 +74,12 @@ def define_flags() -> None:
     flags.DEFINE_boolean(
         "resume", False, "Go on with the run in --workdir where it stopped."
     )
+    flags.DEFINE_string(
+        "warm_start",
+        None,
+        "Folder of a run that is done: go on from it, in a new run, on the "
+        "days that its store has since.",
+    )
     flags.DEFINE_boolean(
         "print_config", False, "Print the configuration as JSON and stop."
     )
@@ -90,7 +101,8 @@ def main(argv: list[str]) -> None:
     if values.print_config:
         print(_config_to_print().to_json())
         return
-    config, data_dir, run = _what_to_run()
+    before = _run_before()
+    config, data_dir, run = _what_to_run(before)
     train = config.train
     if (train.patience or train.validate_every) and not train.validation:
         raise InputError("--patience and --validate_every need --validation.")
@@ -117,12 +129,38 @@ def main(argv: list[str]) -> None:
     import_tensorflow_quietly()
     from sparsectr.training.run import train_and_evaluate
 
-    train_and_evaluate(config, data_dir, run, resume=values.resume)
+    train_and_evaluate(
+        config, data_dir, run, resume=values.resume, before=before
+    )
     if exports:
         _export(run.location)
 
 
-def _what_to_run() -> tuple[Config, Location, "RunDirectory"]:
+def _run_before() -> "RunDirectory | None":
+    """Returns the run that a new one goes on from, if there is one."""
+    from sparsectr.training.run_directory import RunDirectory
+
+    values = flags.FLAGS
+    if values.warm_start is None:
+        return None
+    if values.resume:
+        raise InputError(
+            "--warm_start begins a new run, which --resume goes on with "
+            "without it."
+        )
+    before = RunDirectory.of(values.warm_start)
+    dataset = before.read_config()[0].dataset
+    if values.dataset not in (None, dataset):
+        raise InputError(
+            f"--warm_start: {values.warm_start} is a run of {dataset}, not of "
+            f"{values.dataset}."
+        )
+    return before
+
+
+def _what_to_run(
+    before: "RunDirectory | None",
+) -> tuple[Config, Location, "RunDirectory"]:
     """Returns configuration, store and folder of the run."""
     from sparsectr.training.run_directory import RunDirectory
 
@@ -137,16 +175,22 @@ def _what_to_run() -> tuple[Config, Location, "RunDirectory"]:
             return config, values.data_dir or data_dir, run
         config = config_flags.config_from_flags()
     else:
-        config = config_flags.config_from_flags()
+        if before is None:
+            config = config_flags.config_from_flags()
+        else:
+            config, data_dir = before.read_config()
+            config = config_flags.config_with_flags(config)
         workdir = values.workdir or (
             RUNS_ROOT / f"{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
         run = RunDirectory.to_train(workdir, resume=False)
+    if before is not None:
+        return config, values.data_dir or data_dir, run
     return config, _find_store(config.dataset, values.data_dir), run
 
 
 def _resumed_model(arguments: Sequence[str]) -> str | None:
-    """Returns the model of the run that a command line goes on with.
+    """Returns the model of the run that a command line goes on with, or from.
 
     The flags are its own then. What is wrong with the folder is said when the
     flags are parsed.
@@ -157,14 +201,17 @@ def _resumed_model(arguments: Sequence[str]) -> str | None:
         add_help=False, allow_abbrev=False, exit_on_error=False
     )
     parser.add_argument("--workdir", "-workdir")
+    parser.add_argument("--warm_start", "-warm_start")
     parser.add_argument(
         "--resume", "-resume", nargs="?", const="true", default="false"
     )
     try:
         known, _ = parser.parse_known_args(list(arguments))
-        if known.workdir is None or known.resume.lower() not in _TRUE:
+        is_resumed = known.resume.lower() in _TRUE
+        run = known.workdir if is_resumed else known.warm_start
+        if run is None:
             return None
-        config = local_copy(join(known.workdir, "config.json"))
+        config = local_copy(join(run, "config.json"))
         return RunDirectory(config.parent).read_config()[0].model.name
     except (argparse.ArgumentError, InputError, OSError):
         return None

@@ -63,7 +63,7 @@ def table(groups: Sequence[SeedGroup], base: SeedGroup | None = None) -> str:
                 ", ".join(group.commits),
             ]
         )
-    parts = [heading(runs[0]), _markdown(rows)]
+    parts = [heading(runs[0]), markdown(rows)]
     if any(len(group.runs) > 1 for group in groups):
         parts.append("Mean ± standard deviation over the seeds.")
     pairs = paired_differences(groups)
@@ -116,7 +116,7 @@ def _pairs(pairs: Sequence[PairedDifference], metrics: Sequence[str]) -> str:
         )
     return (
         "Differences, seed by seed: mean ± standard error of the mean.\n\n"
-        + _markdown(rows)
+        + markdown(rows)
     )
 
 
@@ -129,7 +129,8 @@ def _known_metrics(runs: Sequence[FinishedRun]) -> list[str]:
     ]
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown, the first row its header."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     return "\n".join(lines)

@@ -152,6 +152,30 @@ class LazyAdam(keras.optimizers.Adam):
             index = self._get_variable_index(variable)
             self.average.copy_row(index, source, rows)
 
+    @contextlib.contextmanager
+    def row_copied(
+        self, variable: keras.Variable, source: int, rows: Any
+    ) -> Iterator[None]:
+        """Makes rows of a table copies of another one, for a while.
+
+        Args:
+            variable: One of those that are trained.
+            source: The row that is copied.
+            rows: Distinct indices, `[R]`.
+        """
+        changed = [variable.value]
+        if self.average is not None:
+            index = self._get_variable_index(variable)
+            changed += self.average.of_rows(index)
+        rows = tf.convert_to_tensor(rows)
+        kept = [tf.gather(each, rows) for each in changed]
+        self.copy_row(variable, source, rows)
+        try:
+            yield
+        finally:
+            for each, values in zip(changed, kept, strict=True):
+                each.scatter_update(tf.IndexedSlices(values, rows))
+
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         """Sums over replicas, merges repeated ids, and clips, in this order."""
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)

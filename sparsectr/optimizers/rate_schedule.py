@@ -18,15 +18,17 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
         r (1 + cos(pi (n - W) / (N - W))) / 2      else
 
     so that step W is the first at full rate, and a step N + 1 would take 0.
-    It is a function of n alone: a resumed run goes on with it.
+    It is a function of n alone: a resumed run goes on with it. A run whose
+    optimizer has steps of another one behind it counts n from its own first.
 
     Args:
         rate: The highest rate r.
         warmup_steps: W; 0 for none.
         num_steps: N; `None` to stay at r.
+        first_step: Steps of the optimizer at which n is 0.
 
     Call arguments:
-        step: n, an integer scalar.
+        step: n and `first_step`, an integer scalar.
 
     Returns:
         float32 scalar.
@@ -36,7 +38,11 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, rate: float, warmup_steps: int = 0, num_steps: int | None = None
+        self,
+        rate: float,
+        warmup_steps: int = 0,
+        num_steps: int | None = None,
+        first_step: int = 0,
     ) -> None:
         if num_steps is not None and warmup_steps >= num_steps:
             raise ValueError(
@@ -46,10 +52,11 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.rate = rate
         self.warmup_steps = warmup_steps
         self.num_steps = num_steps
+        self.first_step = first_step
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the rate of the step after so many."""
-        done = tf.cast(step, tf.float32)
+        done = tf.cast(step - self.first_step, tf.float32)
         rate = tf.constant(self.rate, tf.float32)
         later = rate
         if self.num_steps is not None:
@@ -67,4 +74,5 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "rate": self.rate,
             "warmup_steps": self.warmup_steps,
             "num_steps": self.num_steps,
+            "first_step": self.first_step,
         }

@@ -99,6 +99,10 @@ class WeightAverage:
         steps = tf.fill(tf.shape(rows), step)
         last.scatter_update(tf.IndexedSlices(steps, rows))
 
+    def of_rows(self, index: int) -> list[tf.Variable]:
+        """Returns what there is of each row of a weight."""
+        return [self._averages[index], self._last_steps[index]]
+
     def copy_row(self, index: int, source: int, rows: tf.Tensor) -> None:
         """Gives rows of a table the average of another one.
 

@@ -29,6 +29,9 @@ class Checkpointing:
         average: The average of the model's weights, if there is one.
         keep: Number of newest checkpoints to keep.
 
+    Attributes:
+        learned: What training changes, as checkpoints call it.
+
     Files:
         The best checkpoint, where a run has one, is in `folder`/best.
     """
@@ -58,6 +61,12 @@ class Checkpointing:
         if train_step is not None:
             parts["auc"] = _values(train_step.auc.variables)
             parts["loss"] = _values(train_step.loss.variables)
+        # What a run that goes on with other data takes over.
+        self.learned: dict[str, Any] = {
+            name: parts[name]
+            for name in ("model", "optimizer", "average")
+            if name in parts
+        }
         self._is_whole = optimizer is not None
         self._checkpoint = tf.train.Checkpoint(**parts)
         self._manager = tf.train.CheckpointManager(

@@ -13,6 +13,7 @@ from sparsectr.schema import DatasetSchema
 from sparsectr.training.checkpointing import Checkpointing
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.validation import best_of, evaluations_in
+from sparsectr.training.warm_start import read_warm_start
 
 
 class TrainedModel(NamedTuple):
@@ -60,7 +61,8 @@ def load_model(run: RunDirectory) -> TrainedModel:
     best = best_of(evaluations)
     step = checkpointing.restore(None if best is None else best.step) or 0
     if average is not None:
-        average.replace(step)
+        before = read_warm_start(run)
+        average.replace(step + (before.steps if before else 0))
     return TrainedModel(
         model, config, schema, step, "last" if best is None else "best"
     )

@@ -17,13 +17,25 @@ from sparsectr.training.load_model import check_same_store
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer, peak_memory_bytes
 from sparsectr.training.validation import VALIDATION, final_run
+from sparsectr.training.warm_start import (
+    BEFORE_TRAINING,
+    WARM_START,
+    WarmStart,
+    find_warm_start,
+    read_warm_start,
+)
 
 _ADDED_LATER = ("saved_model", "metrics_frozen_history")
 """What the export and the evaluation add to `result.json`."""
 
 
 def train_and_evaluate(
-    config: Config, data_dir: Location, run: RunDirectory, *, resume: bool
+    config: Config,
+    data_dir: Location,
+    run: RunDirectory,
+    *,
+    resume: bool,
+    before: RunDirectory | None = None,
 ) -> Metrics:
     """Trains, evaluates and writes `result.json`.
 
@@ -32,6 +44,7 @@ def train_and_evaluate(
         data_dir: The store.
         run: Folder of the run.
         resume: Whether to go on with a run that is there.
+        before: The run whose weights a new one goes on from.
 
     Returns:
         The exact metrics of the test split; in a run of `--validation`, which
@@ -45,10 +58,15 @@ def train_and_evaluate(
     store = Store(local_copy(data_dir), config.data.leave_out)
     if resume and run.exists:
         check_same_store(run, store)
+        warm_start = read_warm_start(run)
     else:
-        run.create(config, StoreIdentity.of(store), data_dir)
+        warm_start = None
+        if before is not None:
+            warm_start = find_warm_start(before, config, store)
+        more = {WARM_START: warm_start.to_dict()} if warm_start else None
+        run.create(config, StoreIdentity.of(store), data_dir, more)
     strategy = make_strategy(config.train.num_devices)
-    trainer = Trainer(config, store, run, strategy)
+    trainer = Trainer(config, store, run, strategy, warm_start)
     kind = store.manifest["data_source"]
     print(f"{run.location}: {trainer.num_steps} steps on {data_dir} ({kind})")
     trainer.train(resume=resume)
@@ -71,8 +89,8 @@ def train_and_evaluate(
         print(f"Weights: {weights}")
     print(metrics.log_lines(), flush=True)
     # Resumed when it was done already, it may have these of its weights.
-    before = run.read_result()
-    added = {name: before[name] for name in _ADDED_LATER if name in before}
+    known = run.read_result()
+    added = {name: known[name] for name in _ADDED_LATER if name in known}
     run.write_json(
         "result.json",
         {
@@ -84,6 +102,7 @@ def train_and_evaluate(
             "metrics": metrics.to_dict(),
             "floors": floors(store, split),
             **_facts(trainer, store),
+            **_before_training(run, warm_start, store),
             **chosen,
             "saved_model": None,
             **added,
@@ -91,6 +110,25 @@ def train_and_evaluate(
     )
     run.publish()
     return metrics
+
+
+def _before_training(
+    run: RunDirectory, warm_start: WarmStart | None, store: Store
+) -> dict[str, Any]:
+    """Returns where a run began, and what the run before said of its days."""
+    if warm_start is None:
+        return {}
+    grown = {
+        table.name: (table.size or 0) - warm_start.sizes[table.name]
+        for table in store.schema.tables
+    }
+    return {
+        "warm_start": {
+            **warm_start.to_dict(),
+            "new_rows": {name: count for name, count in grown.items() if count},
+        },
+        "before_training": run.read_json(BEFORE_TRAINING)["days"],
+    }
 
 
 def _chosen(

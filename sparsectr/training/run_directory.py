@@ -120,7 +120,11 @@ class RunDirectory:
         return (self.path / "config.json").exists()
 
     def create(
-        self, config: Config, store: StoreIdentity, data_dir: Location
+        self,
+        config: Config,
+        store: StoreIdentity,
+        data_dir: Location,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Begins a run.
 
@@ -128,6 +132,7 @@ class RunDirectory:
             config: What is asked for.
             store: What it is trained on, which gives the schema.
             data_dir: Where that is.
+            more: Further files that are there from the start, by name.
 
         Raises:
             InputError: If the folder holds a run already, or another process
@@ -144,6 +149,8 @@ class RunDirectory:
         self.write_json("environment.json", environment())
         self.write_json("schema.json", json.loads(store.schema.to_json()))
         self.write_json("store.json", store.to_dict())
+        for name, values in (more or {}).items():
+            self.write_json(name, values)
         # The last of them: a run exists from here on.
         if not is_remote(data_dir):
             data_dir = Path(data_dir).absolute()
@@ -162,7 +169,7 @@ class RunDirectory:
         Raises:
             InputError: If there is no run here.
         """
-        values = self._read_json("config.json")
+        values = self.read_json("config.json")
         try:
             data_dir = str(values.pop("data_dir"))
             return Config.from_dict(values), data_dir
@@ -178,7 +185,7 @@ class RunDirectory:
             InputError: If there is no run here.
         """
         try:
-            return DatasetSchema.from_dict(self._read_json("schema.json"))
+            return DatasetSchema.from_dict(self.read_json("schema.json"))
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
@@ -192,7 +199,7 @@ class RunDirectory:
         Raises:
             InputError: If there is no run here.
         """
-        return self._read_json("environment.json")
+        return self.read_json("environment.json")
 
     def read_store(self) -> StoreIdentity:
         """Returns what the store was that the run was trained on.
@@ -202,7 +209,7 @@ class RunDirectory:
         """
         try:
             return StoreIdentity(
-                schema=self.read_schema(), **self._read_json("store.json")
+                schema=self.read_schema(), **self.read_json("store.json")
             )
         except TypeError as error:
             raise InputError(
@@ -213,7 +220,7 @@ class RunDirectory:
         """Returns `result.json`, or an empty dict if the run is not done."""
         if not (self.path / "result.json").exists():
             return {}
-        return self._read_json("result.json")
+        return self.read_json("result.json")
 
     def add_to_result(self, name: str, value: Any) -> None:
         """Adds an entry to `result.json`, if the run is done."""
@@ -280,7 +287,12 @@ class RunDirectory:
             partial.replace(path)
         return kept
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Returns what `write_json` wrote.
+
+        Raises:
+            InputError: If it is not there, or is damaged.
+        """
         path = self.path / name
         try:
             values: dict[str, Any] = json.loads(path.read_text("utf-8"))

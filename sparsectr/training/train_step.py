@@ -198,6 +198,7 @@ def make_train_step(
     strategy: tf.distribute.Strategy,
     num_steps: int | None = None,
     spec: Mapping[str, tf.TensorSpec] | None = None,
+    first_step: int = 0,
 ) -> TrainStep:
     """Returns the step that a configuration asks for, with its optimizer.
 
@@ -207,6 +208,8 @@ def make_train_step(
         strategy: Where it runs. `model` belongs to its scope.
         num_steps: Steps of the run, which a cosine schedule is laid over.
         spec: Of a replica's batch; see `TrainStep`.
+        first_step: Steps that the optimizer will have behind it when the run
+            begins.
 
     Raises:
         InputError: If the run is not longer than its warm-up.
@@ -218,9 +221,9 @@ def make_train_step(
         )
     with strategy.scope():
         optimizer = LazyAdam(
-            _scheduled(config.learning_rate, config, num_steps),
+            _scheduled(config.learning_rate, config, num_steps, first_step),
             table_learning_rate=_scheduled(
-                config.embedding_learning_rate, config, num_steps
+                config.embedding_learning_rate, config, num_steps, first_step
             )
             if config.embedding_learning_rate
             else None,
@@ -234,15 +237,15 @@ def make_train_step(
 
 
 def _scheduled(
-    rate: float, config: TrainConfig, num_steps: int | None
+    rate: float, config: TrainConfig, num_steps: int | None, first_step: int
 ) -> float | RateSchedule:
     """Returns a rate, or its schedule where it is not constant."""
     if config.learning_rate_schedule == "cosine":
         if num_steps is None:
             raise ValueError("A cosine schedule needs `num_steps`.")
-        return RateSchedule(rate, config.warmup_steps, num_steps)
+        return RateSchedule(rate, config.warmup_steps, num_steps, first_step)
     if config.warmup_steps:
-        return RateSchedule(rate, config.warmup_steps)
+        return RateSchedule(rate, config.warmup_steps, first_step=first_step)
     return rate
 
 

@@ -26,6 +26,11 @@ from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.scoring import score_requests
 from sparsectr.training.train_step import PredictStep, make_train_step
 from sparsectr.training.validation import VALIDATION, Validation, check_parts
+from sparsectr.training.warm_start import (
+    BEFORE_TRAINING,
+    WarmStart,
+    restore_from,
+)
 
 
 class Trainer:
@@ -36,6 +41,7 @@ class Trainer:
         store: The data.
         run: Where the run's files go.
         strategy: The devices.
+        warm_start: Where it begins, if not from nothing.
 
     Attributes:
         model: The Keras model.
@@ -58,8 +64,11 @@ class Trainer:
         store: Store,
         run: RunDirectory,
         strategy: tf.distribute.Strategy,
+        warm_start: WarmStart | None = None,
     ) -> None:
         train = config.train
+        self._warm_start = warm_start
+        self._steps_before = warm_start.steps if warm_start else 0
         self._config = config
         self._store = store
         self._run = run
@@ -82,6 +91,11 @@ class Trainer:
             train.batch_size,
             train.seed,
             newest_share=train.newest_share,
+            between=(
+                (warm_start.first_time, warm_start.end_time)
+                if warm_start
+                else None
+            ),
         )
         if self.batches.num_requests == 0:
             raise InputError(f"{store.path} has no training requests.")
@@ -100,7 +114,8 @@ class Trainer:
             self._unseen_ids = unseen_before_validation(
                 store, self.batches.first_time
             )
-        self._scorings: dict[str, tuple[Batches, PredictStep]] = {}
+        self._scorings: dict[Any, Batches] = {}
+        self._predict_steps: list[tuple[Any, PredictStep]] = []
         with strategy.scope():
             self.model = config.model.build(store.schema, config.dtype)
         self.train_step = make_train_step(
@@ -109,6 +124,7 @@ class Trainer:
             strategy,
             self.num_steps,
             element_spec(self.batches, train.batch_size // replicas),
+            self._steps_before,
         )
         self._optimizer = self.train_step.optimizer
         self._checkpointing = Checkpointing(
@@ -141,6 +157,8 @@ class Trainer:
             OSError: If a checkpoint cannot be written.
         """
         first = (self._checkpointing.restore() or 0) if resume else 0
+        if self._warm_start is not None and not first:
+            self._begin(self._warm_start)
         log = self._run.drop_log_after(first)
         last = self._restore_validation(first, log)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
@@ -154,6 +172,42 @@ class Trainer:
         ):
             self._run_steps(first, last, bar, events)
         self.train_seconds = time.monotonic() - self._start
+
+    def _begin(self, warm_start: WarmStart) -> None:
+        """Takes the weights of the run before, and scores the new days.
+
+        Rows that it had not are out of vocabulary for it.
+        """
+        strategy, optimizer = self._strategy, self._optimizer
+        with strategy.scope():
+            restore_from(
+                RunDirectory.of(warm_start.run), self._checkpointing.learned
+            )
+        with contextlib.ExitStack() as stack:
+            for spec in self.model.recipe.tables(self.model.schema):
+                size = warm_start.sizes.get(spec.ids_of or "", spec.num_rows)
+                rows = np.arange(size, spec.num_rows)
+                if len(rows):
+                    variable = self._rows_of(spec.name)
+                    stack.enter_context(
+                        optimizer.row_copied(
+                            variable, OUT_OF_VOCABULARY_ID, rows
+                        )
+                    )
+            days = []
+            for day, first, end in warm_start.days(self._store.schema):
+                found = self._batches_of("train", (first, end))
+                if not found.num_requests:
+                    continue
+                metrics = self.evaluate("train", (first, end))
+                days.append({"day": day, **metrics.to_dict()})
+                print(
+                    f"{day}, before training on it: AUC {metrics.auc:.6f} "
+                    f"(standard error {metrics.auc_standard_error:.4f}), "
+                    f"logloss {metrics.logloss:.6f}",
+                    flush=True,
+                )
+        self._run.write_json(BEFORE_TRAINING, {"days": days})
 
     def _run_steps(
         self, first: int, last: int, bar: Progress, events: Any
@@ -214,26 +268,57 @@ class Trainer:
         self._start += spent
         return loss
 
-    def evaluate(self, split: str = "test") -> Metrics:
+    def evaluate(
+        self, split: str = "test", between: tuple[int, int] | None = None
+    ) -> Metrics:
         """Returns the exact metrics of a split or part, nothing dropped.
 
         They are of the average of the weights, if the run has one.
 
+        Args:
+            split: Which split or part.
+            between: Unix seconds of the first request, and one past those of
+                the last; `None` for all.
+
         Raises:
             InputError: If it has no requests.
         """
-        if split not in self._scorings:
-            config = self._config
-            size = config.train.eval_batch_size
-            batches = Batches(self._store, split, config.data, size, None)
-            rows = size // self._strategy.num_replicas_in_sync
-            spec = element_spec(batches, rows)
-            predict = PredictStep(self.model, self._strategy, spec)
-            self._scorings[split] = batches, predict
-        batches, predict = self._scorings[split]
+        batches = self._batches_of(split, between)
+        replicas = self._strategy.num_replicas_in_sync
+        spec = element_spec(batches, batches.batch_size // replicas)
+        known = [step for other, step in self._predict_steps if other == spec]
+        if not known:
+            known = [PredictStep(self.model, self._strategy, spec)]
+            self._predict_steps.append((spec, known[0]))
+        predict = known[0]
         dataset = self._distributed(batches, 0, batches.num_batches)
         with self._optimizer.evaluated_weights():
             return score_requests(predict, batches, dataset).metrics()
+
+    def _batches_of(
+        self, split: str, between: tuple[int, int] | None
+    ) -> Batches:
+        """Returns the batches to evaluate on."""
+        key = split, between
+        if key not in self._scorings:
+            self._scorings[key] = Batches(
+                self._store,
+                split,
+                self._config.data,
+                self._config.train.eval_batch_size,
+                None,
+                between=between,
+            )
+        return self._scorings[key]
+
+    def _rows_of(self, table: str) -> Any:
+        """Returns the variable of a table."""
+        (variable,) = [
+            variable
+            for variable in self.model.trainable_variables
+            if variable.path.endswith(f"/table_{table}/rows")
+        ]
+        return variable
 
     def _restore_validation(self, first: int, log: list[dict[str, Any]]) -> int:
         """Takes up the evaluations before step `first`.
@@ -286,17 +371,11 @@ class Trainer:
         That is what such values are in the test. No step trains their rows,
         so that training does not notice.
         """
-        variables = {v.path: v for v in self.model.trainable_variables}
         for spec in self.model.recipe.tables(self.model.schema):
             ids = self._unseen_ids.get(spec.ids_of or "", ())
             if len(ids):
-                (path,) = [
-                    path
-                    for path in variables
-                    if path.endswith(f"/table_{spec.name}/rows")
-                ]
                 self._optimizer.copy_row(
-                    variables[path], OUT_OF_VOCABULARY_ID, ids
+                    self._rows_of(spec.name), OUT_OF_VOCABULARY_ID, ids
                 )
 
     def _save(self, done: int) -> None:
@@ -357,7 +436,9 @@ class Trainer:
     def _log(self, done: int, bar: Progress, events: Any) -> None:
         loss = float(self.train_step.loss.result())
         auc = float(self.train_step.auc.result())
-        rate, table_rate = self._optimizer.rates_after(done - 1)
+        rate, table_rate = self._optimizer.rates_after(
+            self._steps_before + done - 1
+        )
         bar.advance(done - bar.n, f"loss {loss:.4f}, AUC {auc:.4f}")
         self._run.log(
             step=done,
