@@ -153,10 +153,11 @@ def prepare(
         OSError: If a file cannot be read or written.
     """
     options = options or Options()
-    if can_grow and dataset not in update.CAN_GROW:
+    if (can_grow or is_update) and dataset not in update.CAN_GROW:
         raise InputError(
-            f"--can_grow does not apply to {dataset}; it does to "
-            f"{', '.join(update.CAN_GROW)}."
+            f"--{'update' if is_update else 'can_grow'} does not apply to "
+            f"{dataset}: only rows of {' and '.join(update.CAN_GROW)} can be "
+            "told apart by day."
         )
     base = None
     if is_update:
@@ -409,6 +410,13 @@ def main(argv: Sequence[str]) -> None:
         )
         return
     print(f"{values.data_dir}: a store of {values.dataset}")
+    if store.updates:
+        newest = store.updates[-1]
+        first, last = map(
+            store.schema.time_zone.moment,
+            (newest.begin_time, newest.end_time - 1),
+        )
+        print(f"{len(store.updates)} parts, the newest {first} to {last}")
     print(_summary(store.manifest))
 
 

@@ -392,9 +392,9 @@ def test_columns_of_one_name(tmp_path: pathlib.Path) -> None:
             "--schema does not apply to movielens",
         ),
         (
-            "parquet",
+            "movielens",
             Options(test_start=datetime.date(2020, 9, 14)),
-            "--test_start does not apply to parquet",
+            "--test_start does not apply to movielens",
         ),
     ],
 )

@@ -195,6 +195,17 @@ def test_overlapping_days_are_refused(
     assert len(days.add(path, 2, resume=True).updates) == 3
 
 
+def test_the_test_is_of_new_days(days: Days, tmp_path: Path) -> None:
+    store = days.begin(tmp_path / "store")
+    first = store.schema.time_zone.moment(store.updates[0].begin_time).date()
+    later = dataclasses.replace(
+        days, options=dataclasses.replace(days.options, test_start=first)
+    )
+    with pytest.raises(InputError, match=r"is training\. Move it by --test_st"):
+        later.add(store.path, 1)
+    verify_store(store.path)
+
+
 def test_other_fields_are_refused(
     days: Days, stores: Any, tmp_path: Path
 ) -> None:
@@ -215,6 +226,8 @@ def test_what_cannot_grow(days: Days, tmp_path: Path) -> None:
         days.add(days.at_once.path, 2)
     with pytest.raises(InputError, match="--can_grow does not apply to eleme"):
         prepare("eleme", tmp_path, tmp_path / "store", can_grow=True)
+    with pytest.raises(InputError, match="--update does not apply to ebnerd"):
+        prepare("ebnerd", tmp_path, tmp_path / "store", is_update=True)
 
 
 def _interrupt(
