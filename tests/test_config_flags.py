@@ -22,6 +22,7 @@ GIVEN = {
         "num_chunks": ("9", 9),
         "num_transition": ("7", 7),
         "num_local": ("11", 11),
+        "num_candidate_local": ("13", 13),
         "attention": ("full", "full"),
         "longest_history": ("2048", 2048),
         "num_keys": ("31", 31),

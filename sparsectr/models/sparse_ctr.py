@@ -148,6 +148,7 @@ class SparseCTR(RankingModel):
             if recipe.boundary_sinks
             else None,
             branches=recipe.branches,
+            num_newest=recipe.num_newest,
         )
 
     def _make_chunking(self) -> Chunking:

@@ -1,8 +1,8 @@
 """EvoAttention: global, transition and local attention, fused by a gate.
 
 Axes: B batch, L history length, Q queries, H heads, d width, P chunks,
-m transition behaviours a chunk, w local window, r registers,
-S = P + m P + w + 1 + r keys.
+m transition behaviours a chunk, w local window, w_c that of candidates,
+r registers, S = P + m P + w_c + 1 + r keys.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,11 @@ class EvoAttention(Attention):
         branches: Which of `BRANCHES` there are, two at least. The gate fuses
             those, and keys of the others are nowhere: the paper's variants
             A2, A3 and A4 lack one each.
+        num_newest: w_c, the newest behaviours that candidates read; w if not
+            given. Each costs candidates a key and behaviours nothing.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
-    P are global, m P transition, w + 1 + r local ones, the user's and the
+    P are global, m P transition, w_c + 1 + r local ones, the user's and the
     registers' the last. The user and the registers are of the local branch,
     the boundary sinks of the transition branch.
 
@@ -97,6 +99,7 @@ class EvoAttention(Attention):
         num_registers: int = 0,
         boundary_sinks: BoundarySinks | None = None,
         branches: Sequence[str] = BRANCHES,
+        num_newest: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
@@ -110,10 +113,16 @@ class EvoAttention(Attention):
                 "`num_registers` must be at least 0. "
                 f"Received: num_registers={num_registers}"
             )
+        if num_newest is not None and num_newest < 1:
+            raise ValueError(
+                "`num_newest` must be at least 1. "
+                f"Received: num_newest={num_newest}"
+            )
         _check_branches(branches, num_registers, boundary_sinks is not None)
         self.branches = self.traced_branches = tuple(branches)
         self.reads_user = "local" in branches
         self.num_local = num_local
+        self.num_newest = num_local if num_newest is None else num_newest
         self.num_registers = num_registers
         self.chunking: Chunking = deserialized(chunking)
         self.boundary_sinks: BoundarySinks | None = deserialized(boundary_sinks)
@@ -166,8 +175,8 @@ class EvoAttention(Attention):
         chunks: Chunks = self.chunking(history, rows)
         length = ops.shape(history.time)[1]
         first = chunks.start[:, :1]  # of the valid behaviours
-        newest = length + ops.arange(-self.num_local, 0, dtype="int32")
-        newest_mask = newest >= first  # [B, w]
+        newest = length + ops.arange(-self.num_newest, 0, dtype="int32")
+        newest_mask = newest >= first  # [B, w_c]
         newest_index = ops.where(newest_mask, newest, 0)
         newest_place = Places(
             gather_rows(history.time, newest_index),
@@ -433,7 +442,7 @@ class EvoAttention(Attention):
             if self.boundary_sinks is not None:
                 groups["boundary_sinks"] = columns(behaviors)
             return share_out(mask, groups)
-        user = self.num_local
+        user = mask.shape[-1] - self._num_unplaced
         groups = {"newest": last_key(columns(0, user))}
         if self.has_user:
             groups["user"] = columns(user, user + 1)
@@ -491,6 +500,7 @@ class EvoAttention(Attention):
             if self.boundary_sinks is None
             else serialized(self.boundary_sinks),
             "branches": list(self.branches),
+            "num_newest": self.num_newest,
         }
 
 
