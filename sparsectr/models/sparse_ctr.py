@@ -300,7 +300,7 @@ class SparseCTR(RankingModel):
         candidates = self.embedding.candidates(inputs)  # [B, C, d]
         candidates = self.dropout(candidates, training=training)
         key_mask = state["key_mask"]
-        num_placed = state["key_time"].shape[1]
+        num_placed = ops.shape(state["key_time"])[1]
         places = places_of_request(inputs["request_time"])
         features = self.blocks[0].attention.relate(
             places,
@@ -310,14 +310,18 @@ class SparseCTR(RankingModel):
                 key_mask[:, :num_placed],
                 state["key_has_fraction"],
             ),
-            key_mask.shape[1],
+            ops.shape(key_mask)[1],
         )
+        # As slices of the stacks, their gradients would be padded to them.
+        num_blocks = len(self.blocks)
+        keys = ops.unstack(state["keys"], num_blocks, axis=1)
+        values = ops.unstack(state["values"], num_blocks, axis=1)
         found = Trace() if trace else None
         for index, block in enumerate(self.blocks):
             candidates = block(
                 candidates,
-                state["keys"][:, index],
-                state["values"][:, index],
+                keys[index],
+                values[index],
                 features,
                 key_mask,
                 places,
