@@ -247,7 +247,7 @@ def _scheduled(
 
 
 class PredictStep:
-    """Logits of one batch, without an update.
+    """Logits of one batch, without an update; all workers get all of them.
 
     Traced once for all lengths and numbers of candidates, and not compiled
     with XLA, which would compile anew for each of them: an evaluation is
@@ -274,8 +274,8 @@ class PredictStep:
 
     def __call__(self, batch: Batch) -> tf.Tensor:
         """Returns the logits of all replicas' parts, in order, `[B, C]`."""
-        parts = self._strategy.experimental_local_results(
-            # `run` cannot wrap a tf.function that has a signature.
-            self._strategy.run(lambda part: self._forward(part), args=(batch,))
+        # `run` cannot wrap a tf.function that has a signature.
+        parts = self._strategy.run(
+            lambda part: self._forward(part), args=(batch,)
         )
-        return tf.concat(parts, axis=0)
+        return self._strategy.gather(parts, axis=0)
