@@ -75,7 +75,7 @@ def test_loss_curve(tiny_store, tmp_path):
 def one_device(tiny_store, tmp_path_factory):
     """A run with everything that the optimizer can do: trainer and folder."""
     folder = tmp_path_factory.mktemp("one_device") / "run"
-    small = change(CONFIG, "model", num_blocks=1)
+    small = change(CONFIG, "model", num_blocks=1, dropout_rate=0.25)
     return _train(tiny_store, folder, small, **OPTIMIZER), folder
 
 
@@ -89,6 +89,7 @@ def two_devices(tiny_folder, tiny_store, command):
         *FLAGS,
         *(f"--{name}={value}" for name, value in OPTIMIZER.items()),
         "--model.num_blocks=1",
+        "--model.dropout_rate=0.25",
         f"--data_dir={tiny_store.path}",
         f"--workdir={path}",
         f"--max_steps={NUM_STEPS}",
@@ -111,6 +112,7 @@ def two_workers(tiny_folder, tiny_store):
         *FLAGS,
         *(f"--{name}={value}" for name, value in OPTIMIZER.items()),
         "--model.num_blocks=1",
+        "--model.dropout_rate=0.25",
         f"--data_dir={tiny_store.path}",
         f"--workdir={path}",
         f"--max_steps={NUM_STEPS}",
