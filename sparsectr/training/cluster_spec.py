@@ -115,26 +115,6 @@ class ClusterSpec:
         """All but this process."""
         return [task for task in self.tasks if task != self.own]
 
-    def check_port(self) -> None:
-        """Checks that the port of this process is free.
-
-        TensorFlow would share it with whoever has it.
-
-        Raises:
-            InputError: If it is not.
-        """
-        with socket.socket() as probe:
-            # What a process before left behind is no user of the port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", self.own.port))
-                probe.listen()
-            except OSError as error:
-                raise InputError(
-                    f"{self.own}: port {self.own.port} of {VARIABLE} cannot be "
-                    f"used: {error.strerror}. Is another run on it?"
-                ) from error
-
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):

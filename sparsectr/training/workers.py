@@ -4,9 +4,7 @@ import contextlib
 import itertools
 import json
 import re
-import sys
-import threading
-import time
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,13 +14,11 @@ from tensorflow.python.eager import context
 
 from sparsectr.errors import InputError
 from sparsectr.process.quiet_tensorflow import reason_of
-from sparsectr.training.cluster_spec import ClusterSpec, Task
+from sparsectr.training.cluster_spec import ClusterSpec
+from sparsectr.training.rendezvous import wait_for_others
 
-_LOOK_SECONDS = 5.0
-"""Between two looks at who is missing."""
-
-_LINE_SECONDS = 15.0
-"""Between two lines that say so."""
+_GONE_SECONDS = 10.0
+"""That the chief gives the others to have read its last word."""
 
 
 class Workers:
@@ -49,6 +45,7 @@ class Workers:
     ) -> None:
         self.strategy = strategy
         self._spec = spec
+        self._rank = 0 if spec is None else spec.rank
         self.is_chief = spec is None or spec.is_chief
         self.num_workers = 1 if spec is None else len(spec.tasks)
         self._messages = itertools.count()
@@ -84,7 +81,7 @@ class Workers:
         if self._spec is None:
             return
         key = f"sparsectr/facts/{next(self._messages)}"
-        _put(f"{key}/{self._spec.rank}", facts)
+        _put(f"{key}/{self._rank}", facts)
         every = [_get(f"{key}/{rank}") for rank in range(self.num_workers)]
         problems = [
             f"{task} has {name} {json.dumps(theirs[name])}, not "
@@ -94,7 +91,7 @@ class Workers:
             if theirs.get(name, expected) != expected
         ]
         # Nobody goes before all have read.
-        self._wait_for_all(key)
+        self._meet(key)
         if problems:
             raise InputError(
                 f"The workers differ from {self._spec.chief}: "
@@ -125,7 +122,7 @@ class Workers:
     def leave(self) -> None:
         """Waits until all are done, so that none is taken for lost."""
         if self._spec is not None:
-            self._wait_for_all("sparsectr/done")
+            self._meet("sparsectr/done")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -147,12 +144,24 @@ class Workers:
                 f"the last checkpoint. ({_cause(error)})"
             ) from error
 
-    def _wait_for_all(self, key: str) -> None:
-        if self._spec is None:
+    def _meet(self, key: str) -> None:
+        """Returns when all are here.
+
+        The texts are kept by the chief: it goes on when all have read them.
+        """
+        others = range(1, self.num_workers)
+        if not self.is_chief:
+            _put(f"{key}/here/{self._rank}", True)
+            _get(f"{key}/go")
+            with contextlib.suppress(tf.errors.OpError):
+                _put(f"{key}/gone/{self._rank}", True)
             return
-        _put(f"{key}/read/{self._spec.rank}", True)
-        for rank in range(self.num_workers):
-            _get(f"{key}/read/{rank}")
+        for rank in others:
+            _get(f"{key}/here/{rank}")
+        _put(f"{key}/go", True)
+        with contextlib.suppress(tf.errors.OpError):
+            for rank in others:
+                _get(f"{key}/gone/{rank}", _GONE_SECONDS)
 
 
 def join_workers(
@@ -172,7 +181,6 @@ def join_workers(
         InputError: If the port is taken, or there are no such devices.
         ConnectionError: If some are not there in time.
     """
-    spec.check_port()
     gpus = tf.config.list_physical_devices("GPU")
     if num_devices > max(len(gpus), 1):
         raise InputError(
@@ -185,19 +193,19 @@ def join_workers(
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=kinds.NCCL if gpus else kinds.RING
     )
+    wait_for_others(spec, wait)
     _configure_coordination(spec, wait, timeout)
-    with _Waiting(spec) as waiting:
-        try:
-            strategy = tf.distribute.MultiWorkerMirroredStrategy(
-                communication_options=options
-            )
-        except (tf.errors.OpError, RuntimeError) as error:
-            missing = ", ".join(map(str, waiting.missing())) or "others"
-            raise ConnectionError(
-                f"{spec.own} has waited {wait:.0f} s for {missing}. Are all "
-                "started, and can they reach each other at the addresses of "
-                f"TF_CONFIG? ({reason_of(error)})"
-            ) from error
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=options
+        )
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ConnectionError(
+            f"{spec.own} has reached the others, but they have not begun "
+            f"together: {reason_of(error)}"
+        ) from error
+    # TensorFlow has taken the signal to tell of preemption, and goes on.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return Workers(strategy, spec)
 
 
@@ -220,42 +228,6 @@ def _configure_coordination(
     )
 
 
-class _Waiting:
-    """Says every now and then who is missing, while it is entered."""
-
-    def __init__(self, spec: ClusterSpec) -> None:
-        self._spec = spec
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> "_Waiting":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def missing(self) -> list[Task]:
-        return [task for task in self._spec.others if not task.answers()]
-
-    def _look(self) -> None:
-        began = line = time.monotonic()
-        while not self._is_over.wait(_LOOK_SECONDS):
-            now = time.monotonic()
-            if now - line < _LINE_SECONDS:
-                continue
-            line = now
-            missing = self.missing()
-            if missing and not self._is_over.is_set():
-                print(
-                    f"{self._spec.own} waits for "
-                    f"{', '.join(map(str, missing))}: {now - began:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-
 def _cause(error: tf.errors.OpError) -> str:
     """Returns why collectives were aborted, else what the error begins with."""
     found = re.search(r"Collective ops is aborted by: (.*)", str(error))
@@ -267,5 +239,7 @@ def _put(key: str, value: Any) -> None:
     context.context().set_config_key_value(key, json.dumps(value))
 
 
-def _get(key: str) -> Any:
-    return json.loads(context.context().get_config_key_value(key))
+def _get(key: str, seconds: float = 0.0) -> Any:
+    """Waits for a value; 0 seconds are for ever, as long as all are there."""
+    milliseconds = int(1000 * seconds)
+    return json.loads(context.context().get_config_key_value(key, milliseconds))
