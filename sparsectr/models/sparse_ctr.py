@@ -23,6 +23,7 @@ from sparsectr.layers.chunking.chunking import Chunking
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
@@ -105,7 +106,7 @@ class SparseCTR(RankingModel):
             ],
             name="user_mlp",
         )
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.blocks = [

@@ -26,6 +26,7 @@ from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.scoring import score_requests
 from sparsectr.training.train_step import PredictStep, make_train_step
 from sparsectr.training.validation import VALIDATION, Validation, check_parts
+from sparsectr.training.workers import Workers
 
 
 class Trainer:
@@ -36,6 +37,9 @@ class Trainer:
         store: The data.
         run: Where the run's files go.
         strategy: The devices.
+        workers: Who trains, if several do. All have the same batches before
+            them and read parts of their own; the chief alone writes to `run`
+            what is kept.
 
     Attributes:
         model: The Keras model.
@@ -58,20 +62,20 @@ class Trainer:
         store: Store,
         run: RunDirectory,
         strategy: tf.distribute.Strategy,
+        workers: Workers | None = None,
     ) -> None:
         train = config.train
+        self._workers = workers or Workers(strategy)
         self._config = config
         self._store = store
         self._run = run
         self._strategy = strategy
         replicas = strategy.num_replicas_in_sync
-        for name in ("batch_size", "eval_batch_size"):
-            size = getattr(train, name)
-            if size % replicas:
-                raise InputError(
-                    f"--{name}={size} cannot be divided among {replicas} "
-                    "devices."
-                )
+        if train.batch_size % replicas:
+            raise InputError(
+                f"--batch_size={train.batch_size} cannot be divided among "
+                f"{replicas} devices{self._workers.of_so_many}."
+            )
         if train.validation:
             check_parts(store)
         part = "train_older" if train.validation else "train"
@@ -118,6 +122,7 @@ class Trainer:
             self.train_step,
             self._optimizer.average,
             keep=train.keep_checkpoints,
+            workers=self._workers,
         )
         self._compiled_shapes: frozenset[Shape] = frozenset()
         if train.jit_compile:
@@ -141,7 +146,7 @@ class Trainer:
             OSError: If a checkpoint cannot be written.
         """
         first = (self._checkpointing.restore() or 0) if resume else 0
-        log = self._run.drop_log_after(first)
+        log = self._workers.share(_needed(self._run.drop_log_after(first)))
         last = self._restore_validation(first, log)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
         self._start = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
@@ -224,9 +229,12 @@ class Trainer:
         """
         if split not in self._scorings:
             config = self._config
-            size = config.train.eval_batch_size
-            batches = Batches(self._store, split, config.data, size, None)
-            rows = size // self._strategy.num_replicas_in_sync
+            replicas = self._strategy.num_replicas_in_sync
+            # What fills up a batch changes no score.
+            rows = -(-config.train.eval_batch_size // replicas)
+            batches = Batches(
+                self._store, split, config.data, rows * replicas, None
+            )
             spec = element_spec(batches, rows)
             predict = PredictStep(self.model, self._strategy, spec)
             self._scorings[split] = batches, predict
@@ -343,15 +351,17 @@ class Trainer:
         """Saves the batch of a step; returns the error that names it."""
         user, request_time = self.batches.users(step)
         path = self._run.path / f"bad_batch_step_{step}.npz"
-        arrays: dict[str, Any] = dict(self.batches.batch(step))
-        np.savez_compressed(path, **arrays)
+        if self._workers.is_chief:
+            arrays: dict[str, Any] = dict(self.batches.batch(step))
+            np.savez_compressed(path, **arrays)
         requests = ", ".join(
             f"user {u} at {t}"
             for u, t in zip(user[:3], request_time[:3], strict=True)
         )
         return InputError(
             f"{what} step {step} (the first is 0). Its batch of {len(user)} "
-            f"requests ({requests}, ...) is in {path}."
+            f"requests ({requests}, ...) is in "
+            f"{path if self._workers.is_chief else 'the folder of the run'}."
         )
 
     def _log(self, done: int, bar: Progress, events: Any) -> None:
@@ -374,6 +384,15 @@ class Trainer:
             tf.summary.scalar("train/learning_rate", rate)
             tf.summary.scalar("train/embedding_learning_rate", table_rate)
         events.flush()
+
+
+def _needed(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the lines of a log that a run goes on from."""
+    return [
+        line
+        for line in log
+        if line is log[-1] or line.get("split") == VALIDATION
+    ]
 
 
 def peak_memory_bytes() -> int:
