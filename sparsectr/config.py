@@ -75,7 +75,7 @@ class TrainConfig:
     """How the model is trained."""
 
     batch_size: int = config_field(
-        256, "Requests of one step, over all devices.", minimum=1
+        256, "Requests of one step, over all devices and hosts.", minimum=1
     )
     eval_batch_size: int = config_field(
         128, "Requests of one evaluation batch.", minimum=1
@@ -152,8 +152,9 @@ class TrainConfig:
     )
     num_devices: int = config_field(
         0,
-        "Devices to mirror the model on: 0 for every GPU (or the one CPU), "
-        "above that so many GPUs, or logical CPU devices where there is none.",
+        "Devices of a host to mirror the model on: 0 for every GPU (or the one "
+        "CPU), above that so many GPUs, or logical CPU devices where there is "
+        "none.",
         minimum=0,
     )
     validation: bool = config_field(

@@ -39,6 +39,11 @@ DATASETS = (
 
 DEFAULT_MODEL = "sparse_ctr"
 
+TOPOLOGY = ("num_devices",)
+"""Fields of `TrainConfig` that say where a run is, and not what it is: they may
+change when it goes on.
+"""
+
 _PREFIXES = {"model": "model.", "data": "data.", "train": ""}
 
 _Part = TypeVar("_Part", ModelRecipe, DataConfig, TrainConfig)
@@ -197,12 +202,31 @@ def contradictions(
                     getattr(theirs, f.name),
                 )
                 for f in dataclasses.fields(ours)
+                if f.name not in TOPOLOGY
             ]
     return [
         f"--{name}={_text(value)}, not {_text(other)}"
         for name, value, other in pairs
         if other is not None and other != value
     ]
+
+
+def with_topology(
+    config: Config, flag_values: flags.FlagValues = flags.FLAGS
+) -> Config:
+    """Returns the configuration of a run, on the devices that flags name.
+
+    Args:
+        config: What the run has.
+        flag_values: Parsed flags of `define_config_flags`.
+    """
+    given: dict[str, Any] = {
+        name: flag_values[name].value
+        for name in TOPOLOGY
+        if flag_values[name].value is not None
+    }
+    train = dataclasses.replace(config.train, **given)
+    return dataclasses.replace(config, train=train)
 
 
 def _with_all_flags(config: Config, flag_values: flags.FlagValues) -> Config:
@@ -246,6 +270,23 @@ def flags_of(config: Config) -> list[str]:
             else:
                 flags_given.append(f"--{name}={_text(value)}")
     return flags_given
+
+
+def all_values(config: Config) -> dict[str, Any]:
+    """Returns the values of a configuration by the names of their flags.
+
+    Those that say where it runs are left out.
+    """
+    return {
+        "dataset": config.dataset,
+        "model.name": config.model.name,
+        **{
+            prefix + field.name: getattr(getattr(config, part), field.name)
+            for part, prefix in _PREFIXES.items()
+            for field in dataclasses.fields(getattr(config, part))
+            if field.name not in TOPOLOGY
+        },
+    }
 
 
 def whose_flag(name: str) -> str | None:

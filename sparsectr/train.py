@@ -23,9 +23,14 @@ before training on them is in result.json, as `before_training`.
 Store and folder can be remote, such as s3://bucket/folder: the store is read
 from a copy, and the run is written on this machine and sent after each
 checkpoint. Both stay in SPARSECTR_CACHE (default: ~/.cache/sparsectr).
+
+Several hosts train one model where each runs the same command with its own
+TF_CONFIG (docs/several_hosts.md). `--batch_size` is that of all together; the
+chief alone writes, and with `--resume` their number may be another.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -44,9 +49,11 @@ from sparsectr.file_systems.paths import Location, join
 from sparsectr.process import command
 from sparsectr.process.compilation_cache import keep_compilations
 from sparsectr.process.quiet_tensorflow import import_tensorflow_quietly
+from sparsectr.training.cluster_spec import VARIABLE, ClusterSpec
 
 if TYPE_CHECKING:
     from sparsectr.training.run_directory import RunDirectory
+    from sparsectr.training.workers import Workers
 
 DATA_ROOT = Path("data")
 RUNS_ROOT = Path("runs")
@@ -89,6 +96,19 @@ def define_flags() -> None:
         "Folder in which XLA keeps what it has compiled for the CPU, for later "
         "runs with the same shapes; it only grows.",
     )
+    flags.DEFINE_integer(
+        "worker_wait",
+        600,
+        "Seconds to wait until all workers of TF_CONFIG are there.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "worker_timeout",
+        60,
+        "Seconds after which a worker that does not answer is lost, which ends "
+        "the run of the others.",
+        lower_bound=1,
+    )
     flags.DEFINE_boolean(
         "export", True, "Write the SavedModel when training is done."
     )
@@ -101,13 +121,49 @@ def main(argv: list[str]) -> None:
     if values.print_config:
         print(_config_to_print().to_json())
         return
+    spec = ClusterSpec.from_environment()
+    if spec is not None and values.warm_start is not None:
+        raise InputError(
+            "--warm_start is for one host so far, on one device or several. "
+            f"Train there, without {VARIABLE}."
+        )
+    if spec is not None and not spec.is_chief:
+        _follow_chief(spec)
+        return
     before = _run_before()
-    config, data_dir, run = _what_to_run(before)
+    config, data_dir, run = _what_to_run(before, is_alone=spec is None)
+    train = config.train
+    # What is served is the final run, not one that chooses.
+    exports = values.export and not train.validation
+    store = _check_store(config, data_dir)
+    # Not when training is done.
+    if exports and not store.sampled_requests:
+        raise InputError(
+            f"{data_dir} keeps no logged requests to export with. Prepare it "
+            "again with --sample_requests, or train with --noexport."
+        )
+
+    _load_tensorflow()
+    from sparsectr.training.run import train_and_evaluate
+
+    workers = None if spec is None else _join(spec, train.num_devices)
+    train_and_evaluate(
+        config,
+        data_dir,
+        run,
+        resume=values.resume,
+        before=before,
+        workers=workers,
+    )
+    if exports:
+        _export(run.location)
+
+
+def _check_store(config: Config, data_dir: Location) -> Store:
+    """Returns the store, if it is one to run the configuration on."""
     train = config.train
     if (train.patience or train.validate_every) and not train.validation:
         raise InputError("--patience and --validate_every need --validation.")
-    # What is served is the final run, not one that chooses.
-    exports = values.export and not train.validation
     store = Store(local_copy(data_dir), config.data.leave_out)
     dataset = store.manifest.get("dataset", config.dataset)
     if dataset != config.dataset:
@@ -116,24 +172,46 @@ def main(argv: list[str]) -> None:
             f"train with --dataset={dataset}."
         )
     config.model.check_schema(store.schema)
-    # Not when training is done.
-    if exports and not store.sampled_requests:
-        raise InputError(
-            f"{data_dir} keeps no logged requests to export with. Prepare it "
-            "again with --sample_requests, or train with --noexport."
-        )
+    return store
 
-    if values.compilation_cache is not None:
-        keep_compilations(values.compilation_cache)
+
+def _follow_chief(spec: ClusterSpec) -> None:
+    """Trains as one of several workers that does not write."""
+    values = flags.FLAGS
+    config, data_dir = None, values.data_dir
+    num_devices = values.num_devices or 0
+    # What goes on is the run of the chief, with its values.
+    if not values.resume:
+        config = config_flags.config_from_flags()
+        data_dir = _find_store(config.dataset, data_dir, is_alone=False)
+        # What is wrong with all is said by all, before they wait.
+        _check_store(config, data_dir)
+        num_devices = config.train.num_devices
+    _load_tensorflow()
+    from sparsectr.training.run import follow_chief
+
+    follow_chief(
+        config,
+        data_dir,
+        resume=values.resume,
+        workers=_join(spec, num_devices),
+    )
+
+
+def _load_tensorflow() -> None:
+    if flags.FLAGS.compilation_cache is not None:
+        keep_compilations(flags.FLAGS.compilation_cache)
     # Only now: TensorFlow takes seconds, and bad flags should not wait.
     import_tensorflow_quietly()
-    from sparsectr.training.run import train_and_evaluate
 
-    train_and_evaluate(
-        config, data_dir, run, resume=values.resume, before=before
+
+def _join(spec: ClusterSpec, num_devices: int) -> "Workers":
+    from sparsectr.training.workers import join_workers
+
+    values = flags.FLAGS
+    return join_workers(
+        spec, num_devices, values.worker_wait, values.worker_timeout
     )
-    if exports:
-        _export(run.location)
 
 
 def _run_before() -> "RunDirectory | None":
@@ -159,7 +237,7 @@ def _run_before() -> "RunDirectory | None":
 
 
 def _what_to_run(
-    before: "RunDirectory | None",
+    before: "RunDirectory | None", *, is_alone: bool
 ) -> tuple[Config, Location, "RunDirectory"]:
     """Returns configuration, store and folder of the run."""
     from sparsectr.training.run_directory import RunDirectory
@@ -172,6 +250,7 @@ def _what_to_run(
         if run.exists or values.dataset is None:
             config, data_dir = run.read_config()
             _check_same(config, run.location)
+            config = config_flags.with_topology(config)
             return config, values.data_dir or data_dir, run
         config = config_flags.config_from_flags()
     else:
@@ -186,7 +265,7 @@ def _what_to_run(
         run = RunDirectory.to_train(workdir, resume=False)
     if before is not None:
         return config, values.data_dir or data_dir, run
-    return config, _find_store(config.dataset, values.data_dir), run
+    return config, _find_store(config.dataset, values.data_dir, is_alone), run
 
 
 def _resumed_model(arguments: Sequence[str]) -> str | None:
@@ -240,8 +319,11 @@ def _check_same(config: Config, location: str) -> None:
         )
 
 
-def _find_store(dataset: str, data_dir: str | None) -> Location:
-    """Returns the store to train on; makes the synthetic sample for alibaba."""
+def _find_store(dataset: str, data_dir: str | None, is_alone: bool) -> Location:
+    """Returns the store to train on; makes the synthetic sample for alibaba.
+
+    Several workers would get in each other's way, so that none makes it.
+    """
     if data_dir is not None:
         return data_dir
     path = DATA_ROOT / dataset
@@ -254,6 +336,11 @@ def _find_store(dataset: str, data_dir: str | None) -> Location:
             f"--data_dir={path}`, or name one by --data_dir."
         )
     path = DATA_ROOT / "alibaba_synthetic"
+    if not (is_alone or path.exists()):
+        raise InputError(
+            f"There is no store at {DATA_ROOT / dataset}, and several workers "
+            "make no sample. Name one by --data_dir."
+        )
     print(
         f"\n*** No Alibaba files at {DATA_ROOT / dataset}: training on the "
         "built-in SYNTHETIC sample instead. Its numbers say nothing about "
@@ -286,6 +373,8 @@ def _export(workdir: str) -> None:
             f"--workdir={workdir}",
             f"--output={join(workdir, 'saved_model')}",
         ],
+        # One process exports, whoever trained.
+        env={k: v for k, v in os.environ.items() if k != VARIABLE},
         check=False,
     )
     if done.returncode != 0:

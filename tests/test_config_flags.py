@@ -22,6 +22,7 @@ GIVEN = {
         "num_chunks": ("9", 9),
         "num_transition": ("7", 7),
         "num_local": ("11", 11),
+        "num_candidate_local": ("13", 13),
         "attention": ("full", "full"),
         "longest_history": ("2048", 2048),
         "num_keys": ("31", 31),
@@ -249,6 +250,7 @@ def test_flags_are_those_of_the_model():
         (["--model.preset=sparsity-2"], ["--model.num_local=3, not 5"]),
         (["--model.preset=sparsity-2", "--model.num_local=3"], []),
         (["--dataset=eleme"], ["--dataset=alibaba, not eleme"]),
+        (["--num_devices=2"], []),
         (
             ["--nojit_compile", "--data.length_buckets=8,9", "--batch_size=8"],
             [
@@ -271,6 +273,11 @@ def test_contradictions(arguments, expected):
     config_flags.define_config_flags(values, arguments)
     values(["program", *arguments])
     assert config_flags.contradictions(run, values) == expected
+    where = config_flags.with_topology(run, values)
+    assert where.train.num_devices == (
+        2 if "--num_devices=2" in arguments else 0
+    )
+    assert config_flags.all_values(where) == config_flags.all_values(run)
 
 
 def test_flags_of_a_given_model():

@@ -30,6 +30,7 @@ MODELS = (*LAYERS, "sparsectr.models")
 
 COMMANDS = (
     "sparsectr.train",
+    "sparsectr.launch_local",
     "sparsectr.evaluate",
     "sparsectr.predict",
     "sparsectr.compare",

@@ -65,6 +65,12 @@ class SparseCTRRecipe(SparseAttentionRecipe):
     num_transition: int = config_field(
         2, "Transition behaviours m of a chunk.", minimum=1
     )
+    num_candidate_local: int = config_field(
+        0,
+        "Newest behaviours that a candidate reads with attention=evo; 0 for "
+        "as many as a behavior does, num_local.",
+        minimum=0,
+    )
     attention: str = config_field(
         "evo",
         "evo for EvoAttention, full for full attention (variant A1), dilated "
@@ -217,6 +223,13 @@ class SparseCTRRecipe(SparseAttentionRecipe):
             "be 0 without the local branch",
             self.num_registers,
         )
+        has_window = self.attention == "evo" and "local" in self.branches
+        require(
+            has_window or not self.num_candidate_local,
+            "num_candidate_local",
+            "be 0 without attention=evo and its local branch",
+            self.num_candidate_local,
+        )
         require(
             "transition" in self.branches or not self.boundary_sinks,
             "boundary_sinks",
@@ -234,7 +247,7 @@ class SparseCTRRecipe(SparseAttentionRecipe):
         keys: int | str = "L"
         if self.attention == "evo":
             has_local = "local" in self.branches
-            times = self._num_selected + has_local * self.num_local
+            times = self._num_selected + has_local * self.num_newest
             # 1 is that of the user.
             keys = times + has_local * (1 + self.num_registers)
         elif self.attention != "full":
@@ -289,6 +302,11 @@ class SparseCTRRecipe(SparseAttentionRecipe):
         )
 
     @property
+    def num_newest(self) -> int:
+        """Newest behaviours that a candidate reads."""
+        return self.num_candidate_local or self.num_local
+
+    @property
     def _num_selected(self) -> int:
         """Keys of the global and the transition branch."""
         keys = int("global" in self.branches)
@@ -319,6 +337,9 @@ class SparseCTRRecipe(SparseAttentionRecipe):
         keys, branches = self._num_selected, len(self.branches)
         if "local" in self.branches:
             keys += self.num_local + 1 + self.num_registers
+            wider = self.num_newest - self.num_local
+            total += 2 * wider * width**2
+            total += 2 * shape.num_candidates * wider * width
             total += 2 * rows * width**2  # keys and values of windows
         total += 2 * keys * width**2
         if "global" in self.branches:

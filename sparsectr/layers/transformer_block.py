@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.ops.candidate_attention import attend_history_and_self
 from sparsectr.ops.causal_blocks import QueryBlock
 from sparsectr.ops.head_attention import attend_by_head
@@ -59,7 +60,7 @@ class TransformerBlock(keras.layers.Layer):
         self.num_heads = num_heads
         self.feed_forward_multiplier = feed_forward_multiplier
         self.dropout_rate = dropout_rate
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             dropout_rate, name="dropout", dtype=self.dtype_policy
         )
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.encoding.encoding import Features
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.swiglu import SwiGLU
@@ -102,7 +103,7 @@ class UnifiedAttentionBlock(keras.layers.Layer):
         self.feed_forward_multiplier = feed_forward_multiplier
         self.dropout_rate = dropout_rate
         self.encoding = HSTUBias(num_positions, name="encoding")
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             dropout_rate, name="dropout", dtype=self.dtype_policy
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.mlp_head import MLPHead
@@ -73,7 +74,7 @@ class BST(RankingModel):
             dtype=policy,
         )
         self.gap = GapEmbedding(recipe.width, "gap", name="gap", dtype=policy)
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.blocks = [

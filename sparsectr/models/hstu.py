@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.encoding.encoding import Features
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
@@ -76,7 +77,7 @@ class HSTU(RankingModel):
             name="embedding",
             dtype=policy,
         )
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.blocks = [
@@ -228,9 +229,7 @@ class HSTUBlock(keras.layers.Layer):
         self.encoding = HSTUBias(num_positions, name="encoding")
         self.input_norm = _layer_norm("input_norm", policy)
         self.sum_norm = _layer_norm("sum_norm", policy)
-        self.dropout = keras.layers.Dropout(
-            dropout_rate, name="dropout", dtype=policy
-        )
+        self.dropout = Dropout(dropout_rate, name="dropout", dtype=policy)
 
     def build(
         self, candidates_shape: Any, *unused: Any, **unnamed: Any

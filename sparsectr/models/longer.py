@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
@@ -85,7 +86,7 @@ class LONGER(RankingModel):
             name="table_behavior_position",
             dtype=policy,
         )
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.token_hidden = self._dense(recipe.width, "token_hidden", "relu")

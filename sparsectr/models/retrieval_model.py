@@ -5,9 +5,9 @@ Axes: B batch, L history length, C candidates, d width.
 
 from typing import TYPE_CHECKING, Any
 
-import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.mlp_head import MLPHead
 from sparsectr.layers.retrieval.target_attention import TargetAttention
@@ -53,7 +53,7 @@ class RetrievalModel(RankingModel):
             name="embedding",
             dtype=policy,
         )
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.short_attention = TargetAttention(

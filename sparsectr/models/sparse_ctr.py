@@ -23,6 +23,7 @@ from sparsectr.layers.chunking.chunking import Chunking
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.encoding import Encoding
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
@@ -105,7 +106,7 @@ class SparseCTR(RankingModel):
             ],
             name="user_mlp",
         )
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.blocks = [
@@ -148,6 +149,7 @@ class SparseCTR(RankingModel):
             if recipe.boundary_sinks
             else None,
             branches=recipe.branches,
+            num_newest=recipe.num_newest,
         )
 
     def _make_chunking(self) -> Chunking:
@@ -299,7 +301,7 @@ class SparseCTR(RankingModel):
         candidates = self.embedding.candidates(inputs)  # [B, C, d]
         candidates = self.dropout(candidates, training=training)
         key_mask = state["key_mask"]
-        num_placed = state["key_time"].shape[1]
+        num_placed = ops.shape(state["key_time"])[1]
         places = places_of_request(inputs["request_time"])
         features = self.blocks[0].attention.relate(
             places,
@@ -309,14 +311,18 @@ class SparseCTR(RankingModel):
                 key_mask[:, :num_placed],
                 state["key_has_fraction"],
             ),
-            key_mask.shape[1],
+            ops.shape(key_mask)[1],
         )
+        # As slices of the stacks, their gradients would be padded to them.
+        num_blocks = len(self.blocks)
+        keys = ops.unstack(state["keys"], num_blocks, axis=1)
+        values = ops.unstack(state["values"], num_blocks, axis=1)
         found = Trace() if trace else None
         for index, block in enumerate(self.blocks):
             candidates = block(
                 candidates,
-                state["keys"][:, index],
-                state["values"][:, index],
+                keys[index],
+                values[index],
                 features,
                 key_mask,
                 places,

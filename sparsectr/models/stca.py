@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.inputs.gap_embedding import GapEmbedding
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.mlp_head import MLPHead
@@ -77,7 +78,7 @@ class STCA(RankingModel):
                 recipe.embedding_dim, name="gap", dtype=policy
             )
             self.gap_projection = self._dense("gap_projection")
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         layers = range(recipe.num_layers)

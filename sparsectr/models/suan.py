@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.inputs.embedding_table import EmbeddingTable
 from sparsectr.layers.inputs.request_embedding import RequestEmbedding
 from sparsectr.layers.prediction.mlp_head import MLPHead
@@ -87,7 +88,7 @@ class SUAN(RankingModel):
             self.number_token = keras.layers.Dense(
                 recipe.embedding_dim, name="number_token", dtype=policy
             )
-        self.dropout = keras.layers.Dropout(
+        self.dropout = Dropout(
             recipe.dropout_rate, name="dropout", dtype=policy
         )
         self.blocks = [

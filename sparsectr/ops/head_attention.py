@@ -55,10 +55,9 @@ def attend(
     num_heads: int,
     numerators: Numerators,
     trace: Trace | None = None,
+    most_keys: int | None = None,
 ) -> Tensor:
     """Eq. 16, in the form that is faster for this number of keys.
-
-    A number that is not known before the pass counts as many.
 
     Args:
         query: float `[B, Q, d]`, the heads side by side.
@@ -71,6 +70,8 @@ def attend(
         numerators: Of the sink: turns logits into weights.
         trace: Gets `weights`, float32 `[B, Q, H, S]`, and `logits` likewise,
             any number for a masked key.
+        most_keys: How many there can be, and there is one then; it decides
+            where S is not known before the pass, which else counts as many.
 
     Returns:
         float `[B, Q, d]`, exactly 0 where a query may read nothing.
@@ -78,7 +79,7 @@ def attend(
     Cost:
         That of the form.
     """
-    num_keys = keys.shape[1]
+    num_keys = most_keys if keys.shape[1] is None else keys.shape[1]
     # Of no keys, those of all heads cannot be laid out side by side.
     is_few = num_keys is not None and 0 < num_keys < _MANY_KEYS
     form = attend_block_diagonal if is_few else attend_by_head

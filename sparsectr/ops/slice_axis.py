@@ -28,3 +28,20 @@ def slice_axis(
     begin[axis] = start
     sizes[axis] = (sizes[axis] if end is None else end) - start
     return ops.slice(sequence, begin, sizes)
+
+
+def last_rows(sequence: Tensor, count: int) -> Tensor:
+    """Returns `sequence[:, -count:]`, with a gradient as cheap as the slice.
+
+    Their number is known before the pass, also where that of all is not.
+
+    Args:
+        sequence: Tensor `[B, L, ...]`.
+        count: How many, at most L.
+    """
+    sizes = list(ops.shape(sequence))
+    begin: list[Tensor | int] = [0] * len(sizes)
+    begin[1] = sizes[1] - count
+    sizes[1] = count
+    # Of a slice TensorFlow keeps no size if one of them is unknown.
+    return ops.reshape(ops.slice(sequence, begin, sizes), sizes)

@@ -177,8 +177,16 @@ class LazyAdam(keras.optimizers.Adam):
                 each.scatter_update(tf.IndexedSlices(values, rows))
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """Sums over replicas, merges repeated ids, and clips, in this order."""
+        """Merges repeated ids, sums over replicas, and clips, in this order."""
+        replicas = tf.distribute.get_replica_context()
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            # Fewer rows travel.
+            grads_and_vars = [
+                (_merge(gradient), variable)
+                for gradient, variable in grads_and_vars
+            ]
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+        # What several replicas have read.
         gradients = [_merge(gradient) for gradient, _ in pairs]
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)

@@ -11,6 +11,7 @@ from sparsectr.errors import InputError
 from sparsectr.optimizers.weight_average import WeightAverage
 from sparsectr.process.quiet_tensorflow import reason_of
 from sparsectr.training.train_step import TrainStep
+from sparsectr.training.workers import Workers
 
 
 class Checkpointing:
@@ -21,6 +22,9 @@ class Checkpointing:
     of the step. Every weight is saved under its path, so that a checkpoint of
     another model, or of another version of one, is known by name.
 
+    Of several workers the chief alone reads and writes, and the others get
+    its values. All are to call the same functions.
+
     Args:
         folder: Where the checkpoints are.
         model: The model.
@@ -28,6 +32,7 @@ class Checkpointing:
         train_step: Whose running metrics are saved; `None` likewise.
         average: The average of the model's weights, if there is one.
         keep: Number of newest checkpoints to keep.
+        workers: Who trains, if several do.
 
     Attributes:
         learned: What training changes, as checkpoints call it.
@@ -44,7 +49,9 @@ class Checkpointing:
         train_step: TrainStep | None = None,
         average: WeightAverage | None = None,
         keep: int = 2,
+        workers: Workers | None = None,
     ) -> None:
+        self._workers = workers or Workers(tf.distribute.get_strategy())
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Lists of variables, not Keras objects: TensorFlow does not see the
         # layers that those keep in lists and dicts, nor seeds, nor metrics.
@@ -58,15 +65,30 @@ class Checkpointing:
             parts["optimizer"] = _values(optimizer.variables)
         if average is not None:
             parts["average"] = average.variables
-        if train_step is not None:
-            parts["auc"] = _values(train_step.auc.variables)
-            parts["loss"] = _values(train_step.loss.variables)
         # What a run that goes on with other data takes over.
         self.learned: dict[str, Any] = {
             name: parts[name]
             for name in ("model", "optimizer", "average")
             if name in parts
         }
+        self._mirrored = [
+            variable
+            for part in parts.values()
+            for variable in tf.nest.flatten(part)
+        ]
+        # Each replica counts for itself. The sums are read by all workers at
+        # once or by none, so what one of them saves is a copy.
+        self._metrics: list[tuple[tf.Variable, Any]] = []
+        if train_step is not None:
+            for name in ("auc", "loss"):
+                metric = _values(getattr(train_step, name).variables)
+                parts[name] = {
+                    path: tf.Variable(tf.zeros(each.shape), trainable=False)
+                    for path, each in metric.items()
+                }
+                self._metrics += zip(
+                    parts[name].values(), metric.values(), strict=True
+                )
         self._is_whole = optimizer is not None
         self._checkpoint = tf.train.Checkpoint(**parts)
         self._manager = tf.train.CheckpointManager(
@@ -85,10 +107,12 @@ class Checkpointing:
 
     def save(self, step: int) -> None:
         """Saves the state after `step` steps."""
+        for copy, metric in self._metrics:
+            copy.assign(metric)
         self._save(self._manager, step)
 
     def save_best(self, step: int) -> None:
-        """Saves it as the best one too."""
+        """Saves what was saved or restored last as the best one too."""
         self._save(self._best, step)
 
     def has_best(self, step: int) -> bool:
@@ -101,6 +125,8 @@ class Checkpointing:
 
     def _save(self, manager: tf.train.CheckpointManager, step: int) -> None:
         self.step.assign(step)
+        if not self._workers.is_chief:
+            return
         try:
             manager.save(checkpoint_number=step)
         except tf.errors.OpError as error:
@@ -126,6 +152,18 @@ class Checkpointing:
             InputError: If the checkpoint does not fit the model or is
                 damaged.
         """
+        workers = self._workers
+        own = self._read(best_step) if workers.is_chief else None
+        step: int | None = workers.share(own)
+        if step is not None:
+            copies = [copy for copy, _ in self._metrics]
+            workers.copy_from_chief([*self._mirrored, *copies])
+            for copy, metric in self._metrics:
+                metric.assign(copy)
+        return step
+
+    def _read(self, best_step: int | None) -> int | None:
+        """Reads a checkpoint; see `restore`."""
         path = self._manager.latest_checkpoint
         # A kill may have come between the newest and its copy.
         if best_step not in (None, self.newest_step):

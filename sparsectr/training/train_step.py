@@ -1,5 +1,6 @@
 """One compiled training step, on one device or on several."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from sparsectr.config import TrainConfig
 from sparsectr.errors import InputError
+from sparsectr.layers.dropout import part_of_batch
 from sparsectr.optimizers.lazy_adam import LazyAdam
 from sparsectr.optimizers.rate_schedule import RateSchedule
 
@@ -103,7 +105,8 @@ class TrainStep:
             self._loss_and_gradients,
             jit_compile=jit_compile,
             autograph=False,
-            input_signature=spec and [dict(spec), tf.TensorSpec(())],
+            input_signature=spec
+            and [dict(spec), tf.TensorSpec(()), tf.TensorSpec((), tf.int32)],
         )
 
         def step(batch: Batch) -> tf.Tensor:
@@ -131,7 +134,8 @@ class TrainStep:
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
         # No candidate at all divides by nothing.
         total = tf.where(total > 0.0, total, 1.0)
-        trained, loss, logits, gradients = forward_backward(batch, total)
+        part = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        trained, loss, logits, gradients = forward_backward(batch, total, part)
         if self._strategy.num_replicas_in_sync > 1:
             self._share_statistics(context)
         self.optimizer.apply_gradients(
@@ -156,7 +160,9 @@ class TrainStep:
             )
             variable.value.assign(mean)
 
-    def _loss_and_gradients(self, batch: Batch, total: tf.Tensor) -> Any:
+    def _loss_and_gradients(
+        self, batch: Batch, total: tf.Tensor, part: tf.Tensor
+    ) -> Any:
         """Returns this part of what is trained, with the mean loss of clicks.
 
         Behind them come logits and gradients.
@@ -167,7 +173,14 @@ class TrainStep:
             losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logits)
             return tf.reduce_sum(losses * weights) / total
 
-        with tf.GradientTape() as tape:
+        num_parts = self._strategy.num_replicas_in_sync
+        is_divided = num_parts > 1
+        with (
+            tf.GradientTape() as tape,
+            part_of_batch(part, num_parts)
+            if is_divided
+            else contextlib.nullcontext(),
+        ):
             scores = self._model(batch, training=True)
             loss = mean_loss(scores.logits, batch["label"])
             trained = loss
@@ -177,7 +190,7 @@ class TrainStep:
             if self._model.losses:
                 # The replicas' gradients are added up, and so would these be.
                 own = tf.add_n(self._model.losses)
-                trained += own / self._strategy.num_replicas_in_sync
+                trained += own / num_parts
         gradients = tape.gradient(
             trained, [variable.value for variable in self._variables]
         )
@@ -250,7 +263,7 @@ def _scheduled(
 
 
 class PredictStep:
-    """Logits of one batch, without an update.
+    """Logits of one batch, without an update; all workers get all of them.
 
     Traced once for all lengths and numbers of candidates, and not compiled
     with XLA, which would compile anew for each of them: an evaluation is
@@ -277,8 +290,8 @@ class PredictStep:
 
     def __call__(self, batch: Batch) -> tf.Tensor:
         """Returns the logits of all replicas' parts, in order, `[B, C]`."""
-        parts = self._strategy.experimental_local_results(
-            # `run` cannot wrap a tf.function that has a signature.
-            self._strategy.run(lambda part: self._forward(part), args=(batch,))
+        # `run` cannot wrap a tf.function that has a signature.
+        parts = self._strategy.run(
+            lambda part: self._forward(part), args=(batch,)
         )
-        return tf.concat(parts, axis=0)
+        return self._strategy.gather(parts, axis=0)

@@ -31,6 +31,7 @@ from sparsectr.training.warm_start import (
     WarmStart,
     restore_from,
 )
+from sparsectr.training.workers import Workers
 
 
 class Trainer:
@@ -41,6 +42,9 @@ class Trainer:
         store: The data.
         run: Where the run's files go.
         strategy: The devices.
+        workers: Who trains, if several do. All have the same batches before
+            them and read parts of their own; the chief alone writes to `run`
+            what is kept.
         warm_start: Where it begins, if not from nothing.
 
     Attributes:
@@ -64,9 +68,11 @@ class Trainer:
         store: Store,
         run: RunDirectory,
         strategy: tf.distribute.Strategy,
+        workers: Workers | None = None,
         warm_start: WarmStart | None = None,
     ) -> None:
         train = config.train
+        self._workers = workers or Workers(strategy)
         self._warm_start = warm_start
         self._steps_before = warm_start.steps if warm_start else 0
         self._config = config
@@ -74,13 +80,11 @@ class Trainer:
         self._run = run
         self._strategy = strategy
         replicas = strategy.num_replicas_in_sync
-        for name in ("batch_size", "eval_batch_size"):
-            size = getattr(train, name)
-            if size % replicas:
-                raise InputError(
-                    f"--{name}={size} cannot be divided among {replicas} "
-                    "devices."
-                )
+        if train.batch_size % replicas:
+            raise InputError(
+                f"--batch_size={train.batch_size} cannot be divided among "
+                f"{replicas} devices{self._workers.of_so_many}."
+            )
         if train.validation:
             check_parts(store)
         part = "train_older" if train.validation else "train"
@@ -134,6 +138,7 @@ class Trainer:
             self.train_step,
             self._optimizer.average,
             keep=train.keep_checkpoints,
+            workers=self._workers,
         )
         self._compiled_shapes: frozenset[Shape] = frozenset()
         if train.jit_compile:
@@ -159,7 +164,7 @@ class Trainer:
         first = (self._checkpointing.restore() or 0) if resume else 0
         if self._warm_start is not None and not first:
             self._begin(self._warm_start)
-        log = self._run.drop_log_after(first)
+        log = self._workers.share(_needed(self._run.drop_log_after(first)))
         last = self._restore_validation(first, log)
         events = tf.summary.create_file_writer(str(self._run.tensorboard))
         self._start = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
@@ -301,11 +306,14 @@ class Trainer:
         """Returns the batches to evaluate on."""
         key = split, between
         if key not in self._scorings:
+            replicas = self._strategy.num_replicas_in_sync
+            # What fills up a batch changes no score.
+            rows = -(-self._config.train.eval_batch_size // replicas)
             self._scorings[key] = Batches(
                 self._store,
                 split,
                 self._config.data,
-                self._config.train.eval_batch_size,
+                rows * replicas,
                 None,
                 between=between,
             )
@@ -422,15 +430,17 @@ class Trainer:
         """Saves the batch of a step; returns the error that names it."""
         user, request_time = self.batches.users(step)
         path = self._run.path / f"bad_batch_step_{step}.npz"
-        arrays: dict[str, Any] = dict(self.batches.batch(step))
-        np.savez_compressed(path, **arrays)
+        if self._workers.is_chief:
+            arrays: dict[str, Any] = dict(self.batches.batch(step))
+            np.savez_compressed(path, **arrays)
         requests = ", ".join(
             f"user {u} at {t}"
             for u, t in zip(user[:3], request_time[:3], strict=True)
         )
         return InputError(
             f"{what} step {step} (the first is 0). Its batch of {len(user)} "
-            f"requests ({requests}, ...) is in {path}."
+            f"requests ({requests}, ...) is in "
+            f"{path if self._workers.is_chief else 'the folder of the run'}."
         )
 
     def _log(self, done: int, bar: Progress, events: Any) -> None:
@@ -455,6 +465,15 @@ class Trainer:
             tf.summary.scalar("train/learning_rate", rate)
             tf.summary.scalar("train/embedding_learning_rate", table_rate)
         events.flush()
+
+
+def _needed(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the lines of a log that a run goes on from."""
+    return [
+        line
+        for line in log
+        if line is log[-1] or line.get("split") == VALIDATION
+    ]
 
 
 def peak_memory_bytes() -> int:

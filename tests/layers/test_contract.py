@@ -107,6 +107,7 @@ ATTENTIONS = {
         "num_registers": 2,
         "boundary_sinks": serialized(BoundarySinks(name="boundary_sinks")),
         "branches": ["global", "transition", "local"],
+        "num_newest": LOCAL + 2,
     },
     "full": {
         "num_heads": HEADS,

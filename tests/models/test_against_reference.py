@@ -154,6 +154,15 @@ def test_sparsity(num_chunks: int, num_transition: int, num_local: int) -> None:
     _check(SCHEMA, config, 5, SHORT_AND_FULL)
 
 
+@pytest.mark.parametrize("num_candidate_local", [1, 13, 37])
+def test_windows_of_candidates(num_candidate_local: int) -> None:
+    """Narrower than a behavior's, wider, and wider than the history."""
+    config = dataclasses.replace(
+        CONFIG, num_candidate_local=num_candidate_local, num_registers=2
+    )
+    _check(SCHEMA, config, 12, SHORT_AND_FULL)
+
+
 @pytest.mark.parametrize(
     "zone",
     [

@@ -45,7 +45,9 @@ RECIPES = {
     "full_attention": sized_recipe(
         "sparse_ctr", attention="full", encoding="none"
     ),
-    "learned_sink": sized_recipe("sparse_ctr", sink="learned"),
+    "learned_sink": sized_recipe(
+        "sparse_ctr", sink="learned", num_candidate_local=7
+    ),
     "full_attention_off_by_one": sized_recipe(
         "sparse_ctr", attention="full", encoding="none", sink="off_by_one"
     ),

@@ -157,6 +157,86 @@ def test_a_branch_that_is_not_there_costs_nothing(
     assert ("user_mlp" in names) == ("local" in branches)
 
 
+@pytest.mark.parametrize(
+    ("values", "is_known"),
+    [
+        ({}, False),
+        (
+            {"sink": "key_value", "boundary_sinks": True, "num_registers": 2},
+            True,
+        ),
+        pytest.param(
+            {"branches": ("transition", "local"), "chunking": "similarity"},
+            False,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"branches": ("global", "transition"), "chunking": "balanced"},
+            True,
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=str,
+)
+def test_training_leaves_out_chunks_that_cannot_be(
+    values: dict[str, Any], is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same logits and gradients, whether L is known before the pass."""
+    recipe = dataclasses.replace(SMALL_CONFIG, num_blocks=2, num_chunks=7)
+    recipe = dataclasses.replace(recipe, **values)
+    model = random_model(SCHEMA, recipe, 3)
+    requests = make_requests(5, [3, 0, 1], length=3)
+    requests = {name: tf.constant(value) for name, value in requests.items()}
+    numbers: list[tf.Tensor] = []
+    chunking = model.blocks[0].attention.chunking
+    made = type(chunking).call
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        chunks = made(self, *args, **kwargs)
+        numbers.append(tf.shape(chunks.start)[1])
+        return chunks
+
+    monkeypatch.setattr(type(chunking), "call", counted)
+    shapes = {
+        name: value.shape
+        if is_known or not name.startswith("behavior")
+        else [value.shape[0], None, *value.shape[2:]]
+        for name, value in requests.items()
+    }
+
+    def run(training: bool) -> tuple[Any, ...]:
+        @tf.function(
+            input_signature=[
+                {
+                    n: tf.TensorSpec(shapes[n], x.dtype)
+                    for n, x in requests.items()
+                }
+            ]
+        )
+        def step(inputs: Inputs) -> Any:
+            numbers.clear()
+            with tf.GradientTape() as tape:
+                logits = model(inputs, training=training).logits
+                loss = tf.reduce_sum(tf.sin(logits))
+            variables = [weight.value for weight in model.trainable_variables]
+            gradients = tape.gradient(loss, variables)
+            return (
+                logits,
+                list(map(tf.convert_to_tensor, gradients)),
+                numbers[0],
+            )
+
+        return step(requests)
+
+    logits, gradients, count = run(True)
+    all_logits, all_gradients, all_count = run(False)
+    # Where L is not known, there is one column more.
+    assert (int(count), int(all_count)) == (3 if is_known else 4, 7)
+    np.testing.assert_allclose(logits, all_logits, rtol=1e-5, atol=1e-5)
+    for own, other in zip(gradients, all_gradients, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-5)
+
+
 def test_a_temporal_bias_that_is_not_there_has_no_slopes() -> None:
     recipe = dataclasses.replace(SMALL_CONFIG, temporal_biases=("hour",))
     names = [weight.name for weight in recipe.build(SCHEMA).weights]

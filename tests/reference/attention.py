@@ -279,6 +279,8 @@ def local_attention(
 ) -> Array:
     """Attention over the user and the w newest known behaviours (Eq. 8).
 
+    Or w_c of them, for a candidate.
+
     And over the registers, if there are any: keys of every query, no time.
 
     Args:
@@ -299,7 +301,11 @@ def local_attention(
     times = query_times_of(behavior_times, request_time, len(queries))
     known = visible_positions(times, len(keys))
     key_times: list[Time | None] = list(times[: len(keys)])
-    visible = [known[n][-config.num_local :] for n in range(len(queries))]
+    sizes = [config.num_local] * len(keys)
+    sizes += [config.num_newest] * (len(queries) - len(keys))
+    visible = [
+        positions[-size:] for positions, size in zip(known, sizes, strict=True)
+    ]
     if user_key is not None:
         # The user is one more key, behind the behaviours and without a time.
         user_position = len(keys)

@@ -125,10 +125,11 @@ def attention(
                 for start, end in request.chunks
                 if end - 1 in known
             ]
+            window = config.num_local if row < length else config.num_newest
             branches = [
                 [_summary(block, keys, c, request) for c in ended],
                 _transition(keys, request.chunks, known, config),
-                [keys[k] for k in known[-config.num_local :]],
+                [keys[k] for k in known[-window:]],
             ]
             if user is not None:
                 rows = user @ block["key"], user @ block["value"]

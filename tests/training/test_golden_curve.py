@@ -21,7 +21,7 @@ from data_pipelines.synthetic_alibaba import write_sample
 from sparsectr.config import Config
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer
-from tests.commands import assert_refused
+from tests.commands import assert_refused, run
 from tests.tiny_run import (
     CONFIG,
     FLAGS,
@@ -75,7 +75,7 @@ def test_loss_curve(tiny_store, tmp_path):
 def one_device(tiny_store, tmp_path_factory):
     """A run with everything that the optimizer can do: trainer and folder."""
     folder = tmp_path_factory.mktemp("one_device") / "run"
-    small = change(CONFIG, "model", num_blocks=1)
+    small = change(CONFIG, "model", num_blocks=1, dropout_rate=0.25)
     return _train(tiny_store, folder, small, **OPTIMIZER), folder
 
 
@@ -89,6 +89,7 @@ def two_devices(tiny_folder, tiny_store, command):
         *FLAGS,
         *(f"--{name}={value}" for name, value in OPTIMIZER.items()),
         "--model.num_blocks=1",
+        "--model.dropout_rate=0.25",
         f"--data_dir={tiny_store.path}",
         f"--workdir={path}",
         f"--max_steps={NUM_STEPS}",
@@ -100,8 +101,38 @@ def two_devices(tiny_folder, tiny_store, command):
     return path, done.stdout
 
 
-def test_two_devices_give_the_weights_of_one(one_device, two_devices):
-    expected, found = saved_state(one_device[1]), saved_state(two_devices[0])
+@pytest.fixture(scope="module")
+def two_workers(tiny_folder, tiny_store):
+    """The same by two processes, as two hosts would do it."""
+    path = tiny_folder / "two_workers"
+    done = run(
+        "sparsectr.launch_local",
+        "--workers=2",
+        "--",
+        *FLAGS,
+        *(f"--{name}={value}" for name, value in OPTIMIZER.items()),
+        "--model.num_blocks=1",
+        "--model.dropout_rate=0.25",
+        f"--data_dir={tiny_store.path}",
+        f"--workdir={path}",
+        f"--max_steps={NUM_STEPS}",
+        "--eval_batch_size=32",
+        "--noexport",
+        cwd=tiny_folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return path, done.stdout
+
+
+@pytest.fixture(params=["two_devices", "two_workers"])
+def two(request):
+    """The folder of each of these runs, and what the command printed."""
+    return request.getfixturevalue(request.param)
+
+
+def test_two_give_the_weights_of_one(one_device, two):
+    expected, found = saved_state(one_device[1]), saved_state(two[0])
+    assert found.keys() == expected.keys()
     parts = ("model/", "optimizer/", "average/")
     names = [n for n in expected if n.startswith(parts)]
     assert len(names) > 140
@@ -120,19 +151,30 @@ def test_two_devices_give_the_weights_of_one(one_device, two_devices):
         )
 
 
-def test_two_devices_give_the_metrics_of_one(one_device, two_devices):
+def test_two_give_the_metrics_of_one(one_device, two):
     trainer, folder = one_device
-    *steps, last = logged(two_devices[0])
-    for one, two in zip(logged(folder), steps, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-        assert two["running_auc"] == pytest.approx(one["running_auc"], abs=1e-3)
+    *steps, last = logged(two[0])
+    for ours, theirs in zip(logged(folder), steps, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5)
+        auc = pytest.approx(ours["running_auc"], abs=1e-3)
+        assert theirs["running_auc"] == auc
     # Evaluation: nothing lost, nothing twice, each score at its label.
     for name, value in trainer.evaluate().to_dict().items():
         assert last[name] == pytest.approx(value, rel=1e-3), name
     # What is evaluated is the average, and it says so.
-    assert "Weights: average with decay 0.8\n" in two_devices[1]
-    result = RunDirectory(two_devices[0]).read_result()
+    assert "Weights: average with decay 0.8\n" in two[1]
+    result = RunDirectory(two[0]).read_result()
     assert result["weights"] == "average with decay 0.8"
+
+
+def test_the_chief_alone_writes(two_workers):
+    path, stdout = two_workers
+    assert stdout.count("[Metrics] AUC") == 1
+    result = RunDirectory(path).read_result()
+    assert result["num_workers"] == 2
+    assert len(logged(path)) == NUM_STEPS + 1
+    saved = {file.stem for file in path.glob("checkpoints/ckpt-*.index")}
+    assert saved == {"ckpt-8", "ckpt-10"}
 
 
 def test_learning_rates_on_two_devices(one_device, two_devices):

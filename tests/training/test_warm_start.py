@@ -17,10 +17,12 @@ from sparsectr.errors import InputError
 from sparsectr.rolling_report import rolling_days
 from sparsectr.training.devices import make_strategy
 from sparsectr.training.load_model import load_model
-from sparsectr.training.run import train_and_evaluate
+from sparsectr.training.run import follow_chief, train_and_evaluate
 from sparsectr.training.run_directory import RunDirectory
 from sparsectr.training.trainer import Trainer
 from sparsectr.training.warm_start import find_warm_start
+from sparsectr.training.workers import Workers
+from tests.commands import run
 from tests.data_pipelines.days import SHOP, write_shop_days
 from tests.tiny_run import CONFIG, change, saved_state
 
@@ -95,7 +97,7 @@ def test_takes_over_all_that_was_learned(folder: Path, tmp_path: Path) -> None:
     run.path.mkdir()
     store = Store(folder / "store")
     warm_start = find_warm_start(before, _CONFIG, store)
-    trainer = Trainer(_CONFIG, store, run, make_strategy(1), warm_start)
+    trainer = Trainer(_CONFIG, store, run, make_strategy(1), None, warm_start)
     new = {v.path: v.numpy() for v in trainer.model.trainable_variables}
     trainer._begin(warm_start)
     old = saved_state(before.path)
@@ -189,3 +191,41 @@ def test_refuses_other_days(folder: Path, tmp_path: Path) -> None:
     object.__setattr__(other, "updates", store.updates)
     with pytest.raises(InputError, match=r"mean other values|dense_fields"):
         find_warm_start(RunDirectory(folder / "run1"), _CONFIG, other)
+
+
+def test_is_refused_by_every_worker(tmp_path: Path) -> None:
+    workers = ("--workers=2", "--", "--warm_start=/run")
+    done = run("sparsectr.launch_local", *workers, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    for worker in ("", "worker 1: "):
+        start = f"{worker}error: --warm_start is for one host so far"
+        lines = done.stderr.splitlines()
+        assert any(line.startswith(start) for line in lines), done.stderr
+
+
+class _TwoWorkers(Workers):
+    """One of two, who hears what the chief said."""
+
+    def __init__(self, said: list[Any], *, is_chief: bool) -> None:
+        super().__init__(make_strategy(1))
+        self.num_workers = 2
+        self.is_chief = is_chief
+        self._said = said
+
+    def share(self, value: Any = None) -> Any:
+        if self.is_chief:
+            self._said.append(value)
+        return self._said[-1]
+
+
+def test_several_workers_cannot_go_on_with_it(folder: Path) -> None:
+    run = RunDirectory(folder / "run1")
+    store = folder / "store"
+    said: list[Any] = []
+    chief = _TwoWorkers(said, is_chief=True)
+    other = _TwoWorkers(said, is_chief=False)
+    message = "run1 began with --warm_start, which is for one host"
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(_CONFIG, store, run, resume=True, workers=chief)
+    with pytest.raises(InputError, match=message):
+        follow_chief(None, None, resume=True, workers=other)

@@ -184,7 +184,7 @@ class Attention(keras.layers.Layer):
         raise NotImplementedError
 
     def relate(
-        self, candidates: Places, keys: Places, num_keys: int
+        self, candidates: Places, keys: Places, num_keys: Tensor | int
     ) -> Features:
         """Relates candidates to the keys of the plan, for all blocks.
 

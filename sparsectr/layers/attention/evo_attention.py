@@ -1,10 +1,11 @@
 """EvoAttention: global, transition and local attention, fused by a gate.
 
 Axes: B batch, L history length, Q queries, H heads, d width, P chunks,
-m transition behaviours a chunk, w local window, r registers,
-S = P + m P + w + 1 + r keys.
+m transition behaviours a chunk, w local window, w_c that of candidates,
+r registers, S = P + m P + w_c + 1 + r keys.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from keras import ops
 from sparsectr.layers.attention.attention import Attention, Encoded
 from sparsectr.layers.attention.branch_gate import BranchGate
 from sparsectr.layers.attention.evo_plan import EvoPlan, HistoryPlan
+from sparsectr.layers.attention.key_layout import (
+    BRANCHES,
+    KeyLayout,
+    check_branches,
+)
 from sparsectr.layers.attention.output_gate import OutputGate
 from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.encoding.encoding import Encoding, Features
@@ -25,12 +31,9 @@ from sparsectr.ops.head_attention import attend
 from sparsectr.ops.key_groups import in_columns, last_key, share_out
 from sparsectr.ops.local_window import attend_window, shift, windows
 from sparsectr.ops.places import Places
-from sparsectr.ops.slice_axis import slice_axis
+from sparsectr.ops.slice_axis import last_rows, slice_axis
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace, within
-
-BRANCHES = ("global", "transition", "local")
-"""What a query reads by, in the order of the keys."""
 
 
 @keras.saving.register_keras_serializable(package="sparsectr")
@@ -57,9 +60,11 @@ class EvoAttention(Attention):
         branches: Which of `BRANCHES` there are, two at least. The gate fuses
             those, and keys of the others are nowhere: the paper's variants
             A2, A3 and A4 lack one each.
+        num_newest: w_c, the newest behaviours that candidates read; w if not
+            given. Each costs candidates a key and behaviours nothing.
 
     Call arguments, returns and errors are those of `Attention`; of the S keys
-    P are global, m P transition, w + 1 + r local ones, the user's and the
+    P are global, m P transition, w_c + 1 + r local ones, the user's and the
     registers' the last. The user and the registers are of the local branch,
     the boundary sinks of the transition branch.
 
@@ -97,6 +102,7 @@ class EvoAttention(Attention):
         num_registers: int = 0,
         boundary_sinks: BoundarySinks | None = None,
         branches: Sequence[str] = BRANCHES,
+        num_newest: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_heads, encoding, sink, output_gate, **kwargs)
@@ -110,10 +116,16 @@ class EvoAttention(Attention):
                 "`num_registers` must be at least 0. "
                 f"Received: num_registers={num_registers}"
             )
-        _check_branches(branches, num_registers, boundary_sinks is not None)
+        if num_newest is not None and num_newest < 1:
+            raise ValueError(
+                "`num_newest` must be at least 1. "
+                f"Received: num_newest={num_newest}"
+            )
+        check_branches(branches, num_registers, boundary_sinks is not None)
         self.branches = self.traced_branches = tuple(branches)
         self.reads_user = "local" in branches
         self.num_local = num_local
+        self.num_newest = num_local if num_newest is None else num_newest
         self.num_registers = num_registers
         self.chunking: Chunking = deserialized(chunking)
         self.boundary_sinks: BoundarySinks | None = deserialized(boundary_sinks)
@@ -165,9 +177,9 @@ class EvoAttention(Attention):
         """Chooses the keys of every history. See `Attention`."""
         chunks: Chunks = self.chunking(history, rows)
         length = ops.shape(history.time)[1]
-        first = chunks.start[:, :1]  # of the valid behaviours
-        newest = length + ops.arange(-self.num_local, 0, dtype="int32")
-        newest_mask = newest >= first  # [B, w]
+        first = ops.expand_dims(chunks.start[:, 0], 1)  # of the valid ones
+        newest = length + ops.arange(-self.num_newest, 0, dtype="int32")
+        newest_mask = newest >= first  # [B, w_c]
         newest_index = ops.where(newest_mask, newest, 0)
         newest_place = Places(
             gather_rows(history.time, newest_index),
@@ -210,7 +222,7 @@ class EvoAttention(Attention):
         if self.boundary_sinks is not None:
             last.append(chunks.start)
         last_read = ops.concatenate(last, axis=1)
-        num_selected = last_read.shape[1]
+        num_selected = ops.shape(last_read)[1]
         selected = Places(*(x[:, :num_selected] for x in keys))
         mask = ops.logical_and(
             ops.expand_dims(selected.valid, 1),
@@ -219,7 +231,8 @@ class EvoAttention(Attention):
         features = self.encoding.relate(history, selected)
         if "local" not in self.branches:
             return HistoryPlan(features, mask, None, None)
-        valid = index >= ops.expand_dims(chunks.start[:, :1], 1)  # [B, L, 1]
+        first = ops.reshape(chunks.start[:, 0], (-1, 1, 1))
+        valid = index >= first  # [B, L, 1]
         steps = range(self.num_local)
         near_valid = ops.concatenate(
             [shift(valid, n) for n in reversed(steps)], axis=2
@@ -278,8 +291,9 @@ class EvoAttention(Attention):
         keys = self.key_projection(selected)
         values = self.value_projection(selected)
         if "global" in self.branches:
-            keys = self._aggregate(keys, self.key_aggregate)
-            values = self._aggregate(values, self.value_aggregate)
+            count = ops.shape(plan.chunks.start)[1]
+            keys = _aggregate(keys, count, self.key_aggregate)
+            values = _aggregate(values, count, self.value_aggregate)
         keys = self.encoding.turn(
             keys, plan.keys, num_unplaced=self._num_turned, is_query=False
         )
@@ -307,14 +321,6 @@ class EvoAttention(Attention):
         rows = ops.cast(ops.expand_dims(self.registers, 0), user.dtype)
         return [ops.broadcast_to(rows, (batch, self.num_registers, width))]
 
-    def _aggregate(self, rows: Tensor, mlp: list[keras.layers.Dense]) -> Tensor:
-        """Completes Eqs. 4 and 5: the MLP on the means of the chunks."""
-        num_chunks = self.chunking.num_chunks
-        summary = slice_axis(rows, 0, num_chunks)
-        for layer in mlp:
-            summary = layer(summary)
-        return ops.concatenate([summary, slice_axis(rows, num_chunks)], axis=1)
-
     def call(
         self,
         query: Tensor,
@@ -334,9 +340,9 @@ class EvoAttention(Attention):
         encoded = Encoded(keys, values)
         outputs = [
             self._attend(
-                projected, encoded, features, mask, part, within(trace, n)
+                projected, encoded, features, mask, name, within(trace, name)
             )
-            for n, part in self._branches().items()
+            for name in self.branches
         ]
         return self._output(self.gate(outputs, trace=trace), query, trace)
 
@@ -358,14 +364,13 @@ class EvoAttention(Attention):
         query = self.encoding.turn(
             self.query_projection(rows), plan.behaviors, is_query=True
         )
-        branches = self._branches()
         outputs = [
             self._attend(
                 query,
                 encoded,
                 history.features,
                 history.mask,
-                branches[name],
+                name,
                 within(trace, name),
             )
             for name in self.branches
@@ -386,8 +391,8 @@ class EvoAttention(Attention):
         """Returns what behaviours read of their window and the user."""
         history: Any = plan.history
         shared, shared_values, bias, mask = self.sink.with_own_key(
-            encoded.keys[:, -self._num_unplaced :],
-            encoded.values[:, -self._num_unplaced :],
+            last_rows(encoded.keys, self._num_unplaced),
+            last_rows(encoded.values, self._num_unplaced),
             self.encoding.bias(history.window_features),
             history.window_mask,
         )
@@ -433,7 +438,7 @@ class EvoAttention(Attention):
             if self.boundary_sinks is not None:
                 groups["boundary_sinks"] = columns(behaviors)
             return share_out(mask, groups)
-        user = self.num_local
+        user = mask.shape[-1] - self._num_unplaced
         groups = {"newest": last_key(columns(0, user))}
         if self.has_user:
             groups["user"] = columns(user, user + 1)
@@ -441,20 +446,22 @@ class EvoAttention(Attention):
             groups["registers"] = columns(user + 1)
         return share_out(mask, groups)
 
-    def _branches(self) -> dict[str, slice]:
-        """Returns which keys each branch reads."""
-        chunks = self.chunking.num_chunks
-        rows_of_chunk = self.chunking.num_transition
-        rows_of_chunk += self.boundary_sinks is not None
-        transition = chunks * ("global" in self.branches)
-        local = transition
-        local += chunks * rows_of_chunk * ("transition" in self.branches)
-        found = {
-            "global": slice(0, chunks),
-            "transition": slice(transition, local),
-            "local": slice(local, None),
-        }
-        return {name: found[name] for name in self.branches}
+    def relate(
+        self, candidates: Places, keys: Places, num_keys: Tensor | int
+    ) -> Features:
+        """Relates candidates to the keys. See `Attention`."""
+        del num_keys  # The numbers of both may not be known before the pass.
+        return self.encoding.relate(candidates, keys, self._num_unplaced)
+
+    @property
+    def _layout(self) -> KeyLayout:
+        boundaries = self.boundary_sinks is not None
+        return KeyLayout(
+            self.branches,
+            self.chunking.num_chunks,
+            self.chunking.num_transition + boundaries,
+            self.num_newest + self._num_unplaced,
+        )
 
     def _attend(
         self,
@@ -462,7 +469,7 @@ class EvoAttention(Attention):
         encoded: Encoded,
         features: Features,
         mask: Tensor,
-        part: slice,
+        name: str,
         trace: Trace | None = None,
     ) -> Tensor:
         """Attention to some of the keys.
@@ -470,8 +477,9 @@ class EvoAttention(Attention):
         Features are cut and not the biases, which have gradients: those of
         a part would be padded to the whole.
         """
+        part = self._layout.part(name, ops.shape(encoded.keys)[1])
         return self._read(
-            attend,
+            functools.partial(attend, most_keys=self._layout.most(name)),
             query,
             slice_axis(encoded.keys, part.start, part.stop),
             slice_axis(encoded.values, part.start, part.stop),
@@ -491,25 +499,15 @@ class EvoAttention(Attention):
             if self.boundary_sinks is None
             else serialized(self.boundary_sinks),
             "branches": list(self.branches),
+            "num_newest": self.num_newest,
         }
 
 
-def _check_branches(
-    branches: Sequence[str], num_registers: int, has_boundaries: bool
-) -> None:
-    """Raises ValueError if branches lack what others of the layer need."""
-    known = [name for name in BRANCHES if name in branches]
-    if list(branches) != known or len(known) < 2:
-        raise ValueError(
-            f"`branches` must be two or three of {', '.join(BRANCHES)}, in "
-            f"this order. Received: branches={branches!r}"
-        )
-    if "local" not in branches and num_registers:
-        raise ValueError(
-            "`num_registers` must be 0 without the local branch. "
-            f"Received: num_registers={num_registers}"
-        )
-    if "transition" not in branches and has_boundaries:
-        raise ValueError(
-            "`boundary_sinks` must be None without the transition branch."
-        )
+def _aggregate(
+    rows: Tensor, num_chunks: Tensor | int, mlp: list[keras.layers.Dense]
+) -> Tensor:
+    """Completes Eqs. 4 and 5: the MLP on the means of the chunks."""
+    summary = slice_axis(rows, 0, num_chunks)
+    for layer in mlp:
+        summary = layer(summary)
+    return ops.concatenate([summary, slice_axis(rows, num_chunks)], axis=1)

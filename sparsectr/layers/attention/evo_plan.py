@@ -1,7 +1,7 @@
 """What all blocks of EvoAttention share, computed once a pass.
 
 Axes: B batch, L history length, P chunks, m transition behaviours a chunk,
-w local window, r registers, S keys.
+w local window, w_c that of candidates, r registers, S keys.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,8 @@ class EvoPlan(NamedTuple):
     Attributes:
         chunks: The `Chunks` of the histories.
         behaviors: Places of the behaviours, `[B, L]`.
-        newest_index: int32 `[B, w]`, indices of the newest behaviours.
+        newest_index: int32 `[B, w_c]`, indices of the newest behaviours,
+            which candidates read.
         keys: Places of every key but the user's and the registers', which
             have none, `[B, S - 1 - r]`.
         key_mask: bool `[B, S]`.

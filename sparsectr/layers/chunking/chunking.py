@@ -44,6 +44,9 @@ class Chunking(keras.layers.Layer):
     Every history gets the same number of chunks. Of those that do not come
     about, the last ones are empty. A subclass says where to cut.
 
+    In training, chunks that no history of the batch is long enough for are
+    left out: P is then at most L. A user state has them all, always.
+
     Args:
         num_chunks: P, chunks of a history.
         num_transition: m, behaviours at the end of a chunk that
@@ -53,6 +56,7 @@ class Chunking(keras.layers.Layer):
         history: Places of the behaviours, oldest to newest, padding first.
         rows: float `[B, L, d]`, the behaviours; a chunking by time alone
             reads none.
+        training: Whether chunks are left out.
 
     Returns:
         `Chunks`.
@@ -88,11 +92,19 @@ class Chunking(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def call(self, history: Places, rows: Tensor | None = None) -> Chunks:
+    def call(
+        self,
+        history: Places,
+        rows: Tensor | None = None,
+        training: bool = False,
+    ) -> Chunks:
         # Keras hands a list to what it has loaded from a file.
         history = Places(*history)
         start, end = self.cut(history, rows)
         length = ops.shape(history.time)[1]
+        if training:
+            count = _most_chunks(self.num_chunks, length)
+            start, end = start[:, :count], end[:, :count]
         mean_time, has_fraction, weights = _summarize(history.time, start, end)
         index, is_member = self._last_members(start, end)
         index = ops.where(is_member, index, 0)
@@ -119,7 +131,7 @@ class Chunking(keras.layers.Layer):
         steps = ops.arange(-self.num_transition, 0, dtype="int32")
         index = ops.expand_dims(end, 2) + steps  # [B, P, m]
         mask = index >= ops.expand_dims(start, 2)
-        shape = (-1, self.num_chunks * self.num_transition)
+        shape = (-1, ops.shape(end)[1] * self.num_transition)
         return ops.reshape(index, shape), ops.reshape(mask, shape)
 
     def compute_output_shape(
@@ -138,8 +150,12 @@ class Chunking(keras.layers.Layer):
         )
 
     def compute_output_spec(
-        self, history: Places, rows: Tensor | None = None
+        self,
+        history: Places,
+        rows: Tensor | None = None,
+        training: bool = False,
     ) -> Chunks:
+        del training  # Whose shapes are asked for are those of a state.
         shapes = self.compute_output_shape([x.shape for x in history])
         place = ("int64", "int32", "bool", "bool")
 
@@ -201,6 +217,13 @@ def between_cuts(history: Places, cut: Tensor) -> tuple[Tensor, Tensor]:
     start = ops.concatenate([first, cut], axis=1)  # [B, P]
     end = ops.concatenate([cut, ops.full_like(first, length)], axis=1)  # [B, P]
     return start, end
+
+
+def _most_chunks(num_chunks: int, length: Tensor | int) -> Tensor | int:
+    """Returns how many chunks there can be, at least 1."""
+    if isinstance(length, int):
+        return min(num_chunks, max(length, 1))
+    return ops.clip(length, 1, num_chunks)
 
 
 def _summarize(

@@ -67,7 +67,7 @@ class BoundarySinks(keras.layers.Layer):
         index = ops.where(valid, chunks.start, 0)
         time = gather_rows(history.time, index)
         before = gather_rows(history.time, ops.maximum(index - 1, 0))
-        has_before = chunks.start > chunks.start[:, :1]
+        has_before = chunks.start > ops.expand_dims(chunks.start[:, 0], 1)
         gap = ops.where(has_before, 1 + log_gap(before, time), 0)
         length = ops.shape(history.time)[1]
         place = Places(time, length - index, valid, ops.zeros_like(valid))
