@@ -1,12 +1,14 @@
 """Where rows stand: what chunkings and encodings know of queries and keys.
 
-Axes: B batch, L history length, N rows.
+Axes: B batch, L history length, N rows, w window.
 """
 
 from typing import NamedTuple
 
 from keras import ops
 
+from sparsectr.ops.gather_rows import gather_rows
+from sparsectr.ops.local_window import shift, windows
 from sparsectr.ops.tensor import Tensor
 
 
@@ -59,6 +61,54 @@ def places_of_request(request_time: Tensor) -> Places:
         ops.zeros_like(time, dtype="int32"),
         ops.ones_like(time, dtype="bool"),
         ops.zeros_like(time, dtype="bool"),
+    )
+
+
+def places_of_newest(
+    history: Places, first: Tensor, count: int
+) -> tuple[Tensor, Places]:
+    """Returns which behaviours are the newest, and their places.
+
+    Args:
+        history: Places `[B, L]`.
+        first: int32 `[B, 1]`, index of the oldest valid behaviour.
+        count: N.
+
+    Returns:
+        Indices int32 `[B, N]`, 0 where there are fewer, and places `[B, N]`.
+    """
+    length = ops.shape(history.time)[1]
+    newest = length + ops.arange(-count, 0, dtype="int32")
+    valid = newest >= first  # [B, N]
+    index = ops.where(valid, newest, 0)
+    return index, Places(
+        gather_rows(history.time, index),
+        length - index,
+        valid,
+        ops.zeros_like(valid),
+    )
+
+
+def places_of_windows(history: Places, first: Tensor, size: int) -> Places:
+    """Returns those of the behaviours up to each, and of itself, `[B, L, w]`.
+
+    Args:
+        history: Places `[B, L]`.
+        first: int32 `[B, 1]`, index of the oldest valid behaviour.
+        size: w.
+    """
+    length = ops.shape(history.time)[1]
+    index = ops.reshape(ops.arange(length, dtype="int32"), (1, -1, 1))
+    valid = index >= ops.expand_dims(first, 2)  # [B, L, 1]
+    near_valid = ops.concatenate(
+        [shift(valid, n) for n in reversed(range(size))], axis=2
+    )
+    return Places(
+        windows(history.time, size),
+        ops.expand_dims(history.position, 2)
+        + ops.arange(size - 1, -1, -1, dtype="int32"),
+        near_valid,
+        ops.zeros_like(near_valid),
     )
 
 

@@ -29,8 +29,12 @@ from sparsectr.layers.sink.sink import Sink
 from sparsectr.ops.gather_rows import gather_rows
 from sparsectr.ops.head_attention import attend
 from sparsectr.ops.key_groups import in_columns, last_key, share_out
-from sparsectr.ops.local_window import attend_window, shift, windows
-from sparsectr.ops.places import Places
+from sparsectr.ops.local_window import attend_window
+from sparsectr.ops.places import (
+    Places,
+    places_of_newest,
+    places_of_windows,
+)
 from sparsectr.ops.slice_axis import last_rows, slice_axis
 from sparsectr.ops.tensor import Tensor
 from sparsectr.ops.trace import Trace, within
@@ -176,17 +180,9 @@ class EvoAttention(Attention):
     ) -> EvoPlan:
         """Chooses the keys of every history. See `Attention`."""
         chunks: Chunks = self.chunking(history, rows)
-        length = ops.shape(history.time)[1]
-        first = ops.expand_dims(chunks.start[:, 0], 1)  # of the valid ones
-        newest = length + ops.arange(-self.num_newest, 0, dtype="int32")
-        newest_mask = newest >= first  # [B, w_c]
-        newest_index = ops.where(newest_mask, newest, 0)
-        newest_place = Places(
-            gather_rows(history.time, newest_index),
-            length - newest_index,
-            newest_mask,
-            ops.zeros_like(newest_mask),
-        )
+        newest_index, newest_place = places_of_newest(
+            history, chunks.start[:, :1], self.num_newest
+        )  # [B, w_c]
         places, gap = (
             self._of_branches(chunks.place, chunks.transition_place),
             None,
@@ -231,18 +227,8 @@ class EvoAttention(Attention):
         features = self.encoding.relate(history, selected)
         if "local" not in self.branches:
             return HistoryPlan(features, mask, None, None)
-        first = ops.reshape(chunks.start[:, 0], (-1, 1, 1))
-        valid = index >= first  # [B, L, 1]
-        steps = range(self.num_local)
-        near_valid = ops.concatenate(
-            [shift(valid, n) for n in reversed(steps)], axis=2
-        )
-        near = Places(
-            windows(history.time, self.num_local),
-            ops.expand_dims(history.position, 2)
-            + ops.arange(self.num_local - 1, -1, -1, dtype="int32"),
-            near_valid,
-            ops.zeros_like(near_valid),
+        near = places_of_windows(
+            history, chunks.start[:, :1], self.num_local
         )  # [B, L, w]
         return HistoryPlan(
             features=features,
