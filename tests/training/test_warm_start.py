@@ -37,7 +37,8 @@ _CONFIG = change(
     ),
     "train",
     ema_decay=0.9,
-    epochs=3,
+    max_steps=4,
+    checkpoint_every=4,
 )
 
 
