@@ -31,6 +31,7 @@ from sparsectr.layers.chunking.chunking import Chunking, Chunks
 from sparsectr.layers.chunking.fixed_chunking import FixedChunking
 from sparsectr.layers.chunking.similarity_chunking import SimilarityChunking
 from sparsectr.layers.chunking.time_chunking import TimeChunking
+from sparsectr.layers.dropout import Dropout
 from sparsectr.layers.encoding.alibi import ALiBi
 from sparsectr.layers.encoding.hstu_bias import HSTUBias
 from sparsectr.layers.encoding.no_encoding import NoEncoding
@@ -565,6 +566,17 @@ def test_mlp_head(is_shared: bool, activation: str) -> None:
     )
 
 
+def test_dropout() -> None:
+    """As it scores; tests/layers/test_dropout.py is about training."""
+    check_layer(
+        Dropout,
+        {"rate": 0.3, "noise_shape": None, "seed": 4},
+        _normal(2, 3, 5),
+        expected_output_shape=(2, 3, 5),
+        expects_gradients=False,
+    )
+
+
 def test_dice() -> None:
     check_layer(
         Dice,
@@ -828,6 +840,7 @@ def test_every_layer_has_its_contract_tested(repository: pathlib.Path) -> None:
         "chunking",
         "encoding",
         "evo_plan",
+        "key_layout",
         "rotary",
         "serialization",
         "sink",

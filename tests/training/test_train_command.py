@@ -23,6 +23,7 @@ RESULT_KEYS = {
     "split",
     "metrics",
     "num_parameters",
+    "num_workers",
     "train_seconds",
     "compile_seconds",
     "requests_per_second",
