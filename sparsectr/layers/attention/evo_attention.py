@@ -181,7 +181,7 @@ class EvoAttention(Attention):
         """Chooses the keys of every history. See `Attention`."""
         chunks: Chunks = self.chunking(history, rows)
         newest_index, newest_place = places_of_newest(
-            history, chunks.start[:, :1], self.num_newest
+            history, ops.expand_dims(chunks.start[:, 0], 1), self.num_newest
         )  # [B, w_c]
         places, gap = (
             self._of_branches(chunks.place, chunks.transition_place),
@@ -228,7 +228,7 @@ class EvoAttention(Attention):
         if "local" not in self.branches:
             return HistoryPlan(features, mask, None, None)
         near = places_of_windows(
-            history, chunks.start[:, :1], self.num_local
+            history, ops.expand_dims(chunks.start[:, 0], 1), self.num_local
         )  # [B, L, w]
         return HistoryPlan(
             features=features,
