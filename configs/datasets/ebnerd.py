@@ -5,7 +5,8 @@ with `--statistics`.
 Measured test AUC, first week, 5 seeds: 0.7194 +- 0.0011 with statistics,
 0.5967 +- 0.0066 without.
 Floor: 0.5893, the logit sum of smoothed article and reader means.
-Printed by: `python -m benchmarks.sweep --dataset=ebnerd --novalidation`, with
+Printed by benchmarks.ablation, which is now
+`python -m benchmarks.sweep --dataset=ebnerd --novalidation`, with
 the variants of benchmarks/LOG.md.
 Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
 Split: the last day (07:00 UTC to 07:00) of the first week is the test; with

@@ -4,7 +4,8 @@ Command: `python -m sparsectr.train --dataset=kuairand`
 Split: the last day (UTC+8) is the test.
 Measured test AUC, 3 seeds: 0.7383 +- 0.0011 (0.7378, 0.7375, 0.7396).
 Floor: 0.6938, the logit sum of smoothed video and user means (result.json).
-Printed by: `python -m benchmarks.sweep --dataset=kuairand --novalidation`.
+Printed by benchmarks.ablation, which is now
+`python -m benchmarks.sweep --dataset=kuairand --novalidation`.
 Time: 66 seconds of training (median) and 34 of first steps.
 Hardware: 2 shared cores (AMD EPYC), no GPU; other work ran beside.
 Commit: 901892ee7f54; measured before tags were a set, and without durations
